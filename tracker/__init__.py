@@ -1,0 +1,1 @@
+"""tracker: watches transformers grow up, checkpoint by checkpoint."""

@@ -1,0 +1,172 @@
+"""The frozen records that cross seams: what to measure, how, and what became of it."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Status = Literal["ok", "failed", "missing"]
+State = Literal["done", "to do", "retry", "missing", "known missing"]
+
+
+def digest(value: object, length: int = 12) -> str:
+    """First ``length`` hex digits of the SHA-256 of ``value`` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One training checkpoint: where it is and what its name says. Nothing is fetched to make one."""
+
+    suite: str
+    model: str
+    seed: int
+    step: int
+    kind: Literal["hub", "folder"]
+    """``hub``: location is a repository id; ``folder``: location is a directory on this machine."""
+    location: str
+    revision: str
+    """The branch of the repository, or the name of the checkpoint's folder below ``location``."""
+    tokens_seen: int | None = None
+    identity: str | None = None
+    """Stands for ``location`` in the key where the place may move (the embedded suite); else None."""
+    commit: str | None = None
+    """Pinned commit of the revision, where the source has already told it."""
+    exists: bool | None = None
+    """False where the source is known not to have it; None where nobody has asked yet."""
+
+    @property
+    def label(self) -> str:
+        """How messages name it: ``70m seed 0 step 512``."""
+        return f"{self.model} seed {self.seed} step {self.step}"
+
+
+@dataclass(frozen=True)
+class ProbeSpec:
+    """What is known of the probe before any tokenizer is loaded; part of every unit's key."""
+
+    name: str
+    text_digest: str
+    """SHA-256 of the text or of the ids, or of the data set's address."""
+    n: int
+    """Tokens per sequence."""
+    number: int
+    """Sequences."""
+    seed: int = 0
+    """Seed of everything random in the probe (prefix-matching blocks)."""
+    bos: bool = False
+    """Whether the tokenizer's beginning-of-sequence token is put in front of each sequence."""
+
+    @property
+    def label(self) -> str:
+        """Value of the ``probe`` column: name, size and digest."""
+        return f"{self.name}-{self.number}x{self.n}-{digest(asdict(self), 8)}"
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """Every choice that the paper leaves open; results with different ones are never mixed."""
+
+    preset: str = "paper"
+    window: str = "hann"
+    n_fft: int | None = None
+    """None: the next power of two at or above the number of keys."""
+    wavelet: str = "db2"
+    mode: str = "symmetric"
+    alphas: tuple[float, ...] = (0.5, 0.25)
+    sample: str = "stride"
+    align: str = "interpolate"
+    averaging: str = "received"
+    """Which reduction over queries gives the ``averaged_`` columns: received, last or lag."""
+    windows: tuple[int, ...] = (16, 32, 64)
+    span: int = 16
+    queries: int | None = None
+    """None: every query row; else that many, evenly spaced."""
+    block: int = 50
+    """Length of the block written twice for prefix matching."""
+    theory_tokens: int = 96
+    """Tokens of the one sequence that the theory checks look at; 0 leaves them out."""
+
+    @property
+    def label(self) -> str:
+        """Value of the ``conventions`` column: the preset's name and the digest of every field."""
+        return f"{self.preset}-{digest(asdict(self), 8)}"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One checkpoint to be measured in one way; ``key`` names its record in the store."""
+
+    checkpoint: Checkpoint
+    probe: ProbeSpec
+    conventions: Conventions
+    dtype: str = "float32"
+
+    @property
+    def key(self) -> str:
+        """Twelve hex digits, known before anything is fetched (design: interfaces, store)."""
+        source = self.checkpoint.identity or self.checkpoint.location
+        return digest(
+            [source, self.checkpoint.revision, asdict(self.probe), asdict(self.conventions), self.dtype]
+        )
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the ledger knows of one unit: the first columns of its checkpoint table."""
+
+    key: str
+    status: Status
+    reason: str | None
+    commit: str | None
+    seconds: float | None
+    token_digest: str | None
+    suite: str
+    model: str
+    seed: int
+    step: int
+    probe: str
+    conventions: str
+    repo: str
+    dtype: str | None
+
+
+@dataclass(frozen=True)
+class PlannedUnit:
+    """A unit and what is to be done about it."""
+
+    unit: Unit
+    state: State
+    reason: str | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether a sweep would touch it."""
+        return self.state in ("to do", "retry", "missing")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A checkpoint whose files lie on this machine."""
+
+    checkpoint: Checkpoint
+    path: Path
+    commit: str | None
+    """The hub's commit, or for a folder a fingerprint of its weight files."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All that one unit yields: the four tables of design.md (polars dataframes) of one checkpoint."""
+
+    heads: Any
+    layers: Any
+    sequences: Any
+    checkpoint: Any
+
+    @property
+    def summary(self) -> Any:
+        """The one-row checkpoint table."""
+        return self.checkpoint

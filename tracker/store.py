@@ -1,0 +1,285 @@
+"""The store: one folder of small typed tables per measured checkpoint, and the ledger of what is done.
+
+``DIR/checkpoints/<suite>/<model>/seed-<seed>/step-<step>.<key>/{heads,layers,sequences,checkpoint}.parquet``
+is written under a temporary name and moved into place, so a record is there whole or not at all. Wandb,
+dashboard, figures and phases are views of it and can be made again at any time.
+"""
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import polars as pl
+
+from tracker.columns import checkpoint_columns, head_columns, layer_columns, sequence_columns
+from tracker.errors import RequestError, StoreError
+from tracker.records import Measurement, Recorded, Status, Unit
+
+TABLES = ("heads", "layers", "sequences", "checkpoint")
+SPECTRUM_BANDS = 16
+STALE_SECONDS = 3600.0
+"""Age from which a half-written folder is known to be nobody's any more."""
+
+IDENTITY: dict[str, pl.DataType] = {
+    "suite": pl.String(), "model": pl.String(), "seed": pl.Int64(), "step": pl.Int64(),
+    "probe": pl.String(), "conventions": pl.String(), "status": pl.String(),
+}
+
+
+def _floats(columns: list[str], *suffixes: str) -> dict[str, pl.DataType]:
+    return {column + suffix: pl.Float64() for column in columns for suffix in ("", *suffixes)}
+
+
+SCHEMAS: dict[str, dict[str, pl.DataType]] = {
+    "heads": {**IDENTITY, "layer": pl.Int64(), "head": pl.Int64(), **_floats(head_columns(), "_std"),
+              "spectrum": pl.List(pl.Float64())},
+    "layers": {**IDENTITY, "layer": pl.Int64(), **_floats(layer_columns())},
+    "sequences": {**IDENTITY, "sequence": pl.Int64(), **_floats(sequence_columns())},
+    "checkpoint": {
+        **IDENTITY, "key": pl.String(), "tokens_seen": pl.Int64(), "repo": pl.String(),
+        "revision": pl.String(), "commit": pl.String(), "params_total": pl.Int64(),
+        "params_non_embedding": pl.Int64(), "n_layers": pl.Int64(), "n_heads": pl.Int64(),
+        "d_model": pl.Int64(), "d_head": pl.Int64(), "rotary_dims": pl.Int64(),
+        "position_encoding": pl.String(), "causal": pl.Boolean(), "dtype": pl.String(),
+        "device": pl.String(), "n_sequences": pl.Int64(), "n_tokens": pl.Int64(),
+        "token_digest": pl.String(), "tracker_version": pl.String(), "seconds": pl.Float64(),
+        "peak_bytes": pl.Int64(), "reason": pl.String(), "undefined_rows": pl.Int64(),
+        **_floats(checkpoint_columns(), "_std", "_q25", "_q75"),
+    },
+}  # fmt: skip
+"""The typed columns of every table; a metric that does not exist for a checkpoint is null."""
+
+
+def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """``frame`` with exactly the columns and types of ``SCHEMAS[table]``; absent ones are null, NaN too.
+
+    Raises:
+        StoreError: the frame has a column that the table does not know.
+    """
+    schema = SCHEMAS[table]
+    unknown = set(frame.columns) - set(schema)
+    if unknown:
+        raise StoreError(f"table {table} has no column {', '.join(sorted(unknown))}")
+    if frame.is_empty():
+        return pl.DataFrame(schema=schema)
+    columns = [
+        (pl.col(name) if name in frame.columns else pl.lit(None)).cast(kind).alias(name)
+        for name, kind in schema.items()
+    ]
+    return frame.select(columns).with_columns(pl.selectors.float().fill_nan(None))
+
+
+def safe_name(name: str) -> str:
+    """``name`` as one folder name: no separator, no ``=``, never ``..``; readable where it can be."""
+    quoted = quote(name, safe=" +,@")
+    return quoted.replace(".", "%2E") if set(quoted) <= {"."} else quoted
+
+
+def identity_of(unit: Unit, status: Status) -> dict[str, object]:
+    """The columns that every table carries."""
+    checkpoint = unit.checkpoint
+    return {
+        "suite": checkpoint.suite, "model": checkpoint.model, "seed": checkpoint.seed,
+        "step": checkpoint.step, "probe": unit.probe.label, "conventions": unit.conventions.label,
+        "status": status,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Store:
+    """Writes records and keeps the ledger. Making one touches nothing; the first write makes folders."""
+
+    folder: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the records lie."""
+        return self.folder / "checkpoints"
+
+    def place(self, unit: Unit) -> Path:
+        """The folder of a unit's record."""
+        checkpoint = unit.checkpoint
+        seed = f"seed-{checkpoint.seed}"
+        step = f"step-{checkpoint.step}.{unit.key}"
+        return self.checkpoints / safe_name(checkpoint.suite) / safe_name(checkpoint.model) / seed / step
+
+    def write(self, unit: Unit, measurement: Measurement, *, replace: bool = False) -> bool:
+        """Records a measurement; whole or not at all.
+
+        Args:
+            unit: what was measured.
+            measurement: its four tables; columns of ``SCHEMAS`` that they lack become null.
+            replace: put it in place of a record with status ok, which otherwise stays.
+
+        Returns:
+            Whether this record now stands; False where another worker's ok record stood first.
+
+        Raises:
+            StoreError: the folder cannot be written, with the system's reason.
+        """
+        place = self.place(unit)
+        partial = self.folder / ".partial" / f"{place.name}.{uuid.uuid4().hex}"
+        try:
+            partial.mkdir(parents=True)
+            for table in TABLES:
+                frame = conform(table, getattr(measurement, table))
+                with open(partial / f"{table}.parquet", "wb") as file:
+                    frame.write_parquet(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+            return self._move(partial, place, replace)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write {unit.checkpoint.label} to {place}: {error}; free or change store=DIR, "
+                "then run the same command again"
+            ) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def write_hole(self, unit: Unit, status: Status, reason: str) -> None:
+        """Records that a unit failed or does not exist, and why; never in place of an ok record."""
+        checkpoint = unit.checkpoint
+        row = identity_of(unit, status) | {
+            "key": unit.key, "repo": checkpoint.location, "revision": checkpoint.revision,
+            "commit": checkpoint.commit, "tokens_seen": checkpoint.tokens_seen, "dtype": unit.dtype,
+            "reason": reason,
+        }  # fmt: skip
+        empty = pl.DataFrame()
+        self.write(unit, Measurement(empty, empty, empty, pl.DataFrame([row])))
+
+    def _move(self, partial: Path, place: Path, replace: bool) -> bool:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for _ in range(8):
+            try:
+                partial.rename(place)
+                return True
+            except OSError:
+                if not place.exists():
+                    raise
+            standing = read_record(place)
+            if standing is not None and standing.status == "ok" and not replace:
+                return False
+            retired = partial.parent / f"retired.{uuid.uuid4().hex}"
+            try:
+                place.rename(retired)
+            except FileNotFoundError:
+                continue
+            shutil.rmtree(retired, ignore_errors=True)
+        raise OSError(f"{place} is being rewritten by other workers without end")
+
+    def recorded(self) -> dict[str, Recorded]:
+        """Every record that reads back, by key; a folder that does not read back counts as not there."""
+        found: dict[str, Recorded] = {}
+        for place in record_folders(self.folder):
+            record = read_record(place)
+            if record is not None:
+                found[record.key] = record
+        return found
+
+    def sweep_partial(self) -> None:
+        """Removes half-written folders that a killed worker left behind more than an hour ago."""
+        for path in (self.folder / ".partial").glob("*"):
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def record_folders(folder: Path) -> Iterator[Path]:
+    """The record folders below a store, in a fixed order."""
+    yield from sorted(Path(folder).glob("checkpoints/*/*/seed-*/step-*.*"))
+
+
+def read_record(place: Path) -> Recorded | None:
+    """The ledger's line for one record folder; None where any of its tables does not read back."""
+    columns = ["key", "status", "reason", "commit", "seconds", "token_digest"]
+    columns += ["suite", "model", "seed", "step", "probe", "conventions", "repo", "dtype"]
+    try:
+        for table in TABLES[:-1]:
+            pl.read_parquet_schema(place / f"{table}.parquet")
+        row = pl.read_parquet(place / "checkpoint.parquet", columns=columns).row(0, named=True)
+    except (OSError, pl.exceptions.PolarsError):
+        return None
+    return Recorded(**row)
+
+
+@dataclass(frozen=True)
+class Results:
+    """The stored tables as polars dataframes, of one probe and one set of conventions."""
+
+    folder: Path
+    records: tuple[Path, ...]
+
+    def _read(self, table: str, columns: list[str] | None) -> pl.DataFrame:
+        paths = [place / f"{table}.parquet" for place in self.records]
+        if not paths:
+            frame = pl.DataFrame(schema=SCHEMAS[table])
+            return frame if columns is None else frame.select(columns)
+        lazy = pl.scan_parquet(paths, glob=False)
+        return (lazy if columns is None else lazy.select(columns)).collect()
+
+    def heads(self, columns: list[str] | None = None) -> pl.DataFrame:
+        """One row per checkpoint, layer and head: means over sequences, ``<metric>_std``, ``spectrum``."""
+        return self._read("heads", columns)
+
+    def layers(self, columns: list[str] | None = None) -> pl.DataFrame:
+        """One row per checkpoint and layer."""
+        return self._read("layers", columns)
+
+    def sequences(self, columns: list[str] | None = None) -> pl.DataFrame:
+        """One row per checkpoint and sequence: means over heads, loss, in_context_score."""
+        return self._read("sequences", columns)
+
+    def checkpoints(self, columns: list[str] | None = None) -> pl.DataFrame:
+        """One row per checkpoint, failed and missing ones included (``status``, ``reason``)."""
+        return self._read("checkpoint", columns)
+
+
+def open_store(folder: str | os.PathLike[str], *, probe: str | None = None,
+               conventions: str | None = None) -> Results:  # fmt: skip
+    """Opens a store for reading.
+
+    Args:
+        folder: the store's folder (``store=DIR``).
+        probe: which probe's results, where the store holds several: a value of the column ``probe``.
+        conventions: likewise for the column ``conventions``.
+
+    Raises:
+        RequestError: there is no store there, it holds nothing of that choice, or it holds several
+            probes or conventions and none was chosen.
+        StoreError: one checkpoint is recorded twice from different places.
+    """
+    folder = Path(folder)
+    if not (folder / "checkpoints").is_dir():
+        raise RequestError(
+            f"store={folder}: holds no measurements; `tracker sweep store={folder}` makes them"
+        )
+    records = [(place, record) for place in record_folders(folder) if (record := read_record(place))]
+    for field, chosen in (("probe", probe), ("conventions", conventions)):
+        present = sorted({getattr(record, field) for _, record in records})
+        if chosen is None and len(present) > 1:
+            raise RequestError(
+                f"store={folder}: holds results of several {field}, which are never mixed; choose one: "
+                f"open_store(..., {field}=...) or {field}.label=... with " + ", ".join(present)
+            )
+        if chosen is not None and chosen not in present:
+            raise RequestError(f"{field}={chosen}: not in {folder}; there: {', '.join(present) or 'nothing'}")
+        records = [(p, record) for p, record in records if chosen in (None, getattr(record, field))]
+    _refuse_twins(records)
+    return Results(folder, tuple(place for place, _ in records))
+
+
+def _refuse_twins(records: list[tuple[Path, Recorded]]) -> None:
+    seen: dict[tuple[object, ...], Recorded] = {}
+    for _, record in records:
+        name = (record.suite, record.model, record.seed, record.step)
+        other = seen.setdefault(name, record)
+        if other is not record:
+            raise StoreError(
+                f"{record.model} seed {record.seed} step {record.step} of suite {record.suite} is recorded "
+                f"twice: from {other.repo} ({other.dtype}) and {record.repo} ({record.dtype}); measure one "
+                "of them under another suite.model or into another store="
+            )
