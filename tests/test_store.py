@@ -13,10 +13,16 @@ from tracker.records import Checkpoint, Conventions, Measurement, ProbeSpec, Uni
 from tracker.store import SCHEMAS, Store, conform, identity_of, open_store, safe_name
 
 PROBE = ProbeSpec("default", "0" * 64, n=96, number=2)
+CONVENTIONS = Conventions()
 
 
-def unit_of(step: int = 0, model: str = "m", probe: ProbeSpec = PROBE,
-            conventions: Conventions = Conventions(), location: str = "org/repo") -> Unit:
+def unit_of(
+    step: int = 0,
+    model: str = "m",
+    probe: ProbeSpec = PROBE,
+    conventions: Conventions = CONVENTIONS,
+    location: str = "org/repo",
+) -> Unit:
     checkpoint = Checkpoint("suite", model, 0, step, "hub", location, f"step{step}")
     return Unit(checkpoint, probe, conventions)
 
@@ -34,8 +40,12 @@ def test_a_record_reads_back_typed_with_nulls_for_what_is_not_there(tmp_path: Pa
     unit = unit_of()
     assert Store(tmp_path).write(unit, measurement_of(unit))
     results = open_store(tmp_path)
-    for table, frame in (("heads", results.heads()), ("layers", results.layers()),
-                         ("sequences", results.sequences()), ("checkpoint", results.checkpoints())):
+    for table, frame in (
+        ("heads", results.heads()),
+        ("layers", results.layers()),
+        ("sequences", results.sequences()),
+        ("checkpoint", results.checkpoints()),
+    ):
         assert dict(frame.schema) == SCHEMAS[table]
     assert results.heads()["spectral_entropy"].to_list() == [1.0, 1.0]
     assert results.sequences()["loss"].to_list() == [None, None]
@@ -138,8 +148,13 @@ def test_the_key_is_known_before_anything_is_fetched_and_tells_ways_of_measuring
     key = unit_of().key
     assert len(key) == 12
     assert key == unit_of().key
-    others = {unit_of(1).key, unit_of(location="org/x").key, unit_of(probe=replace(PROBE, seed=1)).key,
-              unit_of(conventions=Conventions(n_fft=256)).key, replace(unit_of(), dtype="bfloat16").key}
+    others = {
+        unit_of(1).key,
+        unit_of(location="org/x").key,
+        unit_of(probe=replace(PROBE, seed=1)).key,
+        unit_of(conventions=Conventions(n_fft=256)).key,
+        replace(unit_of(), dtype="bfloat16").key,
+    }
     assert len(others | {key}) == 6
     pinned = replace(unit_of(), checkpoint=replace(unit_of().checkpoint, commit="abc"))
     assert pinned.key == key

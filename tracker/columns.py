@@ -35,76 +35,250 @@ class Metric:
 
 
 def _spectral() -> Iterator[Metric]:
-    yield Metric("spectral_entropy", "Spectral entropy", "nats", 0, INFINITY, "eq. 7",
-                 "entropy of the power spectrum of an attention row", averaged=True)
-    yield Metric("spectral_entropy_normalised", "Spectral entropy / log bins", "", 0, 1, "eq. 7",
-                 "spectral entropy divided by its largest value; does not depend on n_fft", averaged=True)
-    yield Metric("frequency_selectivity", "Frequency selectivity", "", 0, INFINITY, "eq. 3",
-                 "strongest frequency bin over the sum of all others", averaged=True)
-    yield Metric("band_power_low", "Low-band power", "share", 0, 1, "eq. 2",
-                 "share of power below a quarter of the Nyquist frequency", averaged=True)
-    yield Metric("band_power_mid", "Mid-band power", "share", 0, 1, "eq. 2",
-                 "share of power from a quarter to three quarters of the Nyquist frequency", averaged=True)
-    yield Metric("band_power_high", "High-band power", "share", 0, 1, "eq. 2",
-                 "share of power from three quarters of the Nyquist frequency", averaged=True)
+    yield Metric(
+        "spectral_entropy",
+        "Spectral entropy",
+        "nats",
+        0,
+        INFINITY,
+        "eq. 7",
+        "entropy of the power spectrum of an attention row",
+        averaged=True,
+    )
+    yield Metric(
+        "spectral_entropy_normalised",
+        "Spectral entropy / log bins",
+        "",
+        0,
+        1,
+        "eq. 7",
+        "spectral entropy divided by its largest value; does not depend on n_fft",
+        averaged=True,
+    )
+    yield Metric(
+        "frequency_selectivity",
+        "Frequency selectivity",
+        "",
+        0,
+        INFINITY,
+        "eq. 3",
+        "strongest frequency bin over the sum of all others",
+        averaged=True,
+    )
+    yield Metric(
+        "band_power_low",
+        "Low-band power",
+        "share",
+        0,
+        1,
+        "eq. 2",
+        "share of power below a quarter of the Nyquist frequency",
+        averaged=True,
+    )
+    yield Metric(
+        "band_power_mid",
+        "Mid-band power",
+        "share",
+        0,
+        1,
+        "eq. 2",
+        "share of power from a quarter to three quarters of the Nyquist frequency",
+        averaged=True,
+    )
+    yield Metric(
+        "band_power_high",
+        "High-band power",
+        "share",
+        0,
+        1,
+        "eq. 2",
+        "share of power from three quarters of the Nyquist frequency",
+        averaged=True,
+    )
 
 
 def _position_and_scale() -> Iterator[Metric]:
-    yield Metric("positional_entropy", "Positional entropy", "nats", 0, INFINITY, "eq. 6",
-                 "entropy of attention over key positions", averaged=True)
-    yield Metric("position_spectrum_correlation", "Position-spectrum correlation", "", -1, 1, "eq. 8, 9",
-                 "Pearson correlation of positional and spectral entropy over a head's samples",
-                 averaged=True, pooled=True)
+    yield Metric(
+        "positional_entropy",
+        "Positional entropy",
+        "nats",
+        0,
+        INFINITY,
+        "eq. 6",
+        "entropy of attention over key positions",
+        averaged=True,
+    )
+    yield Metric(
+        "position_spectrum_correlation",
+        "Position-spectrum correlation",
+        "",
+        -1,
+        1,
+        "eq. 8, 9",
+        "Pearson correlation of positional and spectral entropy over a head's samples",
+        averaged=True,
+        pooled=True,
+    )
     for alpha in ("0.5", "0.25"):
-        yield Metric(f"scale_sensitivity_{alpha}", f"Scale sensitivity at {alpha}x", "", 0, 2, "eq. 10",
-                     f"1 - cosine of wavelet coefficients at full length and at {alpha} of the tokens",
-                     averaged=True)
-    yield Metric("reconstruction_error", "Reconstruction error", "", 0, INFINITY, "eq. 11",
-                 "relative Frobenius error of the wavelet transform there and back", averaged=True)
+        yield Metric(
+            f"scale_sensitivity_{alpha}",
+            f"Scale sensitivity at {alpha}x",
+            "",
+            0,
+            2,
+            "eq. 10",
+            f"1 - cosine of wavelet coefficients at full length and at {alpha} of the tokens",
+            averaged=True,
+        )
+    yield Metric(
+        "reconstruction_error",
+        "Reconstruction error",
+        "",
+        0,
+        INFINITY,
+        "eq. 11",
+        "relative Frobenius error of the wavelet transform there and back",
+        averaged=True,
+    )
 
 
 def _wavelet_and_window() -> Iterator[Metric]:
     for scale in range(MAX_WAVELET_SCALES):
         note = " (coarsest)" if scale == 0 else ""
-        yield Metric(f"wavelet_entropy_{scale}", f"Wavelet entropy, scale {scale}{note}", "nats",
-                     -INFINITY, INFINITY, "eq. 5", f"entropy of squared wavelet coefficients, scale {scale}",
-                     averaged=True)
+        yield Metric(
+            f"wavelet_entropy_{scale}",
+            f"Wavelet entropy, scale {scale}{note}",
+            "nats",
+            -INFINITY,
+            INFINITY,
+            "eq. 5",
+            f"entropy of squared wavelet coefficients, scale {scale}",
+            averaged=True,
+        )
     for width in (16, 32, 64):
-        yield Metric(f"window_entropy_{width}", f"Window entropy, {width} tokens", "", 0, 1, "table 2",
-                     f"entropy inside windows of {width} keys over its largest value", averaged=True)
+        yield Metric(
+            f"window_entropy_{width}",
+            f"Window entropy, {width} tokens",
+            "",
+            0,
+            1,
+            "table 2",
+            f"entropy inside windows of {width} keys over its largest value",
+            averaged=True,
+        )
 
 
 def _covariates() -> Iterator[Metric]:
-    yield Metric("local_share", "Local share", "share", 0, 1, "fig. 1",
-                 "attention on the last 16 keys up to the query")
-    yield Metric("previous_token_score", "Previous-token score", "share", 0, 1, "covariate",
-                 "mean attention to the token before")
-    yield Metric("prefix_matching_score", "Prefix-matching score", "share", 0, 1, "arXiv 2209.11895",
-                 "attention to the token after the earlier copy in a block written twice (induction)",
-                 pooled=True)
-    yield Metric("sink_share", "Sink share", "share", 0, 1, "covariate",
-                 "mean attention to the first token")
-    yield Metric("head_redundancy", "Head redundancy", "cosine", -1, 1, "covariate",
-                 "mean cosine between the attention maps of a layer's heads", level="layer")
-    yield Metric("frame_lower", "Frame bound A", "", 0, INFINITY, "eq. 16",
-                 "smallest squared singular value of a layer's stacked attention", level="layer")
-    yield Metric("frame_upper", "Frame bound B", "", 0, INFINITY, "eq. 16",
-                 "largest squared singular value of a layer's stacked attention", level="layer")
-    yield Metric("frame_ratio", "Frame ratio A/B", "", 0, 1, "eq. 16",
-                 "lower over upper frame bound; 1 is a tight frame", level="layer")
-    yield Metric("admissibility", "Admissibility", "share", 0, 1, "eq. 16",
-                 "share of |Psi|^2/|w| in the lowest eighth of frequencies of the lag profile", level="layer")
-    yield Metric("refinement_residual", "Refinement residual", "", 0, 1, "eq. 16",
-                 "what a four-tap two-scale relation leaves unexplained of the lag profile", level="layer")
-    yield Metric("loss", "Loss", "nats per token", 0, INFINITY, "covariate",
-                 "cross-entropy of the next token on the probe", level="sequence")
-    yield Metric("in_context_score", "In-context score", "nats per token", -INFINITY, INFINITY,
-                 "arXiv 2209.11895", "loss late in the sequence less loss early; negative: context helps",
-                 level="sequence")
+    yield Metric(
+        "local_share", "Local share", "share", 0, 1, "fig. 1", "attention on the last 16 keys up to the query"
+    )
+    yield Metric(
+        "previous_token_score",
+        "Previous-token score",
+        "share",
+        0,
+        1,
+        "covariate",
+        "mean attention to the token before",
+    )
+    yield Metric(
+        "prefix_matching_score",
+        "Prefix-matching score",
+        "share",
+        0,
+        1,
+        "arXiv 2209.11895",
+        "attention to the token after the earlier copy in a block written twice (induction)",
+        pooled=True,
+    )
+    yield Metric("sink_share", "Sink share", "share", 0, 1, "covariate", "mean attention to the first token")
+    yield Metric(
+        "head_redundancy",
+        "Head redundancy",
+        "cosine",
+        -1,
+        1,
+        "covariate",
+        "mean cosine between the attention maps of a layer's heads",
+        level="layer",
+    )
+    yield Metric(
+        "frame_lower",
+        "Frame bound A",
+        "",
+        0,
+        INFINITY,
+        "eq. 16",
+        "smallest squared singular value of a layer's stacked attention",
+        level="layer",
+    )
+    yield Metric(
+        "frame_upper",
+        "Frame bound B",
+        "",
+        0,
+        INFINITY,
+        "eq. 16",
+        "largest squared singular value of a layer's stacked attention",
+        level="layer",
+    )
+    yield Metric(
+        "frame_ratio",
+        "Frame ratio A/B",
+        "",
+        0,
+        1,
+        "eq. 16",
+        "lower over upper frame bound; 1 is a tight frame",
+        level="layer",
+    )
+    yield Metric(
+        "admissibility",
+        "Admissibility",
+        "share",
+        0,
+        1,
+        "eq. 16",
+        "share of |Psi|^2/|w| in the lowest eighth of frequencies of the lag profile",
+        level="layer",
+    )
+    yield Metric(
+        "refinement_residual",
+        "Refinement residual",
+        "",
+        0,
+        1,
+        "eq. 16",
+        "what a four-tap two-scale relation leaves unexplained of the lag profile",
+        level="layer",
+    )
+    yield Metric(
+        "loss",
+        "Loss",
+        "nats per token",
+        0,
+        INFINITY,
+        "covariate",
+        "cross-entropy of the next token on the probe",
+        level="sequence",
+    )
+    yield Metric(
+        "in_context_score",
+        "In-context score",
+        "nats per token",
+        -INFINITY,
+        INFINITY,
+        "arXiv 2209.11895",
+        "loss late in the sequence less loss early; negative: context helps",
+        level="sequence",
+    )
 
 
 METRICS: tuple[Metric, ...] = (
-    *_spectral(), *_position_and_scale(), *_wavelet_and_window(), *_covariates(),
+    *_spectral(),
+    *_position_and_scale(),
+    *_wavelet_and_window(),
+    *_covariates(),
 )
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 

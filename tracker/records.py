@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,14 @@ def digest(value: object, length: int = 12) -> str:
     """First ``length`` hex digits of the SHA-256 of ``value`` as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def tracker_version() -> str:
+    """The installed version; ``0+source`` where the package is used from its source folder alone."""
+    try:
+        return version("training-tracker")
+    except PackageNotFoundError:
+        return "0+source"
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,24 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class ProbeSource:
+    """Where the token sequences come from; exactly one of text, dataset and ids, or none for the default."""
+
+    text: str | None = None
+    """A text file, or a .jsonl file of documents."""
+    dataset: str | None = None
+    """A data set repository on the hub, with ``file`` (.txt, .jsonl or .parquet) and ``revision`` in it."""
+    file: str | None = None
+    revision: str = "main"
+    field: str = "text"
+    """The field of a .jsonl or .parquet file that holds the text."""
+    ids: str | None = None
+    """A .npy or .json file of token ids, shape (sequences, n), used as they are."""
+    tokenizer: str | None = None
+    """A folder with the tokenizer, where the checkpoints do not carry their own."""
+
+
+@dataclass(frozen=True)
 class ProbeSpec:
     """What is known of the probe before any tokenizer is loaded; part of every unit's key."""
 
@@ -63,6 +90,16 @@ class ProbeSpec:
     def label(self) -> str:
         """Value of the ``probe`` column: name, size and digest."""
         return f"{self.name}-{self.number}x{self.n}-{digest(asdict(self), 8)}"
+
+
+CONVENTION_CHOICES: dict[str, tuple[str, ...]] = {
+    "window": ("hann", "hamming", "blackman", "rectangular"),
+    "mode": ("symmetric", "reflect", "constant", "periodic", "zero"),
+    "sample": ("stride", "prefix", "random"),
+    "align": ("interpolate", "gather", "dilate"),
+    "averaging": ("received", "last", "lag"),
+}
+"""The named conventions that ``tracker.metrics`` offers."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +182,16 @@ class PlannedUnit:
     def pending(self) -> bool:
         """Whether a sweep would touch it."""
         return self.state in ("to do", "retry", "missing")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a unit in this sweep."""
+
+    unit: Unit
+    status: Status
+    reason: str | None
+    seconds: float
 
 
 @dataclass(frozen=True)

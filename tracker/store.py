@@ -26,8 +26,13 @@ STALE_SECONDS = 3600.0
 """Age from which a half-written folder is known to be nobody's any more."""
 
 IDENTITY: dict[str, pl.DataType] = {
-    "suite": pl.String(), "model": pl.String(), "seed": pl.Int64(), "step": pl.Int64(),
-    "probe": pl.String(), "conventions": pl.String(), "status": pl.String(),
+    "suite": pl.String(),
+    "model": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "probe": pl.String(),
+    "conventions": pl.String(),
+    "status": pl.String(),
 }
 
 
@@ -36,22 +41,44 @@ def _floats(columns: list[str], *suffixes: str) -> dict[str, pl.DataType]:
 
 
 SCHEMAS: dict[str, dict[str, pl.DataType]] = {
-    "heads": {**IDENTITY, "layer": pl.Int64(), "head": pl.Int64(), **_floats(head_columns(), "_std"),
-              "spectrum": pl.List(pl.Float64())},
+    "heads": {
+        **IDENTITY,
+        "layer": pl.Int64(),
+        "head": pl.Int64(),
+        **_floats(head_columns(), "_std"),
+        "spectrum": pl.List(pl.Float64()),
+    },
     "layers": {**IDENTITY, "layer": pl.Int64(), **_floats(layer_columns())},
     "sequences": {**IDENTITY, "sequence": pl.Int64(), **_floats(sequence_columns())},
     "checkpoint": {
-        **IDENTITY, "key": pl.String(), "tokens_seen": pl.Int64(), "repo": pl.String(),
-        "revision": pl.String(), "commit": pl.String(), "params_total": pl.Int64(),
-        "params_non_embedding": pl.Int64(), "n_layers": pl.Int64(), "n_heads": pl.Int64(),
-        "d_model": pl.Int64(), "d_head": pl.Int64(), "rotary_dims": pl.Int64(),
-        "position_encoding": pl.String(), "causal": pl.Boolean(), "dtype": pl.String(),
-        "device": pl.String(), "n_sequences": pl.Int64(), "n_tokens": pl.Int64(),
-        "token_digest": pl.String(), "tracker_version": pl.String(), "seconds": pl.Float64(),
-        "peak_bytes": pl.Int64(), "reason": pl.String(), "undefined_rows": pl.Int64(),
+        **IDENTITY,
+        "key": pl.String(),
+        "tokens_seen": pl.Int64(),
+        "repo": pl.String(),
+        "revision": pl.String(),
+        "commit": pl.String(),
+        "params_total": pl.Int64(),
+        "params_non_embedding": pl.Int64(),
+        "n_layers": pl.Int64(),
+        "n_heads": pl.Int64(),
+        "d_model": pl.Int64(),
+        "d_head": pl.Int64(),
+        "rotary_dims": pl.Int64(),
+        "position_encoding": pl.String(),
+        "causal": pl.Boolean(),
+        "dtype": pl.String(),
+        "device": pl.String(),
+        "n_sequences": pl.Int64(),
+        "n_tokens": pl.Int64(),
+        "token_digest": pl.String(),
+        "tracker_version": pl.String(),
+        "seconds": pl.Float64(),
+        "peak_bytes": pl.Int64(),
+        "reason": pl.String(),
+        "undefined_rows": pl.Int64(),
         **_floats(checkpoint_columns(), "_std", "_q25", "_q75"),
     },
-}  # fmt: skip
+}
 """The typed columns of every table; a metric that does not exist for a checkpoint is null."""
 
 
@@ -84,10 +111,14 @@ def identity_of(unit: Unit, status: Status) -> dict[str, object]:
     """The columns that every table carries."""
     checkpoint = unit.checkpoint
     return {
-        "suite": checkpoint.suite, "model": checkpoint.model, "seed": checkpoint.seed,
-        "step": checkpoint.step, "probe": unit.probe.label, "conventions": unit.conventions.label,
+        "suite": checkpoint.suite,
+        "model": checkpoint.model,
+        "seed": checkpoint.seed,
+        "step": checkpoint.step,
+        "probe": unit.probe.label,
+        "conventions": unit.conventions.label,
         "status": status,
-    }  # fmt: skip
+    }
 
 
 @dataclass(frozen=True)
@@ -145,10 +176,14 @@ class Store:
         """Records that a unit failed or does not exist, and why; never in place of an ok record."""
         checkpoint = unit.checkpoint
         row = identity_of(unit, status) | {
-            "key": unit.key, "repo": checkpoint.location, "revision": checkpoint.revision,
-            "commit": checkpoint.commit, "tokens_seen": checkpoint.tokens_seen, "dtype": unit.dtype,
+            "key": unit.key,
+            "repo": checkpoint.location,
+            "revision": checkpoint.revision,
+            "commit": checkpoint.commit,
+            "tokens_seen": checkpoint.tokens_seen,
+            "dtype": unit.dtype,
             "reason": reason,
-        }  # fmt: skip
+        }
         empty = pl.DataFrame()
         self.write(unit, Measurement(empty, empty, empty, pl.DataFrame([row])))
 
@@ -238,14 +273,20 @@ class Results:
         return self._read("checkpoint", columns)
 
 
-def open_store(folder: str | os.PathLike[str], *, probe: str | None = None,
-               conventions: str | None = None) -> Results:  # fmt: skip
+def open_store(
+    folder: str | os.PathLike[str],
+    *,
+    probe: str | None = None,
+    conventions: str | None = None,
+    suite: str | None = None,
+) -> Results:
     """Opens a store for reading.
 
     Args:
         folder: the store's folder (``store=DIR``).
         probe: which probe's results, where the store holds several: a value of the column ``probe``.
         conventions: likewise for the column ``conventions``.
+        suite: one suite alone; default all.
 
     Raises:
         RequestError: there is no store there, it holds nothing of that choice, or it holds several
@@ -258,28 +299,32 @@ def open_store(folder: str | os.PathLike[str], *, probe: str | None = None,
             f"store={folder}: holds no measurements; `tracker sweep store={folder}` makes them"
         )
     records = [(place, record) for place in record_folders(folder) if (record := read_record(place))]
-    for field, chosen in (("probe", probe), ("conventions", conventions)):
+    for field, chosen in (("suite", suite), ("probe", probe), ("conventions", conventions)):
         present = sorted({getattr(record, field) for _, record in records})
-        if chosen is None and len(present) > 1:
+        if chosen is None and len(present) > 1 and field != "suite":
             raise RequestError(
                 f"store={folder}: holds results of several {field}, which are never mixed; choose one: "
-                f"open_store(..., {field}=...) or {field}.label=... with " + ", ".join(present)
+                f"open_store(..., {field}=...) or view.{field}=... with " + ", ".join(present)
             )
         if chosen is not None and chosen not in present:
-            raise RequestError(f"{field}={chosen}: not in {folder}; there: {', '.join(present) or 'nothing'}")
+            there = ", ".join(present) or "nothing"
+            raise RequestError(f"{field}={chosen}: not in {folder}; there: {there}")
         records = [(p, record) for p, record in records if chosen in (None, getattr(record, field))]
-    _refuse_twins(records)
-    return Results(folder, tuple(place for place, _ in records))
+    return Results(folder, tuple(_one_each(records)))
 
 
-def _refuse_twins(records: list[tuple[Path, Recorded]]) -> None:
-    seen: dict[tuple[object, ...], Recorded] = {}
-    for _, record in records:
+def _one_each(records: list[tuple[Path, Recorded]]) -> list[Path]:
+    """One record per checkpoint: a measured one before a hole; two measured ones are an error."""
+    chosen: dict[tuple[object, ...], tuple[Path, Recorded]] = {}
+    for place, record in records:
         name = (record.suite, record.model, record.seed, record.step)
-        other = seen.setdefault(name, record)
-        if other is not record:
+        _, other = chosen.get(name, (None, None))
+        if other is not None and other.status == record.status == "ok":
             raise StoreError(
                 f"{record.model} seed {record.seed} step {record.step} of suite {record.suite} is recorded "
                 f"twice: from {other.repo} ({other.dtype}) and {record.repo} ({record.dtype}); measure one "
                 "of them under another suite.model or into another store="
             )
+        if other is None or other.status != "ok":
+            chosen[name] = (place, record)
+    return [place for place, _ in chosen.values()]

@@ -1,0 +1,7 @@
+"""The W&B sink: one publisher that reads the store. Importing this does not import wandb."""
+
+from tracker.sinks.options import SinkOptions
+from tracker.sinks.process import PublisherHandle, start_publisher
+from tracker.sinks.publisher import Published, publish
+
+__all__ = ["Published", "PublisherHandle", "SinkOptions", "publish", "start_publisher"]

@@ -1,0 +1,410 @@
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import close_session
+from loopback_hub import Hub, loopback_hub, use_hub
+from saved_models import FORMS, expected, load, save
+
+from tracker import checkpoints
+from tracker.checkpoints import answers, cached, declared, discover_hub, inspect
+from tracker.errors import CheckpointError, MissingCheckpoint, RequestError
+from tracker.records import Checkpoint
+
+fails = partial(pytest.raises, CheckpointError)
+refused = partial(pytest.raises, RequestError)
+missing = partial(pytest.raises, MissingCheckpoint)
+
+REPO = "lab/pythia-tiny"
+NOISE = ("README.md", "optimizer.pt", "tf_model.h5", "flax_model.msgpack", "training_args.bin", "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One model in every form, with the files beside it that real repositories have and nobody needs."""
+    root = tmp_path_factory.mktemp("saved")
+    folders = {form: save(root / form, form, seed=1) for form in FORMS}
+    for folder in folders.values():
+        for name in NOISE:
+            (folder / name).write_bytes(os.urandom(1 << 16))
+    return folders
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with loopback_hub(tmp_path / "hub") as running:
+        use_hub(monkeypatch, running, tmp_path / "home")
+        yield running
+    close_session()
+
+
+@pytest.fixture
+def serve(hub: Hub, saved: dict[str, Path]) -> Callable[..., Path]:
+    """Puts a saved model on the hub as one revision."""
+    def put(form: str = "safetensors", revision: str = "step7", repo: str = REPO) -> Path:
+        return Path(shutil.copytree(saved[form], hub.root / repo / revision))
+    return put
+
+
+def at(step: int = 7, repo: str = REPO, commit: str | None = None) -> Checkpoint:
+    (one,) = declared("s", repo, model="tiny", seed=0, steps=[step])
+    return Checkpoint(**{**vars(one), "commit": commit})
+
+
+WEIGHTS = {
+    "safetensors": ["model.safetensors"],
+    "sharded safetensors": ["model.safetensors.index.json", r"model-\d{5}-of-\d{5}.safetensors"],
+    "bin": ["pytorch_model.bin"],
+    "sharded bin": ["pytorch_model.bin.index.json", r"pytorch_model-\d{5}-of-00002.bin"],
+    "both": ["model.safetensors"],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_arrives_equal_with_exact_requests(hub: Hub, serve, form: str) -> None:
+    source = serve(form)
+    fetched = checkpoints.fetch(at())
+    assert fetched.commit == hub.commit(source)
+    names = sorted(path.name for path in fetched.path.iterdir())
+    heavy = [name for name in names if name not in ("config.json", "tokenizer.json")]
+    stem = "pytorch_model" if "bin" in form else "model"
+    assert all(name.startswith(stem) for name in heavy)
+    assert ("bin" in form) == any(name.endswith(".bin") for name in heavy)
+    # One for the revision, one for the client's own listing, HEAD and GET a file.
+    commit = fetched.commit
+    assert hub.asked("/api/") == [
+        f"GET /api/models/{REPO}/revision/step7", f"GET /api/models/{REPO}/tree/{commit}",
+    ]
+    assert sorted(hub.asked("/resolve/") + hub.asked("/content/")) == sorted(
+        line
+        for name in names
+        for line in (
+            f"HEAD /{REPO}/resolve/{commit}/{name}",
+            f"GET /content/{REPO}/step7/{name}" if name.endswith((".bin", ".safetensors"))
+            else f"GET /{REPO}/resolve/{commit}/{name}",
+        )
+    )
+    assert len(hub.log) == 2 + 2 * len(names)
+    asked = len(hub.log)
+    want = expected(1, shift=1.0 if form == "both" else 0.0)
+    tensors = load(fetched.path)
+    assert tensors.keys() == want.keys()
+    assert all(torch.equal(tensors[name], want[name]) for name in want)
+    assert len(hub.log) == asked, "loading from the folder asked the hub again"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_inspect_is_one_request_and_tells_what_is_transferred(hub: Hub, serve, form: str) -> None:
+    source = serve(form)
+    commit, files = inspected = inspect(at())
+    assert hub.asked() == [f"GET /api/models/{REPO}/revision/step7"]
+    assert commit == hub.commit(source)
+    assert {file.name: file.size for file in files} == {
+        file.name: (source / file.name).stat().st_size for file in files
+    }
+    assert all(file.sha256 or file.blob_id for file in files)
+    before = hub.sent
+    path = checkpoints.fetch(at()).path
+    assert sorted(file.name for file in files) == sorted(entry.name for entry in path.iterdir())
+    bodies = sum(line.sent for line in hub.log if "/api/" not in line.path)
+    assert bodies == inspected.size < hub.sent - before < inspected.size + 20_000
+
+
+def test_second_fetch_asks_once_and_a_pinned_one_never(hub: Hub, serve) -> None:
+    serve()
+    first = checkpoints.fetch(at())
+    hub.log.clear()
+    assert checkpoints.fetch(at()) == first
+    assert hub.asked() == [f"GET /api/models/{REPO}/revision/step7"]
+    hub.log.clear()
+    assert checkpoints.fetch(at(commit=first.commit)).path == first.path
+    assert hub.log == []
+
+
+def test_moved_branch_is_followed_unless_pinned(hub: Hub, serve) -> None:
+    source = serve()
+    first = checkpoints.fetch(at())
+    save(source, seed=2)
+    second = checkpoints.fetch(at())
+    assert second.commit == hub.commit(source) != first.commit
+    assert torch.equal(load(second.path)["lm_head.weight"], expected(2)["lm_head.weight"])
+    assert torch.equal(load(first.path)["lm_head.weight"], expected(1)["lm_head.weight"])
+
+
+def test_cache_dir(serve, tmp_path: Path) -> None:
+    serve()
+    fetched = checkpoints.fetch(at(), cache_dir=tmp_path / "elsewhere")
+    assert fetched.path.is_relative_to(tmp_path / "elsewhere")
+    assert not (tmp_path / "home" / "hub").exists()
+    with refused(match="folder: no option for fetching from a hub"):
+        checkpoints.fetch(at(), folder="x")
+
+
+def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("HF_HUB_CACHE", "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cached.cache_folder(None) == tmp_path / "huggingface" / "hub"
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "c"))
+    assert cached.cache_folder(None) == tmp_path / "c"
+    assert cached.cache_folder("~/x") == Path.home() / "x"
+
+
+def test_discover_is_one_request_and_pins(hub: Hub, serve) -> None:
+    for revision in ("main", "step7", "step0", "step10-tokens2B"):
+        serve(revision=revision)
+    found = discover_hub(REPO, seed=3)
+    assert hub.asked() == [f"GET /api/models/{REPO}/refs"]
+    assert [(one.step, one.revision, one.tokens_seen) for one in found] == [
+        (0, "step0", None), (7, "step7", None), (10, "step10-tokens2B", 2 * 10**9),
+    ]
+    for one in found:
+        assert (one.suite, one.model, one.seed, one.exists) == ("hub", "pythia-tiny", 3, True)
+        assert one.commit == hub.commit(hub.root / REPO / one.revision)
+    (one,) = discover_hub(REPO, model="t", pattern=r"step(?P<step>1\d)-.*")
+    assert (one.model, one.step) == ("t", 10)
+    assert checkpoints.fetch(one).commit == one.commit
+
+
+def test_discover_refuses(hub: Hub, serve) -> None:
+    with refused(match="suite.repo: lab/none: no such repository, .*404"):
+        discover_hub("lab/none")
+    with refused(match="suite.repo: a/b/c: not the name of a repository"):
+        discover_hub("a/b/c")
+    serve(revision="main")
+    serve(revision="v1")
+    with refused(match=r"no branch names a training step; .*; found main, v1; give suite.p"):
+        discover_hub(REPO)
+    serve(revision="step1")
+    serve(revision="step01")
+    with refused(match="its branches step01 and step1 are both step 1 of seed 0"):
+        discover_hub(REPO)
+    hub.log.clear()
+    with refused(match="has no group named step"):
+        discover_hub(REPO, pattern="x")
+    assert hub.log == []
+
+
+def test_unknown_private_and_gated(hub: Hub, serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve()
+    with missing(match=f"^tiny seed 0 step 8: {REPO} at step8: the repository has no rev"):
+        checkpoints.fetch(at(8))
+    with fails(match="^tiny seed 0 step 7: lab/none at step7: no such repository, .*404"):
+        checkpoints.fetch(at(repo="lab/none"))
+    hub.private.add(REPO)
+    with fails(match="a private one that was asked for without a valid token") as caught:
+        checkpoints.fetch(at())
+    assert not isinstance(caught.value, MissingCheckpoint)
+    with refused(match="private one"):
+        discover_hub(REPO)
+    hub.gated.add(REPO)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with fails(match="the repository is gated; accept its terms") as caught:
+        checkpoints.fetch(at())
+    assert "hf_secret" not in str(caught.value)
+
+
+def test_token_goes_to_the_hub_and_nowhere_else(hub: Hub, serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve()
+    hub.private.add(REPO)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    checkpoints.fetch(at())
+    assert {line.host: line.authorized for line in hub.log} == {"127.0.0.1": True, "localhost": False}
+
+
+def test_incomplete_revisions(hub: Hub, serve) -> None:
+    source = serve("sharded safetensors")
+    shard = sorted(source.glob("*-of-*"))[0]
+    shard.unlink()
+    with fails(match=f"{REPO} at step7: its set of shards is not complete; found model-"):
+        inspect(at())
+    for path in source.glob("model*"):
+        path.unlink()
+    with fails(match=r"at step7: has no weights .*found README.md, config.json") as caught:
+        inspect(at())
+    assert not isinstance(caught.value, MissingCheckpoint)
+    (source / "config.json").unlink()
+    with fails(match=r"at step7: has no config.json; found README.md"):
+        inspect(at())
+
+
+def test_shards_that_the_index_does_not_name(serve) -> None:
+    source = serve("sharded bin")
+    index = source / "pytorch_model.bin.index.json"
+    index.write_text(index.read_text().replace("pytorch_model-00001-of", "../pytorch_model-00001-of"))
+    with fails(match="'../pytorch_model-00001-of-00002.bin', which is not a plain file"):
+        checkpoints.fetch(at())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_altered_file_is_noticed_removed_and_fetched_anew(hub: Hub, serve, name: str) -> None:
+    serve()
+    hub.altered.add(name)
+    with fails(match=f"^tiny seed 0 step 7: {REPO} at step7: {name} arrived altered"):
+        checkpoints.fetch(at())
+    with fails(match="arrived altered"):
+        checkpoints.fetch(at())
+    hub.altered.clear()
+    hub.log.clear()
+    assert torch.equal(load(checkpoints.fetch(at()).path)["lm_head.weight"], expected(1)["lm_head.weight"])
+    assert [line for line in hub.asked("/resolve/") if name not in line] == []
+
+
+def test_truncated_file_is_noticed_even_without_hashes(hub: Hub, serve) -> None:
+    serve()
+    hub.truncated.add("model.safetensors")
+    with fails(match="model.safetensors arrived altered"):
+        checkpoints.fetch(at())
+    hub.silent_hashes = True
+    with fails(match="its header says"):
+        checkpoints.fetch(at())
+
+
+def test_cut_connection_is_taken_up_again(hub: Hub, serve) -> None:
+    source = serve()
+    hub.cut = [10_000]
+    path = checkpoints.fetch(at()).path
+    assert (path / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+    parts = [line.sent for line in hub.log if "/content/" in line.path]
+    assert parts == [10_000, (source / "model.safetensors").stat().st_size]
+
+
+def test_loopback_hub_serves_ranges_as_the_hub_does(hub: Hub, serve) -> None:
+    source = serve()
+    address = f"{hub.url}/{REPO}/resolve/step7/model.safetensors"
+    request = urllib.request.Request(address, headers={"Range": "bytes=10-19"})
+    with urllib.request.urlopen(request) as answer:
+        content = answer.read()
+        assert (answer.status, answer.headers["Content-Range"].partition("/")[0]) == (206, "bytes 10-19")
+    assert content == (source / "model.safetensors").read_bytes()[10:20]
+
+
+@pytest.mark.parametrize(("status", "place"), [(503, "/revision/"), (429, "/revision/"), (503, "/content/")])
+def test_busy_hub_is_asked_again(hub: Hub, serve, status: int, place: str) -> None:
+    serve()
+    hub.busy, hub.busy_path = [(status, 0)] * 2, place
+    checkpoints.fetch(at())
+    assert [line.status for line in hub.log if place in line.path] == [status, status, 200]
+
+
+def test_hub_that_stays_busy(hub: Hub, serve) -> None:
+    serve()
+    hub.busy = [(503, 0)] * 9
+    with fails(match=r"the hub does not answer \(HfHubHTTPError: .*503") as caught:
+        checkpoints.fetch(at())
+    assert len(hub.log) == 5
+    assert "?" not in str(caught.value)
+    hub.busy = [(429, 3600)]
+    with fails(match="the hub does not answer"):
+        discover_hub(REPO)
+    assert len(hub.log) == 6, "a wait of an hour is not for us"
+
+
+def test_other_faults_name_their_cause(hub: Hub, serve) -> None:
+    serve()
+    hub.busy = [(418, 0)]
+    with fails(match=f"{REPO} at step7: could not be fetched .*418.*; run the same comm"):
+        checkpoints.fetch(at())
+    hub.nameless = True
+    with fails(match=f"{REPO} at step7: the hub names no commit for it; check HF_ENDPOINT"):
+        checkpoints.fetch(at())
+    with fails(match="'../../x' is not a name that a Git branch can have"):
+        checkpoints.fetch(Checkpoint(**{**vars(at()), "revision": "../../x"}))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux for a disk that is full")
+def test_full_disk() -> None:
+    def write() -> None:
+        with open("/dev/full", "wb", buffering=0) as file:
+            file.write(b"x")
+
+    with fails(match=f"^m: {REPO} at step7: the disk is full; free space or set HF_HOME to another disk$"):
+        answers.ask(write, repo=REPO, revision="step7", who="m")
+
+
+def test_logs_hold_no_signed_address(hub: Hub, serve, capfd: pytest.CaptureFixture[str]) -> None:
+    serve()
+    hub.cut = [100]
+    checkpoints.fetch(at())
+    assert len(hub.asked("/content/")) == 2
+    assert "Signature" not in "".join(capfd.readouterr())
+
+
+OFFLINE = """
+from tracker import checkpoints
+from tracker.errors import TrackerError
+import sys
+sys.exit("torch was imported") if "torch" in sys.modules else None
+for one in checkpoints.discover_hub("lab/pythia-tiny"):
+    fetched = checkpoints.fetch(one)
+    print(one.revision, one.step, fetched.commit, fetched.path)
+one, = checkpoints.declared("s", "lab/pythia-tiny", model="tiny", seed=0, steps=[7])
+print("declared", checkpoints.fetch(one).commit)
+one, = checkpoints.declared("s", "lab/pythia-tiny", model="tiny", seed=0, steps=[8])
+try:
+    checkpoints.fetch(one)
+except TrackerError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("offline", ["1", ""])
+def test_cached_commit_needs_no_network(hub: Hub, serve, tmp_path: Path, offline: str) -> None:
+    serve()
+    fetched = checkpoints.fetch(at())
+    hub.log.clear()
+    # A port where nobody listens, for the case that the library is not told to stay offline.
+    environment = {
+        **os.environ, "HF_HUB_OFFLINE": offline, "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", OFFLINE], env=environment, capture_output=True, text=True,
+        cwd=Path(__file__).parents[1], check=False, timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    found, named, unreached = done.stdout.splitlines()
+    assert found == f"step7 7 {fetched.commit} {fetched.path}"
+    assert named == f"declared {fetched.commit}"
+    said = "not in the cache, and HF_HUB_OFFLINE" if offline else "the hub does not answer (ConnectError"
+    assert unreached.startswith(f"Unreachable tiny seed 0 step 8: {REPO} at step8: {said}")
+    assert hub.log == []
+
+
+def test_cache_with_a_hole_is_not_taken_for_whole(hub: Hub, serve) -> None:
+    serve()
+    first = checkpoints.fetch(at())
+    (first.path / "tokenizer.json").unlink()
+    hub.busy = [(503, 0)] * 5
+    with fails(match="the hub does not answer"):
+        checkpoints.fetch(at())
+    assert checkpoints.fetch(at(commit=first.commit)).path == first.path
+    assert (first.path / "tokenizer.json").is_file()
+
+
+def test_cache_of_another_program_serves_offline(hub: Hub, serve) -> None:
+    from huggingface_hub import hf_hub_download
+
+    serve()
+    for name in ("config.json", "model.safetensors"):
+        hf_hub_download(REPO, name, revision="step7", cache_dir=cached.cache_folder(None), endpoint=hub.url)
+    hub.busy = [(503, 0)] * 5
+    assert checkpoints.fetch(at()).commit == hub.commit(hub.root / REPO / "step7")
+
+
+def test_environment_is_set_only_where_the_user_did_not(tmp_path: Path) -> None:
+    code = "import os, tracker.checkpoints; print(os.environ['DISABLE_SAFETENSORS_CONVERSION'])"
+    for given, want in (({}, "1"), ({"DISABLE_SAFETENSORS_CONVERSION": "0"}, "0")):
+        clean = {key: value for key, value in os.environ.items() if "CONVERSION" not in key}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**clean, **given}, capture_output=True, text=True, check=True,
+            cwd=Path(__file__).parents[1],
+        )
+        assert done.stdout.strip() == want

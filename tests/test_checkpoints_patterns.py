@@ -1,0 +1,55 @@
+import re
+
+import pytest
+
+from tracker.checkpoints import patterns
+from tracker.checkpoints.patterns import Named
+from tracker.errors import RequestError
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("step0", Named(0)),
+        ("step143000", Named(143000)),
+        ("step-12", Named(12)),
+        ("step_12", Named(12)),
+        ("checkpoint-500", Named(500)),
+        ("step1000-tokens4B", Named(1000, 4 * 10**9)),
+        ("stage1-step1000-tokens4B", Named(1000, 4 * 10**9)),
+        ("step10-tokens512K", Named(10, 512_000)),
+        ("stage2-ingredient1-step1000-tokens4B", None),
+        ("main", None),
+        ("step", None),
+        ("step10.tmp", None),
+        ("mystep10", None),
+        ("step10\n", None),
+    ],
+)
+def test_known_forms(name: str, said: Named | None) -> None:
+    assert patterns.read(name) == said
+
+
+def test_own_pattern_reads_step_tokens_and_seed() -> None:
+    pattern = r"s(?P<seed>\d+)/it(?P<step>\d+)(?:_(?P<tokens>\d+M))?"
+    assert patterns.read("s3/it20_5M", pattern) == Named(20, 5_000_000, 3)
+    assert patterns.read("s3/it20", pattern) == Named(20, None, 3)
+    assert patterns.read("step20", pattern) is None
+
+
+def test_pattern_that_is_no_expression() -> None:
+    with pytest.raises(RequestError, match=re.escape("suite.pattern=step(: not a regular expression")):
+        patterns.read("step1", "step(")
+
+
+def test_pattern_without_step() -> None:
+    with pytest.raises(RequestError, match=r"suite.pattern=step\(\\d\+\): has no group named step"):
+        patterns.read("step1", r"step(\d+)")
+
+
+def test_group_that_is_no_number() -> None:
+    message = re.escape("its group step matched 'ten' in the name 'step-ten', which is not a number")
+    with pytest.raises(RequestError, match=message):
+        patterns.read("step-ten", r"step-(?P<step>\w+)")
+    with pytest.raises(RequestError, match="its group seed matched 'x'"):
+        patterns.read("step1x", r"step(?P<step>\d+)(?P<seed>\w)")

@@ -1,0 +1,230 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from synthetic_store import SMALL, SMALL_STEPS, synthetic_analysis, write_store
+
+from tracker.columns import checkpoint_columns
+from tracker.store import Results, open_store
+from tracker.views import dashboard_data, head_maps
+from tracker.views.encode import (
+    json_for_html,
+    pack,
+    plain,
+    quantise,
+    restore,
+    rounded,
+    rounded_list,
+    unpack,
+)
+from tracker.views.head_maps import MAP_METRICS
+from tracker.views.landmarks import landmarks_of
+from tracker.views.palette import between, line_colours
+from tracker.views.runs import common_steps, runs_of
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return open_store(write_store(tmp_path_factory.mktemp("store"), seeds=2))
+
+
+@pytest.fixture(scope="module")
+def data(results: Results) -> dict[str, Any]:
+    return dashboard_data(results, synthetic_analysis(seeds=2))
+
+
+def run_of(data: dict[str, Any], key: str) -> dict[str, Any]:
+    return next(run for run in data["runs"] if run["key"] == key)
+
+
+def test_every_series_equals_the_store_to_four_digits(results: Results, data: dict[str, Any]):
+    checkpoints = results.checkpoints().filter(pl.col("status") == "ok")
+    seen = 0
+    for (model, seed), frame in checkpoints.partition_by("model", "seed", as_dict=True).items():
+        run = run_of(data, f"nano/{model}/{seed}")
+        frame = frame.sort("step")
+        assert run["steps"] == frame["step"].to_list()
+        assert run["tokens"] == frame["tokens_seen"].to_list()
+        for name, series in run["series"].items():
+            for part, column in (("mean", name), ("q25", f"{name}_q25"), ("q75", f"{name}_q75")):
+                np.testing.assert_allclose(series[part], frame[column].to_numpy(), rtol=6e-4)
+                seen += 1
+    assert seen > 6 * 50
+
+
+def test_columns_that_hold_nothing_are_left_out_and_all_others_are_there(results: Results, data: dict[str, Any]):
+    checkpoints = results.checkpoints()
+    filled = {name for name in checkpoint_columns() if checkpoints[name].null_count() < checkpoints.height}
+    assert "wavelet_entropy_7" not in filled
+    assert {metric["name"] for metric in data["metrics"]} == filled
+    assert all(set(run["series"]) == filled for run in data["runs"])
+    groups = {metric["name"]: metric["group"] for metric in data["metrics"]}
+    assert groups["loss"] == "Language model"
+    assert groups["averaged_band_power_low"] == "Spectrum, averaged signal"
+    assert "Other" not in groups.values()
+
+
+def test_half_width_is_the_interval_over_sequences(results: Results, data: dict[str, Any]):
+    run = run_of(data, "nano/0.8m/1")
+    rows = results.sequences().filter((pl.col("model") == "0.8m") & (pl.col("seed") == 1))
+    for i, step in enumerate(run["steps"]):
+        losses = rows.filter(pl.col("step") == step)["loss"].to_numpy()
+        expected = 1.96 * np.std(losses, ddof=1) / np.sqrt(len(losses))
+        assert run["series"]["loss"]["half"][i] == pytest.approx(expected, rel=0.06)
+    assert run["series"]["prefix_matching_score"]["half"] == [None] * len(run["steps"])
+
+
+def test_head_maps_restore_every_head_within_half_a_level(results: Results, data: dict[str, Any]):
+    maps = data["maps"]
+    assert set(maps["scales"]) == set(MAP_METRICS)
+    heads = results.heads()
+    for key, packed in maps["runs"].items():
+        _, model, seed = key.split("/")
+        run = run_of(data, key)
+        shape = (len(run["steps"]), packed["layers"], packed["heads"])
+        rows = heads.filter((pl.col("model") == model) & (pl.col("seed") == int(seed)))
+        rows = rows.sort("step", "layer", "head")
+        for name, scale in maps["scales"].items():
+            true = rows[name].to_numpy().reshape(shape)
+            read = restore(unpack(packed["metrics"][name], shape), scale["low"], scale["high"])
+            width = (scale["high"] - scale["low"]) / maps["levels"]
+            inside = (true >= scale["low"]) & (true <= scale["high"])
+            assert inside.mean() > 0.99
+            assert np.abs(read - true)[inside].max() <= width / 2 * (1 + 1e-9)
+            np.testing.assert_array_equal(read[true > scale["high"]], scale["high"])
+
+
+def test_spectra_are_the_mean_over_the_heads_of_a_layer(results: Results, data: dict[str, Any]):
+    run, packed = run_of(data, "nano/0.2m/0"), data["maps"]["runs"]["nano/0.2m/0"]
+    bands = data["maps"]["bands"]
+    codes = unpack(packed["spectrum"], (len(run["steps"]), packed["layers"], 16))
+    read = 10 ** restore(codes, bands["low"], bands["high"])
+    rows = results.heads().filter((pl.col("model") == "0.2m") & (pl.col("seed") == 0) & (pl.col("layer") == 2))
+    for i, step in enumerate(run["steps"]):
+        true = np.mean(rows.filter(pl.col("step") == step)["spectrum"].to_list(), axis=0)
+        np.testing.assert_allclose(read[i, 2], true, rtol=0.02)
+
+
+def test_holes_are_listed_with_their_reasons_and_counted(data: dict[str, Any]):
+    assert [(h["model"], h["step"], h["status"]) for h in data["holes"]] == [("0.05m", 4, "missing"), ("0.8m", 16, "failed")]
+    assert data["holes"][1]["reason"].startswith("shard 2 of 3 is truncated")
+    assert data["counts"] == {"models": 3, "runs": 6, "checkpoints": 6 * len(SMALL_STEPS) - 2, "failed": 1, "missing": 1}
+    assert 4 not in run_of(data, "nano/0.05m/0")["steps"]
+
+
+def test_runs_are_ordered_by_size_and_named_by_what_tells_them_apart(tmp_path: Path, results: Results):
+    assert [run.label for run in runs_of(results)][:3] == ["0.05m seed 0", "0.05m seed 1", "0.2m seed 0"]
+    write_store(tmp_path, SMALL[:1], SMALL_STEPS[:2], suite="a", holes=False)
+    write_store(tmp_path, SMALL[1:2], SMALL_STEPS[:3], suite="b", holes=False)
+    runs = runs_of(open_store(tmp_path))
+    assert [(run.label, run.rank) for run in runs] == [("a 0.05m", 0), ("b 0.2m", 1)]
+    assert common_steps(runs) == [0, 1]
+    assert common_steps([]) == []
+
+
+def test_the_data_is_json_without_nan_and_the_same_every_time(results: Results, data: dict[str, Any]):
+    text = json.dumps(data, allow_nan=False)
+    assert json.loads(text) == data
+    assert dashboard_data(results, synthetic_analysis(seeds=2)) == data
+
+
+def test_nan_in_the_analysis_becomes_null(results: Results):
+    analysis = synthetic_analysis()
+    analysis["phases"][0]["change_points"][0]["confidence"] = float("nan")
+    found = dashboard_data(results, analysis)["phases"][0]["change_points"][0]
+    assert found["confidence"] is None
+
+
+def test_without_an_analysis_the_data_says_so(results: Results):
+    data = dashboard_data(results, None)
+    assert (data["analysed"], data["summary"], data["phases"]) == (False, [], [])
+
+
+def test_a_store_of_holes_alone_still_has_a_page(tmp_path: Path):
+    from synthetic_store import unit_of
+
+    from tracker.store import Store
+
+    Store(tmp_path).write_hole(unit_of("nano", SMALL[0], 0, 1), "failed", "no weights")
+    data = dashboard_data(open_store(tmp_path), None)
+    assert data["runs"] == []
+    assert data["holes"][0]["reason"] == "no weights"
+
+
+def test_maps_that_do_not_fit_are_left_out_by_name(results: Results, monkeypatch: pytest.MonkeyPatch):
+    cells = sum(len(run.steps) * run.facts["n_layers"] * run.facts["n_heads"] for run in runs_of(results))
+    monkeypatch.setattr(head_maps, "CELL_BUDGET", 3 * cells)
+    maps = dashboard_data(results, None)["maps"]
+    assert list(maps["scales"]) == list(MAP_METRICS[:3])
+    assert maps["left_out"] == list(MAP_METRICS[3:])
+
+
+def test_landmarks_hold_for_pythia_alone_and_for_the_models_that_they_name(results: Results):
+    runs = runs_of(results)
+    assert landmarks_of(runs) == []
+    pythia = [replace(runs[0], suite="pythia", model=size) for size in ("70m", "6.9b", "pythia-1b-deduped")]
+    found: dict[str, set[str]] = {}
+    for mark in landmarks_of(pythia):
+        found.setdefault(mark["name"], set()).update(key.split("/")[1] for key in mark["runs"])
+    assert found["learning-rate warm-up ends"] == {"70m", "6.9b", "pythia-1b-deduped"}
+    assert found["scale-sensitivity leap"] == {"6.9b"}
+    assert found["seed-divergence phases"] == {"70m"}
+    assert found["attention sinks appear"] == {"pythia-1b-deduped"}
+
+
+def test_numbers_are_rounded_and_never_nan():
+    assert rounded(1.23456789) == 1.235
+    assert rounded(0.000123456, 2) == 0.00012
+    assert rounded_list([None, float("nan"), float("inf"), 0.0]) == [None, None, None, 0.0]
+    assert plain({"a": np.float64("nan"), "b": np.arange(2), "c": (np.int64(3), "x")}) == {"a": None, "b": [0, 1], "c": [3, "x"]}
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3), (7, 4, 5), (3, 0, 2)])
+def test_packing_is_undone_exactly(shape: tuple[int, ...]):
+    codes = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.testing.assert_array_equal(unpack(pack(codes), shape), codes)
+
+
+def test_codes_keep_missing_values_and_clip_to_the_scale():
+    values = np.array([np.nan, -1.0, 0.0, 0.5, 1.0, 9.0])
+    codes = quantise(values, 0.0, 1.0)
+    assert codes.tolist() == [255, 0, 0, 127, 254, 254]
+    np.testing.assert_array_equal(np.isnan(restore(codes, 0.0, 1.0)), np.isnan(values))
+    assert quantise(np.array([2.0, np.nan]), 2.0, 2.0).tolist() == [0, 255]
+
+
+def test_json_in_a_page_cannot_close_its_element():
+    nasty = "</script><script>alert(1)</script>&\u2028\u2029<!--"
+    text = json_for_html({"name": nasty})
+    assert not set(text) & set("<>&\u2028\u2029")
+    assert json.loads(text)["name"] == nasty
+    with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
+        json_for_html({"x": float("nan")})
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 10])
+def test_colours_are_ordered_by_lightness_and_stand_out_from_the_paper(count: int):
+    light = [luminance(colour) for colour in line_colours(count, "light")]
+    dark = [luminance(colour) for colour in line_colours(count, "dark")]
+    assert light == sorted(light, reverse=True)
+    assert dark == sorted(dark)
+    paper, night = luminance("#fcfbf8"), luminance("#10141b")
+    assert min((paper + 0.05) / (shade + 0.05) for shade in light) > 2.2
+    assert min((shade + 0.05) / (night + 0.05) for shade in dark) > 3.0
+
+
+def test_one_model_has_a_colour_and_mixing_meets_its_anchors():
+    assert len(line_colours(1)) == 1
+    assert between(("#000000", "#ffffff"), 0.0) == "#000000"
+    assert between(("#000000", "#ffffff"), 1.0) == "#ffffff"
+    assert between(("#000000", "#ffffff"), 0.5) == "#808080"

@@ -1,0 +1,171 @@
+import csv
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from synthetic_store import SMALL, SMALL_STEPS, measurement_of, synthetic_analysis, unit_of, write_store
+
+from tracker.errors import StoreError
+from tracker.records import Measurement
+from tracker.store import Results, Store, open_store
+from tracker.views import measurement_figure, phase_figure, scale_figure, write_figures
+from tracker.views.figure_style import ZERO, counted, end_labels, place, style
+from tracker.views.figure_tables import phase_table, scale_table
+from tracker.views.runs import runs_of
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return open_store(write_store(tmp_path_factory.mktemp("store")))
+
+
+def titles(figure: Figure) -> list[str]:
+    return [axes.get_title(loc="left") for axes in figure.axes]
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_the_phase_figure_draws_the_stored_means_at_their_log_steps(results: Results):
+    figure = phase_figure(results, synthetic_analysis())
+    assert titles(figure)[:4] == ["Spectral entropy (nats)", "Frequency selectivity", "Low-band power (share)", "Loss (nats per token)"]  # fmt: skip
+    run = runs_of(results)[-1]
+    lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == len(run.steps)]  # type: ignore[arg-type]
+    drawn = [np.asarray(line.get_ydata()) for line in lines]
+    assert any(np.array_equal(y, run.series["spectral_entropy"].mean) for y in drawn)
+    assert {"0.05m", "0.2m", "0.8m", "exploratory", "specialisation"} <= set(texts(figure))
+    assert titles(figure)[4].startswith("Phases of every model")
+
+
+def test_step_zero_has_its_own_place_left_of_one():
+    np.testing.assert_allclose(place([0, 1, 2, 1024]), [ZERO, 0, 1, 10])
+
+
+def test_without_an_analysis_there_are_curves_but_no_phases(results: Results):
+    figure = phase_figure(results, None)
+    assert len(figure.axes) == 4
+    assert "exploratory" not in texts(figure)
+
+
+def test_the_scale_figure_tints_a_claimed_threshold_only(results: Results):
+    analysis = synthetic_analysis()
+    plainly = len(scale_figure(results, analysis).axes[0].patches)
+    analysis["thresholds"][0] |= {"low": 56_000, "high": 200_000}
+    figure = scale_figure(results, analysis)
+    assert len(figure.axes[0].patches) == plainly + 1
+    assert figure.axes[0].get_xscale() == "log"
+    assert texts(figure).count("0.8m") == 4
+
+
+def test_a_threshold_of_another_step_is_not_drawn(results: Results):
+    analysis = synthetic_analysis()
+    analysis["thresholds"][0] |= {"low": 56_000, "high": 200_000, "step": 64}
+    assert len(scale_figure(results, analysis).axes[0].patches) == 0
+
+
+def test_scale_values_are_those_of_the_last_common_step(tmp_path: Path):
+    write_store(tmp_path, SMALL[:1], SMALL_STEPS, holes=False)
+    write_store(tmp_path, SMALL[1:2], SMALL_STEPS[:-2], holes=False)
+    runs = runs_of(open_store(tmp_path))
+    table = scale_table(runs)
+    assert table["step"].unique().to_list() == [SMALL_STEPS[-3]]
+    stored = open_store(tmp_path).checkpoints().filter(pl.col("step") == SMALL_STEPS[-3]).sort("params_total")
+    drawn = table.filter(pl.col("metric") == "loss").sort("params_non_embedding")
+    assert drawn["mean"].to_list() == pytest.approx(stored["loss"].to_list())
+
+
+def test_runs_that_share_no_step_stand_at_their_own_last_one(tmp_path: Path):
+    write_store(tmp_path, SMALL[:1], (1, 2), holes=False)
+    write_store(tmp_path, SMALL[1:2], (4, 8), holes=False)
+    results = open_store(tmp_path)
+    assert set(scale_table(runs_of(results))["step"]) == {2, 8}
+    figure = scale_figure(results, None)
+    assert any("the last step of each model" in text.get_text() for text in figure.findobj() if hasattr(text, "get_text"))  # type: ignore[attr-defined]
+
+
+def test_one_checkpoint_has_maps_of_its_heads_and_spectra_of_its_layers():
+    measurement = measurement_of(unit_of("nano", SMALL[2], 0, 256), SMALL[2], 1.0)
+    figure = measurement_figure(measurement)
+    image = figure.axes[0].images[0].get_array()
+    expected = measurement.heads.sort("layer", "head")["spectral_entropy"].to_numpy().reshape(4, 8)
+    np.testing.assert_allclose(np.asarray(image), expected)
+    spectra = next(axes for axes in figure.axes if axes.get_title(loc="left") == "Mean spectrum per layer")
+    assert len(spectra.lines) == 4
+    assert np.asarray(spectra.lines[0].get_ydata()).sum() == pytest.approx(100)
+
+
+def test_what_holds_nothing_gives_a_figure_that_says_so(tmp_path: Path):
+    Store(tmp_path).write_hole(unit_of("nano", SMALL[0], 0, 1), "failed", "no weights")
+    results = open_store(tmp_path)
+    assert phase_figure(results, None).texts[0].get_text() == "This store holds no measured checkpoint."
+    assert "No measured checkpoint" in scale_figure(results, None).texts[0].get_text()
+    empty = pl.DataFrame()
+    assert "no head" in measurement_figure(Measurement(empty, empty, empty, empty)).texts[0].get_text()
+
+
+def test_figures_are_written_in_every_format_with_their_data(results: Results, tmp_path: Path):
+    written = write_figures(results, synthetic_analysis(), tmp_path / "new" / "figures")
+    assert sorted(path.name for path in written) == sorted(f"{name}.{kind}" for name in ("phases", "scale") for kind in ("svg", "png", "pdf", "csv"))  # fmt: skip
+    starts = {".svg": b"<?xml", ".png": b"\x89PNG", ".pdf": b"%PDF"}
+    for path in written:
+        assert path.stat().st_size > 500
+        assert path.suffix == ".csv" or path.read_bytes().startswith(starts[path.suffix])
+    with Image.open(tmp_path / "new" / "figures" / "phases.png") as image:
+        assert image.width > 1500
+        assert len(image.convert("RGB").getcolors(1 << 24) or []) > 100
+    with open(tmp_path / "new" / "figures" / "phases.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = phase_table(runs_of(results))
+    assert len(rows) == table.height == 46 * 4
+    assert float(rows[0]["mean"]) == pytest.approx(table["mean"][0])
+
+
+def test_the_same_store_gives_the_same_bytes(results: Results, tmp_path: Path):
+    for name in ("a", "b"):
+        write_figures(results, synthetic_analysis(), tmp_path / name)
+    for path in sorted((tmp_path / "a").iterdir()):
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_a_folder_that_cannot_be_written_is_named(results: Results, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"cannot write the figures to .*file/figures: .*; free or change it"):
+        write_figures(results, None, tmp_path / "file" / "figures")
+
+
+def test_names_with_signs_of_mathematics_are_drawn_as_they_are(tmp_path: Path):
+    from dataclasses import replace
+
+    shape = replace(SMALL[0], model=r"a$\frac$b_{2}<script>")
+    write_store(tmp_path, (shape,), SMALL_STEPS, holes=False)
+    analysis = synthetic_analysis((shape,))
+    assert len(write_figures(open_store(tmp_path), analysis, tmp_path / "figures")) == 8
+
+
+def test_labels_at_the_line_ends_keep_apart_and_inside():
+    with style():
+        axes = Figure().add_subplot()
+        axes.set_ylim(0, 1)
+        end_labels(axes, [(str(i), "black", 0.01) for i in range(8)])
+    heights = [text.get_position()[1] for text in axes.texts]
+    assert min(np.diff(heights)) > 0.06
+    assert min(heights) >= 0
+
+
+@pytest.mark.parametrize(("size", "text"), [(999, "999"), (56_000, "56k"), (2.8e9, "2.8B"), (3e12, "3T")])
+def test_counts_are_short(size: float, text: str):
+    assert counted(size) == text
+
+
+def test_figures_leave_pyplot_alone():
+    assert importlib.util.find_spec("matplotlib.pyplot") is not None
+    import subprocess
+    import sys
+
+    code = "import sys, tracker.views; assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,122 @@
+"""Level changes in several curves at once, and whether a smooth drift would look the same.
+
+T: checkpoints; D: metrics; J: smooth shapes. Values are z-scored per metric.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import ruptures
+from scipy import stats
+
+from tracker.analysis.noise import noise_covariance
+from tracker.analysis.smooth import best_drift, drift_residual, drift_shapes
+from tracker.analysis.stretches import Stretches
+
+SHORTEST = 2
+"""Checkpoints a phase has at least."""
+ALARM = 0.05
+"""Chance that noise alone pays for a change; sets the penalty."""
+LEVEL = 0.03
+"""Changes are claimed where at most this share of simulated smooth drifts looks as step-like."""
+SIMULATIONS = 199
+DRIFT_PARAMETERS = 3
+"""Level, height and the choice of shape: what a fitted drift takes from the residuals."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether there are changes, the share of smooth drifts that look so, and what a change must save."""
+
+    shown: bool
+    p_value: float
+    penalty: float
+
+
+@functools.lru_cache(maxsize=4096)
+def _tail(freedom: float, points: int) -> float:
+    return float(stats.chi2.isf(ALARM / points, freedom)) / freedom
+
+
+def noise_penalty(covariance_DD: np.ndarray, points: int) -> float:
+    """What one more change must save in squares: the gain that noise exceeds once in 1 / ALARM curves.
+
+    Under noise the gain of a split is a weighted chi-square over the metrics, approximated by its first
+    two moments (Satterthwaite); the number of places a split can be is paid for by Bonferroni.
+    """
+    total = float(np.trace(covariance_DD))
+    freedom = total**2 / float((covariance_DD**2).sum())
+    return total * _tail(round(freedom, 1), points)
+
+
+def segment(values_TD: np.ndarray, penalty: float) -> tuple[tuple[int, ...], float]:
+    """The breaks that minimise squares plus ``penalty`` per break, and the sum of squares they leave."""
+    search = ruptures.KernelCPD(kernel="linear", min_size=SHORTEST, jump=1)
+    ends = search.fit(values_TD).predict(pen=penalty) or [len(values_TD)]
+    breaks = [int(end) for end in ends[:-1]]
+    starts = np.array([0, *breaks])
+    counts = np.diff(np.array([*starts, len(values_TD)]))
+    sums = np.add.reduceat(values_TD, starts, axis=0)
+    return tuple(breaks), float((values_TD**2).sum() - (sums**2 / counts[:, None]).sum())
+
+
+def phase_breaks(position: np.ndarray, values_TD: np.ndarray, penalty: float) -> tuple[int, ...]:
+    """Breaks between phases that are levels or, where that pays for itself, straight drifts.
+
+    The search is for levels; of a drift it makes a staircase, whose steps are then merged.
+    """
+    stretches = Stretches(position, values_TD, penalty, SHORTEST)
+    merged = stretches.merged(segment(values_TD, penalty)[0])
+    return stretches.moved(merged)
+
+
+def _steplikeness(
+    values_TD: np.ndarray, shapes_JT: np.ndarray, floor_D: np.ndarray | None
+) -> tuple[float, float]:
+    """How many times less levels leave unexplained than the best drift (0: no break), and the penalty."""
+    penalty = noise_penalty(noise_covariance(values_TD, floor_D), len(values_TD))
+    breaks, left = segment(values_TD, penalty)
+    if not breaks:
+        return 0.0, penalty
+    drift = drift_residual(values_TD - values_TD.mean(axis=0), shapes_JT)
+    return drift / max(left, 1e-9), penalty
+
+
+def _drift_p_value(values_TD, shapes_JT, floor_D, observed: float, seed: int) -> float:
+    """Share of simulated curves (best drift plus its own scatter) at least as step-like as observed."""
+    rng = np.random.default_rng(seed)
+    centred = values_TD - values_TD.mean(axis=0)
+    fitted = best_drift(centred, shapes_JT)
+    points = len(centred)
+    scatter = (centred - fitted) / np.sqrt(max(points - DRIFT_PARAMETERS, 1))
+    mixing = np.linalg.qr(scatter, mode="r")
+    beyond, enough = 0, int(LEVEL * (SIMULATIONS + 1))
+    for drawn in range(1, SIMULATIONS + 1):
+        curve = fitted + rng.normal(size=(points, len(mixing))) @ mixing
+        beyond += _steplikeness(curve, shapes_JT, floor_D)[0] >= observed
+        if beyond > enough:
+            return (beyond + 1) / (drawn + 1)
+    return (beyond + 1) / (SIMULATIONS + 1)
+
+
+def judge_changes(
+    position: np.ndarray, values_TD: np.ndarray, floor_D: np.ndarray | None = None, seed: int = 0
+) -> Judgement:
+    """Whether levels change in a way that neither noise nor a smooth drift explains.
+
+    Args:
+        position: (T,) rising places of the checkpoints, log2(step + 1).
+        values_TD: (T, D) z-scored metrics.
+        floor_D: (D,) smallest noise variance in the same units, where sequences tell it.
+        seed: of the simulated drifts.
+
+    Returns:
+        Judgement; its p_value is 1 where not even noise, or the best drift itself, is beaten.
+    """
+    shapes = drift_shapes(position)
+    observed, penalty = _steplikeness(values_TD, shapes, floor_D)
+    if observed <= 1.0:
+        return Judgement(False, 1.0, penalty)
+    p_value = _drift_p_value(values_TD, shapes, floor_D, observed, seed)
+    return Judgement(p_value <= LEVEL, p_value, penalty)

@@ -1,0 +1,177 @@
+"""Phases of training: change points over several metrics together, on the log-step axis.
+
+T: checkpoints; D: metrics; S: sequences of the probe.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tracker.analysis.changes import ALARM, LEVEL, SHORTEST, SIMULATIONS, judge_changes, phase_breaks
+from tracker.analysis.curves import Curves, checked_steps, gather_curves
+from tracker.analysis.intervals import Search, bracket_confidence, resampled_means
+from tracker.analysis.labels import (
+    Evidence,
+    Span,
+    evidence_of,
+    joint_score,
+    label_columns,
+    label_spans,
+    spans_of,
+    with_peak,
+)
+from tracker.analysis.noise import sample_variance
+from tracker.errors import RequestError
+
+FEWEST = 5
+"""Checkpoints below which nothing is said."""
+CRITERION = (
+    "levels or straight drifts by least squares over z-scored metrics on log2(step + 1), at least "
+    f"{SHORTEST} checkpoints a phase; a change must save what noise saves in {ALARM:.0%} of curves, and at "
+    f"most {LEVEL:.0%} of {SIMULATIONS} simulated straight or sigmoid drifts (at least half the log-step "
+    "range wide) may look as step-like"
+)
+
+
+@dataclass(frozen=True)
+class ChangePoint:
+    """A change after ``step_low`` and at or before ``step_high``, which are neighbouring checkpoints."""
+
+    step_low: int
+    step_high: int
+    confidence: float | None
+    """Share of bootstrap resamples over sequences with the same bracket; None without samples."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training at one level; ``label`` is None where nothing names it."""
+
+    label: str | None
+    first_step: int
+    last_step: int
+    peak_step: int | None
+    evidence: Evidence = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Phases:
+    """What ``find_phases`` found; ``note`` says what cannot be said, and what was left out."""
+
+    steps: tuple[int, ...]
+    metrics: tuple[str, ...]
+    change_points: tuple[ChangePoint, ...]
+    phases: tuple[Phase, ...]
+    p_value: float | None
+    """Share of simulated smooth drifts as step-like as the data; None where nothing was tested."""
+    note: str | None
+    criterion: str = CRITERION
+
+
+def _phase(curves: Curves, span: Span, label: str | None = None, peak: int | None = None) -> Phase:
+    low, high = span
+    columns = label_columns(curves.names)
+    evidence: Evidence = {}
+    if columns is not None:
+        entropy, selectivity = curves.column(columns[0]), curves.column(columns[1])
+        evidence = evidence_of(columns, entropy, selectivity, curves.steps, span)
+    peak_step = int(curves.steps[peak]) if peak is not None and low <= peak <= high else None
+    return Phase(label, int(curves.steps[low]), int(curves.steps[high]), peak_step, evidence)
+
+
+def _one_phase(curves: Curves, p_value: float | None, note: str | None = None) -> Phases:
+    phases = (_phase(curves, (0, len(curves.steps) - 1)),) if len(curves.steps) else ()
+    notes = "; ".join(each for each in (note, curves.note) if each) or None
+    return Phases(tuple(map(int, curves.steps)), curves.names, (), phases, p_value, notes)
+
+
+def _labelled(curves: Curves, breaks: tuple[int, ...]) -> tuple[Phase, ...]:
+    spans = spans_of(breaks, len(curves.steps))
+    columns = label_columns(curves.names)
+    labels: Sequence[str | None] = [None] * len(spans)
+    peak = None
+    if columns is not None:
+        labels, peak = label_spans(curves.column(columns[0]), curves.column(columns[1]), spans)
+    return tuple(
+        _phase(curves, span, label, peak if label == "exploratory" else None)
+        for span, label in zip(spans, labels, strict=True)
+    )
+
+
+def _confidences(
+    curves: Curves, breaks: tuple[int, ...], search: Search, resamples: int, seed: int
+) -> Sequence[float | None]:
+    if curves.samples is None:
+        return [None] * len(breaks)
+    return bracket_confidence(resampled_means(curves.samples, resamples, seed), breaks, search)
+
+
+def _searched(curves: Curves, resamples: int, seed: int) -> Phases:
+    centre, spread = curves.values.mean(axis=0), curves.values.std(axis=0)
+    position = np.log2(curves.steps + 1.0)
+    columns = label_columns(curves.names)
+    floor = None
+    if curves.samples is not None:
+        floor = np.array([sample_variance(each) for each in curves.samples]) / spread**2
+    found = judge_changes(position, (curves.values - centre) / spread, floor, seed)
+    if not found.shown:
+        return _one_phase(curves, found.p_value)
+
+    def search(values_TD: np.ndarray) -> tuple[int, ...]:
+        breaks = phase_breaks(position, (values_TD - centre) / spread, found.penalty)
+        if columns is None:
+            return breaks
+        entropy, selectivity = (values_TD[:, curves.names.index(name)] for name in columns)
+        return with_peak(breaks, joint_score(entropy, selectivity))
+
+    breaks = search(curves.values)
+    points = tuple(
+        ChangePoint(int(curves.steps[at - 1]), int(curves.steps[at]), share)
+        for at, share in zip(breaks, _confidences(curves, breaks, search, resamples, seed), strict=True)
+    )
+    phases = _labelled(curves, breaks)
+    return Phases(tuple(map(int, curves.steps)), curves.names, points, phases, found.p_value, curves.note)
+
+
+def find_phases(
+    steps: Sequence[int] | np.ndarray,
+    metrics: Mapping[str, object],
+    *,
+    resamples: int = 200,
+    seed: int = 0,
+) -> Phases:
+    """Change points over all metrics together, and the phases between them.
+
+    Every metric is z-scored; places are log2(step + 1). How many changes there are is decided by
+    ``Phases.criterion``. Labels need ``spectral_entropy`` and ``frequency_selectivity``, or both with the
+    prefix ``averaged_``.
+
+    Args:
+        steps: (T,) training steps, rising.
+        metrics: name -> (T,) means, or (T, S) with the same S sequences at every checkpoint.
+        resamples: bootstrap draws over sequences for the confidence of each bracket.
+        seed: of the draws and of the simulated drifts.
+
+    Returns:
+        Phases. With fewer than five checkpoints, or nothing that varies, there is no change point and
+        ``note`` says what to measure.
+
+    Raises:
+        RequestError: steps are no rising list of whole numbers; no metric is given; a metric has another
+            length than steps, or holds no numbers.
+    """
+    places = checked_steps(steps)
+    if not metrics:
+        raise RequestError("metrics: none given; at least one curve is needed to look for phases")
+    curves = gather_curves(places, metrics)
+    if len(curves.steps) < FEWEST:
+        return _one_phase(curves, None, (
+            f"no phases can be told from {len(curves.steps)} checkpoint{'s' * (len(curves.steps) != 1)}: "
+            f"measure at least {FEWEST}, better 10 or more spread evenly over log steps"
+        ))
+    if not curves.names:
+        return _one_phase(curves, None, (
+            "no phases can be told: no metric is defined and varies; measure checkpoints where one does"
+        ))
+    return _searched(curves, resamples, seed)

@@ -1,0 +1,63 @@
+"""Phases as levels or straight drifts, so that a slow decline is one phase and not a staircase.
+
+T: checkpoints; D: metrics.
+"""
+
+import numpy as np
+
+Breaks = tuple[int, ...]
+
+
+class Stretches:
+    """Least squares over any stretch of checkpoints, from running sums."""
+
+    def __init__(self, position: np.ndarray, values_TD: np.ndarray, penalty: float, shortest: int) -> None:
+        """Takes places (T,), z-scored values (T, D), and what a break, or a drift, has to save."""
+        self.points, self.penalty, self.shortest = len(position), penalty, shortest
+        place = position - position.mean()
+        columns = [place, place**2, *values_TD.T, (values_TD**2).sum(axis=1), *(place[:, None] * values_TD).T]
+        self._sums = np.vstack([np.zeros(len(columns)), np.cumsum(np.column_stack(columns), axis=0)])
+        self._metrics = values_TD.shape[1]
+        self._known: dict[tuple[int, int], float] = {}
+
+    def cost(self, low: int, high: int) -> float:
+        """Squares that the better of a level and a penalised straight drift leaves in [low, high)."""
+        known = self._known.get((low, high))
+        if known is None:
+            known = self._known[low, high] = self._cost(low, high)
+        return known
+
+    def _cost(self, low: int, high: int) -> float:
+        total = self._sums[high] - self._sums[low]
+        number, metrics = high - low, self._metrics
+        level_sums = total[2 : 2 + metrics]
+        level = float(total[2 + metrics] - (level_sums @ level_sums) / number)
+        if number <= self.shortest:
+            return level
+        across = total[3 + metrics :] - total[0] * level_sums / number
+        width = float(total[1] - total[0] ** 2 / number)
+        return min(level, level - float(across @ across) / width + self.penalty)
+
+    def merged(self, breaks: Breaks) -> Breaks:
+        """Takes breaks away, the least needed first, as long as the total cost falls."""
+        while breaks:
+            edges = (0, *breaks, self.points)
+            saved = [
+                self.cost(a, b) + self.cost(b, c) + self.penalty - self.cost(a, c)
+                for a, b, c in zip(edges, edges[1:], edges[2:], strict=False)
+            ]
+            if max(saved) <= 0:
+                break
+            gone = int(np.argmax(saved))
+            breaks = breaks[:gone] + breaks[gone + 1 :]
+        return breaks
+
+    def moved(self, breaks: Breaks) -> Breaks:
+        """Moves each break to its cheapest place between its neighbours, once in order."""
+        places = list(breaks)
+        for number in range(len(places)):
+            low = places[number - 1] if number else 0
+            high = places[number + 1] if number + 1 < len(places) else self.points
+            options = range(low + self.shortest, high - self.shortest + 1)
+            places[number] = min(options, key=lambda at, a=low, c=high: self.cost(a, at) + self.cost(at, c))
+        return tuple(places)

@@ -1,0 +1,193 @@
+"""Thresholds over model size: does a metric step, or does it only drift?
+
+M: models; S: sequences of the probe; P: permutations.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tracker.analysis.smooth import hinge_residual, sigmoid_residual
+from tracker.errors import RequestError
+
+FEWEST = 5
+"""Sizes below which nothing is said."""
+ENOUGH = 8
+"""Sizes from which a split can be rarer than LEVEL among permutations."""
+SIDE = 2
+"""Models on either side of a step at least: one odd model is no threshold."""
+LEVEL = 0.05
+FACTOR = 1.75
+"""A step must leave this many times less unexplained than the best straight line or hinge ..."""
+SIGMOID_FACTOR = 1.1
+"""... and this many times less than the best sigmoid at least half the range wide."""
+EXACT = 8
+"""Up to this many models every permutation is tried."""
+PERMUTATIONS = 20_000
+RESAMPLES = 500
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A step between the sizes ``low`` and ``high``, neighbours on the scale given."""
+
+    low: float
+    high: float
+    effect: float
+    """Mean above less mean below, in the metric's unit."""
+    p_value: float
+    """Share of permutations of the values with as good a step; one metric, one axis, uncorrected."""
+    factor: float
+    """Squares the best line or hinge leaves over those that the step leaves."""
+    confidence: float | None
+    """Share of bootstrap resamples over sequences with the same best step; None without samples."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``found`` or None, the number of sizes judged, and in words why."""
+
+    found: Threshold | None
+    sizes: int
+    reason: str
+
+
+def _numbers(name: str, given: object) -> np.ndarray:
+    try:
+        return np.asarray(given, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"{name}: not an array of numbers: {error}") from error
+
+
+def _checked(scale: object, values: object, samples: object | None):
+    """Arrays in order of scale, models without a value left out."""
+    sizes, levels = _numbers("scale", scale), _numbers("values", values)
+    if sizes.ndim != 1 or sizes.shape != levels.shape:
+        raise RequestError(f"scale has shape {sizes.shape}, values {levels.shape}; both need (models,)")
+    if not np.all(np.isfinite(sizes)) or np.any(sizes <= 0):
+        raise RequestError(f"scale={[float(size) for size in sizes]}: sizes are numbers above 0")
+    draws = None if samples is None else _numbers("samples", samples)
+    if draws is not None and (draws.ndim != 2 or len(draws) != len(sizes)):
+        raise RequestError(f"samples: shape {draws.shape}; one row per model, ({len(sizes)}, sequences)")
+    order = np.argsort(sizes, kind="stable")
+    order = order[np.isfinite(levels[order])]
+    return sizes[order], levels[order], None if draws is None else draws[order]
+
+
+def _splits(sizes: np.ndarray) -> np.ndarray:
+    """Numbers of models below a possible step: SIDE on both sides, and different sizes across it."""
+    places = np.arange(SIDE, len(sizes) - SIDE + 1)
+    return places[sizes[places] > sizes[places - 1]]
+
+
+def _step_gain(values_PM: np.ndarray, splits: np.ndarray) -> np.ndarray:
+    """Squares saved by a step at each split, (P, splits)."""
+    models = values_PM.shape[1]
+    below = np.cumsum(values_PM - values_PM.mean(axis=1, keepdims=True), axis=1)[:, splits - 1]
+    return below**2 * (1 / splits + 1 / (models - splits))
+
+
+@functools.cache
+def _orders(models: int) -> np.ndarray:
+    if models <= EXACT:
+        return np.array(list(itertools.permutations(range(models))))
+    rng = np.random.default_rng(0)
+    return np.vstack([np.arange(models), rng.permuted(np.tile(np.arange(models), (PERMUTATIONS, 1)), axis=1)])
+
+
+def _p_value(values: np.ndarray, splits: np.ndarray) -> float:
+    gains = _step_gain(values[_orders(len(values))], splits).max(axis=1)
+    observed = _step_gain(values[None], splits).max()
+    return float((gains >= observed * (1 - 1e-9)).mean())
+
+
+def _confidence(draws: np.ndarray | None, splits: np.ndarray, best: int) -> float | None:
+    if draws is None or draws.shape[1] < 2 or not np.all(np.isfinite(draws)):
+        return None
+    rng = np.random.default_rng(0)
+    number = draws.shape[1]
+    weights = rng.multinomial(number, np.full(number, 1 / number), RESAMPLES) / number
+    chosen = splits[_step_gain(weights @ draws.T, splits).argmax(axis=1)]
+    return float((chosen == best).mean())
+
+
+def _too_few(sizes: np.ndarray, splits: np.ndarray) -> str | None:
+    count = len(sizes)
+    if count < FEWEST:
+        return f"a threshold cannot be told from {count} size{'s' * (count != 1)}: measure at least {ENOUGH}"
+    if count < ENOUGH:
+        rarest = 2 / math.comb(count, count // 2)
+        return (
+            f"a threshold cannot be told from {count} sizes: even the cleanest step has p = {rarest:.2f} "
+            f"among permutations, above {LEVEL}; measure at least {ENOUGH}"
+        )
+    if not len(splits):
+        return "a threshold cannot be told: the models do not differ in this size on both sides"
+    return None
+
+
+def judge_threshold(scale: object, values: object, samples: object | None = None) -> Verdict:
+    """``find_threshold`` with its reason in words.
+
+    Args:
+        scale: (M,) sizes above 0, such as parameters.
+        values: (M,) the metric; NaN leaves a model out.
+        samples: (M, S) the metric per sequence, for the bootstrap.
+
+    Raises:
+        RequestError: shapes do not fit, a size is not above 0, or something is not a number.
+    """
+    sizes, levels, draws = _checked(scale, values, samples)
+    splits = _splits(sizes) if len(sizes) >= FEWEST else np.array([], dtype=int)
+    few = _too_few(sizes, splits)
+    if few is not None:
+        return Verdict(None, len(sizes), few)
+    if np.ptp(levels) <= 1e-12:
+        return Verdict(None, len(sizes), "no break: the values are all the same")
+    gains = _step_gain(levels[None], splits)[0]
+    best = int(splits[gains.argmax()])
+    left = max(float(((levels - levels.mean()) ** 2).sum() - gains.max()), 1e-15)
+    place = np.log(sizes)
+    factor = hinge_residual(place, levels) / left
+    rounder = sigmoid_residual(place, levels) / left
+    p_value = _p_value(levels, splits)
+    if factor < FACTOR or rounder < SIGMOID_FACTOR or p_value > LEVEL:
+        return Verdict(None, len(sizes), (
+            f"no break: the best step leaves {factor:.2f} times less unexplained than a line or hinge "
+            f"(needed {FACTOR}), {rounder:.2f} times less than a wide sigmoid (needed {SIGMOID_FACTOR}), "
+            f"permutation p = {p_value:.3f} (needed {LEVEL})"
+        ))
+    effect = float(levels[best:].mean() - levels[:best].mean())
+    found = Threshold(
+        float(sizes[best - 1]), float(sizes[best]), effect, p_value, factor, _confidence(draws, splits, best)
+    )
+    return Verdict(found, len(sizes), (
+        f"a step leaves {factor:.2f} times less unexplained than the best line or hinge, "
+        f"permutation p = {p_value:.3f} (one metric, one axis, uncorrected)"
+    ))
+
+
+def find_threshold(
+    scale: Sequence[float] | np.ndarray,
+    values: Sequence[float] | np.ndarray,
+    samples: Sequence[Sequence[float]] | np.ndarray | None = None,
+) -> Threshold | None:
+    """The step in ``values`` over log ``scale``, or None where none is shown.
+
+    A step has two models on either side at least, beats the best straight line and the best hinge over
+    log scale by FACTOR and the best wide sigmoid by SIGMOID_FACTOR in unexplained squares, and is matched
+    by at most 5 % of the permutations. Fewer than eight sizes cannot show one: ``judge_threshold`` says so.
+
+    Args:
+        scale: (M,) sizes above 0, in any order.
+        values: (M,) the metric; NaN leaves a model out.
+        samples: (M, S) the metric per sequence; gives the threshold a confidence.
+
+    Raises:
+        RequestError: shapes do not fit, a size is not above 0, or something is not a number.
+    """
+    return judge_threshold(scale, values, samples).found

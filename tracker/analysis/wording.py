@@ -1,0 +1,161 @@
+"""Sentences for people: what was found, with its numbers, or what cannot be said and what to measure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tracker.analysis.labels import label_columns
+from tracker.analysis.phases import ChangePoint, Phase, Phases
+from tracker.analysis.thresholds import Verdict
+from tracker.analysis.trajectories import Trajectory
+from tracker.columns import BY_NAME, title_of
+
+Entry = dict[str, Any]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def size_name(parameters: float) -> str:
+    """A model size for people: 12300 -> 12.3k, 85056000 -> 85.1M."""
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if parameters >= unit:
+            return f"{parameters / unit:.3g}{name}"
+    return f"{parameters:.3g}"
+
+
+def _titled(column: str) -> str:
+    known = column.removeprefix("averaged_") in BY_NAME
+    title = title_of(column) if known else column
+    return title[0].lower() + title[1:]
+
+
+def _bracket(point: ChangePoint) -> str:
+    sure = "" if point.confidence is None else f" (in {point.confidence:.0%} of resamples)"
+    return f"({point.step_low}, {point.step_high}]{sure}"
+
+
+def _start(found: Phases, phase: Phase) -> str:
+    return next(_bracket(point) for point in found.change_points if point.step_high == phase.first_step)
+
+
+def _extremum(phases: Sequence[Phase]) -> str:
+    """Where selectivity is lowest and entropy highest over ``phases``; empty where neither is measured."""
+    columns = label_columns(list(phases[0].evidence))
+    if columns is None:
+        return ""
+    high = max((phase.evidence[columns[0]] for phase in phases), key=lambda each: each["extremum"])
+    low = min((phase.evidence[columns[1]] for phase in phases), key=lambda each: each["extremum"])
+    return (
+        f"selectivity lowest ({_number(low['extremum'])}) at step {low['extremum_step']}, "
+        f"entropy highest ({_number(high['extremum'])}) at step {high['extremum_step']}"
+    )
+
+
+def _labelled(found: Phases) -> str:
+    exploring = [phase for phase in found.phases if phase.label == "exploratory"]
+    later = [phase for phase in found.phases if phase.label == "specialisation"]
+    if not exploring:
+        places = ", ".join(_bracket(point) for point in found.change_points)
+        if label_columns(found.metrics) is None:
+            return f"levels change in {places}; without spectral entropy and selectivity phases have no names"
+        return (
+            f"levels change in {places}, but selectivity does not fall while entropy rises to an extremum "
+            f"there, so no phase is called exploratory; {_extremum(found.phases)}"
+        )
+    parts = [f"exploratory phase from step {_start(found, exploring[0])}", _extremum(exploring)]
+    if later:
+        parts.append(f"specialisation from {_start(found, later[0])}")
+    elif all(phase.peak_step is None for phase in exploring):
+        parts.append("that is the last checkpoint, so a recovery cannot be told: train or measure longer")
+    else:
+        last = found.phases[-1].evidence
+        ends = ", ".join(_number(last[name]["last"]) for name in (label_columns(list(last)) or ())[::-1])
+        parts.append(f"at the end {ends}, without a further change that a drift does not explain")
+    named = {_start(found, phase) for phase in [*exploring[:1], *later[:1]]}
+    others = [place for place in map(_bracket, found.change_points) if place not in named]
+    if others:
+        parts.append(f"further changes in {', '.join(others)}")
+    return "; ".join(parts)
+
+
+def phase_sentence(run: Trajectory, found: Phases | None) -> str:
+    """What one run shows, or why it shows nothing."""
+    lost = f" Left out: {len(run.left_out)} checkpoints that were not measured." if run.left_out else ""
+    if found is None:
+        what = "none of the metrics they need has a value" if len(run.steps) else "no checkpoint was measured"
+        return f"{run.name}: no phases can be told, {what}; `tracker sweep` measures them.{lost}"
+    note = f" ({found.note})" if found.note and found.p_value is not None else ""
+    if found.change_points:
+        text = _labelled(found)
+    elif found.p_value is None:
+        text = found.note or "no phases can be told"
+    else:
+        text = (
+            f"no phase change over {len(found.steps)} checkpoints (steps {found.steps[0]} to "
+            f"{found.steps[-1]}) that noise or a smooth drift does not explain (p = {found.p_value:.2f})"
+        )
+        text = "; ".join(each for each in (text, _extremum(found.phases)) if each)
+    return f"{run.name}: {text}{note}.{lost}"
+
+
+def _trend(entry: Entry) -> str:
+    """In words how the values go over the sizes, with the spread over sequences at both ends."""
+    values, models, spread = (entry[key] for key in ("values", "models", "spread"))
+    if len(values) < 2:
+        return ""
+    rises = np.diff(np.asarray(values, dtype=float))
+    way = "rises" if values[-1] > values[0] else "falls"
+    steady = bool(np.all(rises > 0) or np.all(rises < 0))
+    path = f"{way} from size to size" if steady else f"{way} from end to end, not at every size"
+
+    def end(at: int) -> str:
+        sd = "" if spread[at] is None else f" (sd over sequences {_number(spread[at])})"
+        return f"{_number(values[at])}{sd} in {models[at]}"
+
+    return f" Over the {len(values)} sizes it {path}: {end(0)} to {end(-1)}."
+
+
+def threshold_sentence(entry: Entry, verdict: Verdict | None) -> str:
+    """What one metric shows over model size at the last common step."""
+    title = _titled(str(entry["metric"]))
+    if verdict is None:
+        return f"{title}: no threshold can be told, the models share no measured step: measure one in all."
+    where = f"at step {entry['step']}"
+    if not verdict.sizes:
+        return (
+            f"{title} {where}: no threshold can be told, it has no value there in any model of known size: "
+            "measure checkpoints where it is defined."
+        )
+    found = verdict.found
+    if found is None:
+        return f"{title} {where}: {verdict.reason}.{_trend(entry)}"
+    values, scale = (np.asarray(entry[key], dtype=float) for key in ("values", "scale"))
+    below, above = values[scale <= found.low].mean(), values[scale >= found.high].mean()
+    return (
+        f"{title} {where} breaks between {size_name(found.low)} and {size_name(found.high)} non-embedding "
+        f"parameters: {_number(below)} up to there, {_number(above)} beyond; {verdict.reason}."
+    )
+
+
+def summary_of(phases: list[Entry], thresholds: list[Entry]) -> list[str]:
+    """The sentences that matter: every run's, every break's, and for the rest one per suite."""
+    sentences = [str(entry["sentence"]) for entry in phases]
+    sentences += [str(entry["sentence"]) for entry in thresholds if entry["low"] is not None]
+    for suite in dict.fromkeys(entry["suite"] for entry in thresholds):
+        quiet = [entry for entry in thresholds if entry["suite"] == suite and entry["low"] is None]
+        sizes = max((len(entry["models"]) for entry in quiet), default=0)
+        if not quiet:
+            continue
+        if 2 <= sizes < 8:
+            first = next((e for e in quiet if e["metric"] == "frequency_selectivity"), quiet[0])
+            sentences.append(str(first["sentence"]))
+        elif sizes < 2:
+            sentences.append(f"{suite}: {sizes} model size{'s' * (sizes != 1)} measured, so nothing can be "
+                             "said about size: measure at least 8.")  # fmt: skip
+        else:
+            names = ", ".join(_titled(entry["metric"]) for entry in quiet if len(entry["models"]) == sizes)
+            sentences.append(f"{suite}: no break over {sizes} model sizes in {names}.")
+    return sentences

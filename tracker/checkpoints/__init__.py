@@ -1,0 +1,49 @@
+"""Checkpoints of models: where they are, what their names say, and their files on this machine.
+
+Floor 2: knows the hub and folders, never what is measured.
+"""
+
+from tracker.checkpoints import environment as environment  # before anything of Hugging Face is imported
+from tracker.checkpoints import folder, hub
+from tracker.checkpoints.hub import Inspected, RemoteFile, declared, inspect
+from tracker.checkpoints.suites import (
+    PYTHIA_STEPS,
+    PYTHIA_TOKENS_PER_STEP,
+    SUITES,
+    Published,
+    published,
+)
+from tracker.errors import RequestError
+from tracker.records import Checkpoint, Fetched
+
+discover_folder = folder.discover
+discover_hub = hub.discover
+
+__all__ = [
+    "PYTHIA_STEPS", "PYTHIA_TOKENS_PER_STEP", "SUITES", "Inspected", "Published", "RemoteFile", "declared",
+    "discover_folder", "discover_hub", "fetch", "inspect", "published",
+]
+
+
+def fetch(checkpoint: Checkpoint, **options: object) -> Fetched:
+    """Makes a checkpoint's files ready to be loaded, wherever they are.
+
+    Args:
+        checkpoint: from any ``discover``, ``declared`` or ``published``.
+        options: for the hub: ``cache_dir``. A folder has none.
+
+    Returns:
+        The folder to load from, and the commit or fingerprint of what is in it.
+
+    Raises:
+        MissingCheckpoint: it does not exist at its source.
+        CheckpointError: it does, but cannot be measured; says why.
+        RequestError: an option is not known.
+    """
+    allowed = {"hub": {"cache_dir"}, "folder": set()}[checkpoint.kind]
+    for name in options:
+        if name not in allowed:
+            raise RequestError(f"{name}: no option for fetching from a {checkpoint.kind}")
+    if checkpoint.kind == "hub":
+        return hub.fetch(checkpoint, **options)  # type: ignore[arg-type]
+    return folder.fetch(checkpoint)

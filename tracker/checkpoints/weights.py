@@ -1,0 +1,174 @@
+"""Which files of a model are needed, and whether they lie on disk whole. No weights are loaded here."""
+
+import hashlib
+import json
+import re
+import struct
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+
+from tracker.errors import CheckpointError
+
+CONFIG = "config.json"
+TOKENIZER = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+)
+FORMATS = (("model", "safetensors"), ("pytorch_model", "bin"))
+"""In order of preference, as transformers prefers them: stem and ending."""
+
+_MIB = 1 << 20
+_LONGEST_HEADER = 100_000_000
+
+
+def needed(names: Collection[str]) -> tuple[list[str], list[str]]:
+    """Chooses from a listing what measuring needs: small files, and the weights in one format only.
+
+    Args:
+        names: paths relative to the model's folder.
+
+    Returns:
+        (config and tokenizer files, weight files with their index). Safetensors win over ``.bin``, one
+        file over shards. The second list is empty where there are no weights.
+    """
+    small = [name for name in (CONFIG, *TOKENIZER) if name in names]
+    for stem, ending in FORMATS:
+        if f"{stem}.{ending}" in names:
+            return small, [f"{stem}.{ending}"]
+        index = f"{stem}.{ending}.index.json"
+        if index in names:
+            shard = re.compile(rf"{stem}-\d+-of-\d+\.{ending}")
+            return small, [index, *sorted(name for name in names if shard.fullmatch(name))]
+    return small, []
+
+
+def whole(folder: Path, who: str) -> list[Path]:
+    """The weight files of a model folder, after checking that each is there and not cut short.
+
+    Args:
+        folder: holds config.json and weights.
+        who: what messages name: model, seed and step.
+
+    Returns:
+        Files that hold tensors, in order of their names.
+
+    Raises:
+        CheckpointError: a file is missing, truncated, not weights at all, or outside the folder.
+    """
+    config = folder / CONFIG
+    if not config.is_file():
+        raise CheckpointError(f"{who}: {folder} has no {CONFIG}; save the model with save_pretrained")
+    _, chosen = needed([path.name for path in folder.iterdir() if path.is_file()])
+    if not chosen:
+        wanted = ", ".join(f"{stem}.{ending}" for stem, ending in FORMATS)
+        raise CheckpointError(
+            f"{who}: no weights in {folder}; looked for {wanted} and their sharded forms, "
+            f"found {listed(path.name for path in folder.iterdir())}"
+        )
+    if chosen[0].endswith(".index.json"):
+        files = [folder / name for name in shards(folder / chosen[0], who)]
+    else:
+        files = [folder / chosen[0]]
+    for file in files:
+        _check_weights(file, who)
+    return files
+
+
+def shards(index: Path, who: str) -> list[str]:
+    """The files that an index of shards names, each a plain name beside the index.
+
+    Raises:
+        CheckpointError: the index is not one, or names something outside its folder.
+    """
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{who}: {index} is not an index of weight shards: {error!r}") from error
+    for name in names:
+        if not re.fullmatch(r"[\w-][\w.-]*", str(name)):
+            raise CheckpointError(
+                f"{who}: {index.name} names the shard {name!r}, which is not a plain file name in its own "
+                "folder; refused, since an index must not lead elsewhere"
+            )
+    if not names:
+        raise CheckpointError(f"{who}: {index} names no shard")
+    return names
+
+
+def fingerprint(folder: Path, files: list[Path]) -> str:
+    """Stands for a commit where there is none: changes when the weights or the configuration change.
+
+    Read are names, sizes, the first and last MiB of each weight file, and all of config.json, so that a
+    checkpoint of many gigabytes costs milliseconds.
+
+    Returns:
+        ``files-`` and twelve hex digits.
+    """
+    sums = hashlib.sha256((folder / CONFIG).read_bytes())
+    for path in files:
+        size = path.stat().st_size
+        sums.update(f"\0{path.name}\0{size}\0".encode())
+        with open(path, "rb") as file:
+            sums.update(file.read(_MIB))
+            if size > _MIB:
+                file.seek(max(_MIB, size - _MIB))
+                sums.update(file.read())
+    return f"files-{sums.hexdigest()[:12]}"
+
+
+def listed(names, most: int = 8) -> str:
+    """Names for a message: the first ones in order, and how many more."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
+    return (", ".join(ordered[:most]) or "nothing") + more
+
+
+def _check_weights(path: Path, who: str) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"{who}: the weight file {path} is missing; fetch or save the checkpoint again")
+    with open(path, "rb") as file:
+        start = file.read(64)
+    if start.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            f"{who}: {path} is a Git LFS pointer, not the weights; run `git lfs pull` in its repository"
+        )
+    if path.suffix == ".safetensors":
+        _check_safetensors(path, who)
+    else:
+        _check_pickle(path, start, who)
+
+
+def _check_safetensors(path: Path, who: str) -> None:
+    # The format: a header's length as little-endian u64, the header as JSON, then the tensors end to end.
+    size = path.stat().st_size
+    try:
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > min(_LONGEST_HEADER, size - 8):
+                raise ValueError(f"header of {length} bytes in a file of {size}")
+            header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        expected = 8 + length + max(ends, default=0)
+    except (ValueError, struct.error, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise CheckpointError(
+            f"{who}: {path} is not a whole safetensors file ({error}); fetch or save the checkpoint again"
+        ) from error
+    if size != expected:
+        raise CheckpointError(
+            f"{who}: {path} has {size} bytes, its header says {expected}; the file is truncated or damaged, "
+            "fetch or save the checkpoint again"
+        )
+
+
+def _check_pickle(path: Path, start: bytes, who: str) -> None:
+    # torch.save writes a zip, whose directory stands at the end; before torch 1.6 it was a bare pickle.
+    if start.startswith(b"PK"):
+        if zipfile.is_zipfile(path):
+            return
+        fault = "ends before its directory: the file is truncated"
+    elif start.startswith(b"\x80"):
+        return
+    else:
+        fault = "is not a file that torch.save wrote"
+    raise CheckpointError(f"{who}: {path} {fault}; fetch or save the checkpoint again")

@@ -1,0 +1,290 @@
+"""The typed configuration. Hydra and OmegaConf stop here: what leaves is plain dataclasses.
+
+Each dataclass mirrors a group below ``conf/``; a value of the wrong type or name is one clear line.
+"""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pywt import wavelist  # pyright: ignore[reportAttributeAccessIssue]
+
+from tracker.errors import RequestError, unknown_value
+from tracker.records import CONVENTION_CHOICES, Conventions
+
+PACKAGE = Path(__file__).parent
+REMEASURE = ("failed", "missing", "moved", "all")
+DTYPE_NAMES = ("float32", "float64", "bfloat16", "float16")
+STEP_CHOICES = ("paper", "log", "all", "window", "list")
+ENGINES = ("inline",)
+Integers = list[int]
+Section = TypeVar("Section")
+
+
+@dataclass
+class NanoSuite:
+    """``suite=nano``: trained by tracker itself."""
+
+    name: str = "nano"
+    models: list[str] = field(default_factory=list)
+    seeds: int = 1
+    train_steps: int = 1000
+    batch: int = 16
+    tokens: int = 128
+    vocab: int = 1024
+    peak_learning_rate: float = 4e-3
+    repeat_share: float = 0.25
+    interval: int | None = None
+    threads: int | None = None
+
+
+@dataclass
+class PublishedSuite:
+    """``suite=pythia``, ``pythia-deduped``, ``polypythias``: suites whose schedule is known."""
+
+    name: str = ""
+    models: list[str] = field(default_factory=list)
+    seeds: list[int] | None = None
+    repo_format: str | None = None
+
+
+@dataclass
+class HubSuite:
+    """``suite=hub``: any repository whose branches name training steps."""
+
+    name: str = "hub"
+    repo: str = ""
+    pattern: str | None = None
+    model: str | None = None
+    models: list[str] | None = None
+    seeds: list[int] | None = None
+
+
+@dataclass
+class FolderSuite:
+    """``suite=folder``: checkpoints on this machine."""
+
+    name: str = "folder"
+    path: str = ""
+    pattern: str | None = None
+    model: str | None = None
+    seed: int = 0
+    step: int | None = None
+    models: list[str] | None = None
+    seeds: list[int] | None = None
+
+
+Suite = NanoSuite | PublishedSuite | HubSuite | FolderSuite
+
+
+@dataclass
+class Steps:
+    """Which checkpoints of a model."""
+
+    name: str = "all"
+    list: Integers | None = None
+    low: int | None = None
+    high: int | None = None
+
+
+@dataclass
+class Probe:
+    """The token sequences; ``number`` null means 16 in the embedded suite and 500 elsewhere."""
+
+    name: str = "default"
+    n: int = 96
+    number: int | None = None
+    seed: int = 0
+    bos: bool = False
+    text: str | None = None
+    dataset: str | None = None
+    file: str | None = None
+    revision: str = "main"
+    field: str = "text"
+    ids: str | None = None
+    tokenizer: str | None = None
+
+
+@dataclass
+class Spectrum:
+    """How to measure: see ``records.Conventions``, whose fields these are."""
+
+    preset: str = "paper"
+    window: str = "hann"
+    n_fft: int | None = None
+    wavelet: str = "db2"
+    mode: str = "symmetric"
+    alphas: list[float] = field(default_factory=lambda: [0.5, 0.25])
+    sample: str = "stride"
+    align: str = "interpolate"
+    averaging: str = "received"
+    windows: list[int] = field(default_factory=lambda: [16, 32, 64])
+    span: int = 16
+    queries: int | None = None
+    block: int = 50
+    theory_tokens: int = 96
+
+
+@dataclass
+class Engine:
+    """What runs the units."""
+
+    name: str = "inline"
+    threads: int | None = None
+
+
+@dataclass
+class View:
+    """Which results are shown, where a store holds several probes or conventions."""
+
+    probe: str | None = None
+    conventions: str | None = None
+    suite: str | None = None
+
+
+@dataclass
+class Config:
+    """The whole request, checked."""
+
+    suite: Suite
+    steps: Steps
+    probe: Probe
+    conventions: Conventions
+    sink: dict[str, Any]
+    engine: Engine
+    view: View
+    store: Path
+    dtype: str
+    device: str
+    shard: tuple[int, int]
+    remeasure: str
+    figures: Path | None
+
+
+def folder() -> Path:
+    """Where the YAML groups lie: inside the installed package, else beside it in a checkout.
+
+    Raises:
+        RequestError: neither is there.
+    """
+    for place in (PACKAGE / "conf", PACKAGE.parent / "conf"):
+        if (place / "config.yaml").is_file():
+            return place
+    raise RequestError(
+        f"the configuration is missing: neither {PACKAGE / 'conf'} nor ../conf; install tracker again"
+    )
+
+
+def read(composed: DictConfig) -> Config:
+    """The composed configuration as checked dataclasses; touches no file.
+
+    Raises:
+        RequestError: names the field, the value and what is allowed.
+    """
+    plain = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
+    assert isinstance(plain, DictConfig)
+    known = {each.name for each in fields(Config)} - {"conventions"} | {"spectrum"}
+    for given in plain:
+        if given not in known:
+            raise unknown_value(
+                str(given), plain[given], "no such field; there are " + ", ".join(sorted(known))
+            )
+    config = Config(
+        suite=_suite(plain.suite),
+        steps=_section(Steps, "steps", plain.steps),
+        probe=_section(Probe, "probe", plain.probe),
+        conventions=_conventions(_section(Spectrum, "spectrum", plain.spectrum)),
+        sink=dict(plain.sink),
+        engine=_section(Engine, "engine", plain.engine),
+        view=_section(View, "view", plain.view),
+        store=Path(_text("store", plain.store)),
+        dtype=_chosen("dtype", plain.dtype, DTYPE_NAMES),
+        device=_text("device", plain.device),
+        shard=_shard(plain.shard),
+        remeasure=_chosen("remeasure", plain.remeasure, REMEASURE),
+        figures=Path(str(plain.figures)) if plain.figures else None,
+    )
+    _chosen("steps.name", config.steps.name, STEP_CHOICES)
+    _chosen("engine.name", config.engine.name, ENGINES)
+    return config
+
+
+def _suite(node: DictConfig) -> Suite:
+    """Which kind a suite is shows in the field that only this kind has."""
+    kinds: tuple[tuple[str, type[Any]], ...] = (
+        ("train_steps", NanoSuite),
+        ("repo_format", PublishedSuite),
+        ("repo", HubSuite),
+        ("path", FolderSuite),
+    )
+    kind = next((kind for mark, kind in kinds if mark in list(node)), None)
+    if kind is None:
+        marks = " or ".join(mark for mark, _ in kinds)
+        raise RequestError(f"suite={node.get('name')}: tells no source of checkpoints; it needs {marks}")
+    for name in ("models", "seeds"):
+        value = node.get(name)
+        if kind is not NanoSuite and value is not None and not OmegaConf.is_list(value):
+            node[name] = [value]
+    if kind is NanoSuite and isinstance(node.get("models"), str):
+        node["models"] = [node["models"]]
+    return _section(kind, "suite", node)
+
+
+def _section(kind: type[Section], name: str, node: DictConfig) -> Section:
+    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    for given in node:
+        if given not in known:
+            raise unknown_value(
+                f"{name}.{given}", node.get(given), "no such field; there are " + ", ".join(sorted(known))
+            )
+        if OmegaConf.is_missing(node, given):
+            raise RequestError(f"{name}.{given} is not given; say {name}.{given}=...")
+    try:
+        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), node))
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        at = getattr(error, "full_key", None)
+        raise RequestError(f"{name}.{at}: {reason}" if at else f"{name}: {reason}") from error
+    return made  # type: ignore[return-value]
+
+
+def _conventions(spectrum: Spectrum) -> Conventions:
+    values = {each.name: getattr(spectrum, each.name) for each in fields(spectrum)}
+    for name in ("alphas", "windows"):
+        values[name] = tuple(values[name])
+    for name, allowed in (("alphas", (0.5, 0.25)), ("windows", (16, 32, 64))):
+        for value in values[name]:
+            if value not in allowed:
+                raise unknown_value(f"spectrum.{name}", value, allowed)
+    for name, allowed in CONVENTION_CHOICES.items():
+        _chosen(f"spectrum.{name}", values[name], allowed)
+    if values["wavelet"] not in wavelist(kind="discrete"):
+        raise unknown_value("spectrum.wavelet", values["wavelet"], wavelist(kind="discrete"))
+    if not values["alphas"]:
+        raise unknown_value("spectrum.alphas", "[]", (0.5, 0.25))
+    for name, least in (("span", 1), ("block", 4), ("queries", 2), ("theory_tokens", 0), ("n_fft", 2)):
+        value = values[name]
+        if value is not None and value < least:
+            raise unknown_value(f"spectrum.{name}", value, f"whole numbers from {least}")
+    return Conventions(**values)
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise unknown_value(name, value, "a text")
+    return value
+
+
+def _chosen(name: str, value: object, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise unknown_value(name, value, allowed)
+    return str(value)
+
+
+def _shard(value: object) -> tuple[int, int]:
+    number, slash, count = str(value).partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise unknown_value("shard", value, "i/n with 1 <= i <= n, for example 3/16")
+    return int(number), int(count)

@@ -1,0 +1,132 @@
+"""What people see in the terminal: progress while it runs, tables, and words at the end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from tracker.plan import Plan
+from tracker.records import Outcome, PlannedUnit
+
+SHOWN_HOLES = 8
+PLAIN_WIDTH = 120
+"""Columns of a table where no terminal tells its own."""
+
+
+def make_console() -> Console:
+    """The console of a command; where output goes to a file it is wide enough for a table."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+
+
+def say(console: Console, text: str) -> None:
+    """One line of text as it is: names from outside are never read as markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+
+
+class Bars:
+    """Progress bars in a terminal; where there is none, a plain line now and then.
+
+    One bar per name; ``advance_to`` moves it, and ``note`` stands behind it.
+    """
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console, self._title = console, title
+        self._tasks: dict[str, TaskID] = {}
+        self._shown: dict[str, int] = {}
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def add(self, name: str, total: int) -> None:
+        """A bar for ``name`` with ``total`` steps."""
+        self._tasks[name] = self._bars.add_task(f"{self._title} {name}", total=total, note="")
+
+    def advance_to(self, name: str, done: int, note: str = "") -> None:
+        """Moves a bar; without a terminal a line is printed at every tenth of the way."""
+        task = self._bars.tasks[self._tasks[name]]
+        self._bars.update(self._tasks[name], completed=done, note=note)
+        tenth = 10 * done // max(int(task.total or 1), 1)
+        if not self._console.is_terminal and tenth != self._shown.get(name):
+            self._shown[name] = tenth
+            say(self._console, f"{self._title} {name}: {done}/{int(task.total or 0)} {note}".rstrip())
+
+    @contextmanager
+    def running(self) -> Iterator["Bars"]:
+        """Shows the bars for the length of a block."""
+        with self._bars:
+            yield self
+
+
+def plan_table(plan: Plan, rows: dict[str, tuple[str, str]]) -> Table:
+    """The plan by model: how many units are in each state, bytes to fetch and expected time.
+
+    Args:
+        plan: the units.
+        rows: per ``model seed s`` two texts: bytes to fetch, expected time.
+    """
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "steps", "units", "done", "to do", "failed", "missing", "to fetch", "expected"):
+        table.add_column(heading, no_wrap=True, justify="left" if heading in ("model", "steps") else "right")
+    for name, units in by_model(plan.units).items():
+        part = Plan(tuple(units))
+        steps = [planned.unit.checkpoint.step for planned in units]
+        cells = [
+            f"{min(steps)} to {max(steps)}",
+            len(units),
+            part.count("done"),
+            part.count("to do"),
+            part.count("retry"),
+            part.count("missing", "known missing"),
+            *rows.get(name, ("", "")),
+        ]
+        table.add_row(name, *map(str, cells))
+    return table
+
+
+def by_model(units: tuple[PlannedUnit, ...]) -> dict[str, list[PlannedUnit]]:
+    """Planned units grouped by model and seed, in plan order."""
+    groups: dict[str, list[PlannedUnit]] = {}
+    for planned in units:
+        checkpoint = planned.unit.checkpoint
+        groups.setdefault(f"{checkpoint.model} seed {checkpoint.seed}", []).append(planned)
+    return groups
+
+
+def tell_holes(console: Console, holes: list[Outcome | PlannedUnit]) -> None:
+    """Names every unit without a measurement, with its reason; many are cut short."""
+    for hole in holes[:SHOWN_HOLES]:
+        label, reason = hole.unit.checkpoint.label, str(hole.reason or "no reason recorded")
+        say(console, f"  {reason if reason.startswith(label) else f'{label}: {reason}'}")
+    if len(holes) > SHOWN_HOLES:
+        say(console, f"  ... and {len(holes) - SHOWN_HOLES} more; `tracker plan` and the dashboard list them")
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 model``, ``3 models``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def readable_bytes(count: float) -> str:
+    """A number of bytes for people: ``1.4 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def readable_time(seconds: float) -> str:
+    """A span of time for people: ``2 min``."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.2g} s"

@@ -1,0 +1,123 @@
+"""Carries out one unit: fetch, load, encode the probe, measure, record. Its failures become records."""
+
+import gc
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tracker import checkpoints as sources
+from tracker.errors import CheckpointError, MissingCheckpoint, StoreError, TrackerError, unknown_value
+from tracker.measure import measure
+from tracker.models import load_model, model_facts
+from tracker.probes import ProbeTokens, encode_probe, load_tokenizer, tokenizer_digest
+from tracker.records import Measurement, Outcome, PlannedUnit, ProbeSource, Status, Unit, digest
+from tracker.store import Store
+
+
+def chosen_device(name: str) -> str:
+    """The torch device that ``device=`` means.
+
+    Raises:
+        RequestError: no such device on this machine.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    known = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if name not in known and not (name == "cuda" and torch.cuda.is_available()):
+        raise unknown_value("device", name, known)
+    return name
+
+
+@dataclass
+class Worker:
+    """Measures units one after the other and records them.
+
+    ``token_digests`` holds, per model and probe, the digest of the token ids of its other checkpoints:
+    one that differs is an error, since their results could not be compared.
+    """
+
+    store: Store
+    source: ProbeSource
+    device: str
+    token_digests: dict[tuple[str, str, int, str], str] = field(default_factory=dict)
+    _encoded: dict[str, ProbeTokens] = field(default_factory=dict)
+
+    def run(self, planned: PlannedUnit) -> Outcome:
+        """Measures and records one unit.
+
+        Never raises for what is wrong with the checkpoint: that is recorded as failed or missing.
+
+        Raises:
+            StoreError: the result cannot be written; the sweep cannot go on.
+            RequestError: the request cannot be carried out for any checkpoint.
+        """
+        unit, started = planned.unit, time.perf_counter()
+        status: Status = "ok"
+        reason = None
+        try:
+            if unit.checkpoint.exists is False:
+                raise MissingCheckpoint(f"{unit.checkpoint.label}: {planned.reason}")
+            self.store.write(unit, self._measured(unit), replace=planned.state == "retry")
+        except StoreError:
+            raise
+        except MissingCheckpoint as error:
+            status, reason = "missing", str(error)
+        except CheckpointError as error:
+            status, reason = "failed", _named(unit, str(error))
+        except TrackerError:
+            raise
+        except Exception as error:
+            status, reason = "failed", _named(unit, f"{type(error).__name__}: {error}")
+        if status != "ok":
+            self.store.write_hole(unit, status, reason or "")
+        return Outcome(unit, status, reason, time.perf_counter() - started)
+
+    def _measured(self, unit: Unit) -> Measurement:
+        fetched = sources.fetch(unit.checkpoint)
+        model = load_model(fetched.path, dtype=unit.dtype, device=self.device)
+        try:
+            facts = model_facts(model)
+            tokens = self._tokens(unit, fetched.path, facts.vocabulary, facts.max_positions)
+            pinned = replace(unit, checkpoint=replace(unit.checkpoint, commit=fetched.commit))
+            return measure(pinned, model, tokens, commit=fetched.commit)
+        finally:
+            del model
+            gc.collect()
+
+    def _tokens(self, unit: Unit, path: Path, vocabulary: int, max_positions: int | None) -> ProbeTokens:
+        """The probe's ids by this checkpoint's tokenizer; encoded once per tokenizer."""
+        folder = Path(self.source.tokenizer) if self.source.tokenizer else path
+        name = digest(
+            [unit.probe.label, vocabulary, max_positions, unit.conventions.block, tokenizer_digest(folder)]
+        )
+        if name not in self._encoded:
+            tokenizer: Any = None if self.source.ids else load_tokenizer(folder)
+            self._encoded[name] = encode_probe(
+                unit.probe,
+                self.source,
+                tokenizer,
+                vocabulary=vocabulary,
+                block=unit.conventions.block,
+                max_positions=max_positions,
+            )
+        tokens = self._encoded[name]
+        self._refuse_other_ids(unit, tokens)
+        return tokens
+
+    def _refuse_other_ids(self, unit: Unit, tokens: ProbeTokens) -> None:
+        checkpoint = unit.checkpoint
+        model = (checkpoint.suite, checkpoint.model, checkpoint.seed, unit.probe.label)
+        expected = self.token_digests.setdefault(model, tokens.digest)
+        if expected != tokens.digest:
+            raise CheckpointError(
+                f"its tokenizer turns the probe into other ids ({tokens.digest}) than the model's other "
+                f"checkpoints ({expected}), so results cannot be compared; give probe.tokenizer=FOLDER"
+            )
+
+
+def _named(unit: Unit, message: str) -> str:
+    label = unit.checkpoint.label
+    return message if message.startswith(label) else f"{label}: {message}"

@@ -1,0 +1,61 @@
+"""Files and folders that appear whole or not at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+
+def save_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Replace ``path`` by what ``write`` puts into a temporary file beside it.
+
+    Args:
+        path: the file; its old content stays until the new one is complete.
+        write: gets the temporary path.
+    """
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(new)
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def save_json(path: Path, content: object) -> None:
+    """Replace ``path`` by ``content`` as JSON."""
+    save_file(path, lambda new: new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
+
+
+def save_folder(path: Path, fill: Callable[[Path], object]) -> None:
+    """Make folder ``path`` from what ``fill`` puts into a temporary folder beside it.
+
+    A folder that is already there stays as it is: it was complete when it appeared.
+    """
+    if path.is_dir():
+        return
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+        fill(new)
+        os.rename(new, path)
+    except OSError:
+        if not path.is_dir():  # otherwise another process made it meanwhile
+            raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders that a killed process left in ``folder``.
+
+    Only the holder of the folder's lock may call it.
+    """
+    for left in folder.glob(".*.*"):
+        if not left.name.rpartition(".")[2].isdigit():
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)

@@ -1,0 +1,242 @@
+"""The probe: fixed token sequences on which every checkpoint of a model is measured.
+
+A text is encoded once without special tokens and cut into sequences one after the other; its digest is
+part of every result's key, the digest of the token ids is recorded beside it.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tracker.errors import CheckpointError, RequestError, unknown_value
+from tracker.records import ProbeSource, ProbeSpec, digest
+
+DEFAULT_TEXT = Path(__file__).with_name("default_probe.txt")
+"""Jane Austen, Persuasion (1818), its first chapters: public domain; the embedded suite never sees it."""
+PREFIX_SEQUENCES = 4
+
+
+@dataclass(frozen=True)
+class ProbeTokens:
+    """Token ids ready to be measured.
+
+    ids: int64, shape (sequences, n). prefix_ids: int64, shape (4, 2 block): a block of random ids twice.
+    """
+
+    ids: np.ndarray
+    prefix_ids: np.ndarray
+    digest: str
+
+
+def probe_spec(
+    source: ProbeSource, *, name: str, n: int, number: int, seed: int = 0, bos: bool = False
+) -> ProbeSpec:
+    """What identifies a probe, known without tokenizer or network.
+
+    Raises:
+        RequestError: a file that is not there, more than one source, or numbers out of range.
+    """
+    given = [field for field in ("text", "dataset", "ids") if getattr(source, field)]
+    if len(given) > 1:
+        raise RequestError(f"probe.{given[0]} and probe.{given[1]} are both given; a probe has one source")
+    if n < 8:
+        raise unknown_value("probe.n", n, "8 tokens or more")
+    if number < 1:
+        raise unknown_value("probe.number", number, "1 sequence or more")
+    if source.dataset:
+        if not source.file:
+            raise RequestError("probe.dataset needs probe.file, the file in the repository to read")
+        address = [source.dataset, source.revision, source.file, source.field]
+        text = digest(address, 64)
+    else:
+        path = _local(source)
+        field = source.field.encode() if path.suffix == ".jsonl" else b""
+        text = hashlib.sha256(path.read_bytes() + field).hexdigest()
+    if source.tokenizer:
+        text = digest([text, tokenizer_digest(Path(source.tokenizer))], 64)
+    return ProbeSpec(name, text, n, number, seed, bos)
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """Tells tokenizers apart by their files, without loading them.
+
+    Raises:
+        RequestError: no folder there.
+    """
+    if not folder.is_dir():
+        raise unknown_value("probe.tokenizer", folder, "a folder that holds a tokenizer")
+    names = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "tokenizer.model")
+    found = [
+        hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in names
+        if (folder / name).is_file()
+    ]
+    return digest(found)
+
+
+def _local(source: ProbeSource) -> Path:
+    field, name = ("ids", source.ids) if source.ids else ("text", source.text)
+    path = Path(name) if name else DEFAULT_TEXT
+    if not path.is_file():
+        raise unknown_value(f"probe.{field}", name, "a file that exists")
+    return path
+
+
+def read_text(source: ProbeSource) -> str:
+    """The probe's text; documents of .jsonl and .parquet are joined by blank lines.
+
+    Raises:
+        RequestError: the file cannot be read as text, or has no such field.
+    """
+    path = _download(source) if source.dataset else _local(source)
+    try:
+        if path.suffix == ".jsonl":
+            lines = path.read_text(encoding="utf-8").splitlines()
+            return "\n\n".join(json.loads(line)[source.field] for line in lines if line.strip())
+        if path.suffix == ".parquet":
+            import polars as pl
+
+            return "\n\n".join(pl.read_parquet(path, columns=[source.field])[source.field].drop_nulls())
+        return path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise RequestError(
+            f"probe: {path.name} cannot be read as {path.suffix or 'text'}, field {source.field!r}: {error}"
+        ) from error
+
+
+def _download(source: ProbeSource) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        endpoint = os.environ.get("HF_ENDPOINT")
+        return Path(
+            hf_hub_download(
+                str(source.dataset),
+                str(source.file),
+                repo_type="dataset",
+                revision=source.revision,
+                endpoint=endpoint,
+            )
+        )
+    except (HfHubHTTPError, OSError) as error:
+        raise RequestError(
+            f"probe.dataset={source.dataset}: {source.file} cannot be fetched: {error}"
+        ) from error
+
+
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer that lies with a checkpoint.
+
+    Raises:
+        CheckpointError: there is none, or it does not load.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: no tokenizer loads from it ({type(error).__name__}); "
+            "give probe.tokenizer=FOLDER or probe.ids=FILE"
+        ) from error
+
+
+def encode_probe(
+    spec: ProbeSpec,
+    source: ProbeSource,
+    tokenizer: Any | None,
+    *,
+    vocabulary: int,
+    block: int = 50,
+    max_positions: int | None = None,
+) -> ProbeTokens:
+    """Token ids of the probe for one model.
+
+    Args:
+        spec, source: the probe.
+        tokenizer: the model's own; may be None where ids are given directly.
+        vocabulary: rows of the model's embedding.
+        block: ids in the block of the prefix-matching sequences, at most half of ``max_positions``.
+        max_positions: longest sequence that the model takes.
+
+    Raises:
+        RequestError: the source gives too few sequences, or ids of another shape.
+        CheckpointError: ids beyond the vocabulary, sequences longer than the model's positions, or no
+            beginning-of-sequence token where one is asked for.
+    """
+    if max_positions is not None and spec.n > max_positions:
+        raise CheckpointError(
+            f"probe.n={spec.n} is longer than the model's {max_positions} positions; lower probe.n"
+        )
+    if source.ids:
+        ids, special = _given_ids(spec, source), []
+    elif tokenizer is None:
+        raise RequestError(
+            "a probe of text needs a tokenizer; give one, or token ids of shape (sequences, n)"
+        )
+    else:
+        ids, special = _encoded_ids(spec, source, tokenizer), list(tokenizer.all_special_ids)
+    if int(ids.max()) >= vocabulary or int(ids.min()) < 0:
+        raise CheckpointError(
+            f"token id {int(ids.max())} is beyond the model's vocabulary of {vocabulary}: "
+            "the tokenizer is another model's"
+        )
+    known = min(vocabulary, len(tokenizer)) if tokenizer is not None else vocabulary
+    prefix = prefix_ids(known, special, block=min(block, (max_positions or 2 * block) // 2), seed=spec.seed)
+    return probe_tokens(ids, prefix)
+
+
+def probe_tokens(ids: np.ndarray, prefix: np.ndarray) -> ProbeTokens:
+    """Puts the two together with their digest, first twelve hex digits of the SHA-256 of all ids."""
+    content = hashlib.sha256(ids.astype("<i8").tobytes() + prefix.astype("<i8").tobytes())
+    return ProbeTokens(ids, prefix, content.hexdigest()[:12])
+
+
+def _given_ids(spec: ProbeSpec, source: ProbeSource) -> np.ndarray:
+    path = Path(str(source.ids))
+    try:
+        loaded = np.load(path, allow_pickle=False) if path.suffix == ".npy" else json.loads(path.read_text())
+        ids = np.asarray(loaded)
+        fits = ids.ndim == 2 and np.issubdtype(ids.dtype, np.integer)
+    except (ValueError, OSError) as error:
+        raise RequestError(f"probe.ids={path}: cannot be read as .npy or .json token ids: {error}") from error
+    if not fits or ids.shape[0] < spec.number or ids.shape[1] != spec.n:
+        raise RequestError(
+            f"probe.ids={path}: holds {ids.dtype} of shape {ids.shape}; wanted whole numbers of shape "
+            f"({spec.number} or more, {spec.n}), as probe.number and probe.n say"
+        )
+    return ids[: spec.number].astype(np.int64)
+
+
+def _encoded_ids(spec: ProbeSpec, source: ProbeSource, tokenizer: Any) -> np.ndarray:
+    head: list[int] = []
+    if spec.bos:
+        if tokenizer.bos_token_id is None:
+            raise CheckpointError("probe.bos=true, but the tokenizer has no beginning-of-sequence token")
+        head = [tokenizer.bos_token_id]
+    stream = tokenizer(read_text(source), add_special_tokens=False, verbose=False)["input_ids"]
+    body = spec.n - len(head)
+    if len(stream) < body * spec.number:
+        raise RequestError(
+            f"probe.number={spec.number}: the text gives only {len(stream) // body} sequences of "
+            f"{spec.n} tokens with this tokenizer; lower probe.number or probe.n, or give a longer probe.text"
+        )
+    rows = np.asarray(stream[: body * spec.number], dtype=np.int64).reshape(spec.number, body)
+    return np.concatenate((np.tile(np.array(head, dtype=np.int64), (spec.number, 1)), rows), axis=1)
+
+
+def prefix_ids(vocabulary: int, special: list[int], *, block: int, seed: int) -> np.ndarray:
+    """Sequences for prefix matching: a block of ids drawn uniformly, none special, written twice.
+
+    Returns:
+        int64, shape (4, 2 block).
+    """
+    allowed = np.setdiff1d(np.arange(vocabulary), np.asarray(special, dtype=np.int64))
+    drawn = np.random.default_rng(seed).choice(allowed, (PREFIX_SEQUENCES, block))
+    return np.concatenate((drawn, drawn), axis=1).astype(np.int64)

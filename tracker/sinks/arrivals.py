@@ -1,0 +1,47 @@
+"""Notices new records in a store's folder, whichever process or machine put them there."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracker.records import Recorded
+from tracker.store import read_record, record_folders
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A record of the store and the folder that holds it."""
+
+    place: Path
+    record: Recorded
+
+
+class Arrivals:
+    """Remembers which record folders were seen; a folder that was replaced counts as new."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seen: dict[Path, tuple[int, int]] = {}
+
+    def poll(self) -> list[Arrival]:
+        """The records that arrived since the last call, in step order; empty where there are none.
+
+        A folder that does not read back is left for a later call: it is looked at again when it changes.
+        """
+        arrived = []
+        for place in record_folders(self._folder):
+            try:
+                state = place.stat()
+            except OSError:
+                continue
+            stamp = (state.st_ino, state.st_mtime_ns)
+            if self._seen.get(place) == stamp:
+                continue
+            self._seen[place] = stamp
+            record = read_record(place)
+            if record is not None:
+                arrived.append(Arrival(place, record))
+        return sorted(arrived, key=lambda arrival: arrival.record.step)
+
+    def forget(self, place: Path) -> None:
+        """Makes the next poll look at this folder again."""
+        self._seen.pop(place, None)

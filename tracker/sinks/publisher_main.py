@@ -1,0 +1,57 @@
+"""Entry of the publisher's process: options on standard input, sentences on standard output.
+
+It follows the store until it reads another line or the end of its input, which also comes when the process
+that started it dies.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import NoReturn
+
+from tracker.errors import TrackerError
+from tracker.sinks.options import SinkOptions
+from tracker.sinks.publisher import publish
+
+
+def main() -> NoReturn:
+    """Runs one publisher and ends the process."""
+    answer = _private_output()
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    with open(0, "rb", buffering=0, closefd=False) as unbuffered:  # the next line is for _await_end
+        request = json.loads(unbuffered.readline())
+    threading.Thread(target=_await_end, args=(stop,), daemon=True).start()
+    try:
+        sentences = publish(Path(request["folder"]), SinkOptions(**request["options"]), follow=stop).sentences
+    except TrackerError as error:
+        sentences = [f"W&B: {error}"]
+    # Whoever started it may be gone; the rows were sent all the same.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(answer, json.dumps(sentences).encode())
+    # Not by returning: at a normal exit wandb would wait for a dead server once more. All is on disk by now.
+    os._exit(0)
+
+
+def _private_output() -> int:
+    """Standard output for the answer alone: W&B's service inherits the other one and outlives a kill."""
+    answer = os.dup(1)
+    os.set_inheritable(answer, False)
+    os.dup2(2, 1)
+    return answer
+
+
+def _await_end(stop: threading.Event) -> None:
+    # The raw descriptor: a thread that waits in sys.stdin holds its lock and would break the shutdown.
+    os.read(0, 1)
+    stop.set()
+
+
+if __name__ == "__main__":
+    main()

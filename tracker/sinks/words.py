@@ -1,0 +1,70 @@
+"""The run's summary in W&B: the values of the last step, the holes, and what the analysis says in words."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tracker.records import Recorded
+from tracker.sinks.identity import RunIdentity
+from tracker.sinks.rows import KEY, Row
+
+MOST_HOLES = 50
+"""Holes that are spelled out in a summary; the rest are counted."""
+
+
+def summary_of(identity: RunIdentity, last: Row | None, holes: Iterable[Recorded],
+               analysis: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
+    """Everything the summary says of one run.
+
+    Args:
+        identity: the run.
+        last: its row of the highest step, None where nothing could be measured.
+        holes: its records that are not ok.
+        analysis: content of ``analysis.json``, empty where there is none.
+    """
+    words: dict[str, Any] = {}
+    if last is not None:
+        words |= {name: value for name, value in last.scalars.items() if name != KEY}
+        words["last_step"] = last.step
+    ordered = sorted(holes, key=lambda record: record.step)
+    words["checkpoints_failed"] = sum(record.status == "failed" for record in ordered)
+    words["checkpoints_missing"] = sum(record.status == "missing" for record in ordered)
+    words["holes"] = _holes(ordered)
+    return words | _findings(identity, analysis)
+
+
+def _holes(records: list[Recorded]) -> str:
+    spelled = [f"step {r.step} {r.status}: {r.reason or 'no reason recorded'}" for r in records[:MOST_HOLES]]
+    more = len(records) - len(spelled)
+    return "; ".join(spelled) + (f"; and {more} more" if more else "")
+
+
+def _findings(identity: RunIdentity, analysis: dict[str, Any]) -> dict[str, str]:
+    for field in ("probe", "conventions"):
+        if analysis.get(field, getattr(identity, field)) != getattr(identity, field):
+            return {}
+    mine = (identity.suite, identity.model, identity.seed)
+    phases = [entry for entry in _entries(analysis, "phases")
+              if (entry.get("suite"), entry.get("model"), entry.get("seed")) == mine]  # fmt: skip
+    thresholds = [e for e in _entries(analysis, "thresholds") if e.get("suite") == identity.suite]
+    found = {"phases": _sentences(phases), "thresholds": _sentences(thresholds)}
+    return {name: sentences for name, sentences in found.items() if sentences}
+
+
+def _entries(analysis: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    entries = analysis.get(name)
+    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+
+
+def _sentences(entries: list[dict[str, Any]]) -> str:
+    return " ".join(str(entry["sentence"]) for entry in entries if entry.get("sentence"))
+
+
+def read_analysis(folder: Path) -> dict[str, Any]:
+    """``analysis.json`` of a store; empty where there is none or it does not read back."""
+    try:
+        content = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,324 @@
+"""What each verb does with a checked configuration. Heavy imports wait until they are needed."""
+
+import json
+import os
+import statistics
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tracker import facts
+from tracker.analysis import analyse
+from tracker.config import Config, NanoSuite
+from tracker.console import (
+    Bars,
+    by_model,
+    counted,
+    plan_table,
+    readable_bytes,
+    readable_time,
+    say,
+    tell_holes,
+)
+from tracker.errors import CheckpointError, RequestError
+from tracker.records import PlannedUnit
+from tracker.sinks import PublisherHandle, SinkOptions, publish, start_publisher
+from tracker.store import Results, Store, open_store
+from tracker.survey import Survey, nano_recipe, suite_name, survey
+
+DONE, SOME_FAILED = 0, 1
+Verb = Callable[[Config, Console], int]
+
+
+def sweep(config: Config, console: Console) -> int:
+    """Measures what is not measured yet, streams it, then analyses and draws."""
+    options = sink_options(config)
+    surveyed = survey(config)
+    pending = surveyed.plan.pending
+    if pending:
+        check_device(config)
+    say(console, _opening(config, surveyed))
+    store = Store(config.store)
+    prepare_store(store)
+    if pending and isinstance(config.suite, NanoSuite):
+        train(config, console, {planned.unit.checkpoint.model for planned in pending})
+    publisher = start_publisher(config.store, options)
+    try:
+        measured = _measure_pending(config, surveyed, store, console) if pending else 0
+        views = _show(_sweep_results(config, surveyed), config, console)
+    finally:
+        sentences = _finish(publisher)
+    for sentence in [*views, *sentences]:
+        say(console, sentence)
+    return _closing(surveyed, store, measured, console)
+
+
+def _opening(config: Config, surveyed: Survey) -> str:
+    plan = surveyed.plan
+    models = len(by_model(plan.units))
+    return (
+        f"{suite_name(config)}: {counted(len(plan.units), 'checkpoint')} of {counted(models, 'model')}, "
+        f"{plan.count('done')} measured, {len(plan.pending)} to measure, into {config.store}"
+    )
+
+
+def prepare_store(store: Store) -> None:
+    """Makes the store's folder, and clears what killed sweeps left half-written.
+
+    Raises:
+        RequestError: it cannot be written to.
+    """
+    try:
+        store.checkpoints.mkdir(parents=True, exist_ok=True)
+        probe = store.folder / f".writable-{uuid.uuid4().hex}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise RequestError(
+            f"store={store.folder}: cannot be written: {error}; choose another folder"
+        ) from error
+    store.sweep_partial()
+
+
+def check_device(config: Config) -> str:
+    """The torch device of the request, which must exist before any work begins."""
+    from tracker.engines import chosen_device
+
+    return chosen_device(config.device)
+
+
+def train(config: Config, console: Console, models: Iterable[str]) -> None:
+    """Trains what the embedded suite lacks, with a bar per model and seed."""
+    from tracker.nano import suite_checkpoints, train_suite
+
+    suite = config.suite
+    assert isinstance(suite, NanoSuite)
+    recipe, folder = nano_recipe(suite), config.store / "nano"
+    wanted = [model for model in suite.models if model in set(models)]
+    lacking = {
+        (c.model, c.seed) for c in suite_checkpoints(recipe, folder, wanted, suite.seeds) if not c.exists
+    }
+    if not lacking:
+        return
+    bars = Bars(console, "training")
+    for model, seed in sorted(lacking):
+        bars.add(f"{model} seed {seed}", recipe.train_steps)
+
+    def moved(model: str, seed: int, step: int, total: int, loss: float) -> None:
+        bars.advance_to(f"{model} seed {seed}", step, f"loss {loss:.2f}")
+
+    with bars.running():
+        train_suite(recipe, folder, wanted, suite.seeds, moved, suite.threads)
+
+
+def _measure_pending(config: Config, surveyed: Survey, store: Store, console: Console) -> int:
+    """Runs the engine over the pending units; returns how many were measured."""
+    import torch
+
+    from tracker.engines import Worker, run_inline
+
+    if config.engine.threads:
+        torch.set_num_threads(config.engine.threads)
+    pending = surveyed.plan.pending
+    groups = by_model(pending)
+    bars, done = Bars(console, "measuring"), dict.fromkeys(groups, 0)
+    for name, units in groups.items():
+        bars.add(name, len(units))
+    worker = Worker(store, surveyed.source, check_device(config), token_digests(store))
+    measured = 0
+    with bars.running():
+        for outcome in run_inline(pending, worker):
+            checkpoint = outcome.unit.checkpoint
+            name = f"{checkpoint.model} seed {checkpoint.seed}"
+            done[name] += 1
+            measured += outcome.status == "ok"
+            bars.advance_to(name, done[name], f"step {checkpoint.step} in {readable_time(outcome.seconds)}")
+            if outcome.status != "ok":
+                say(console, str(outcome.reason))
+    return measured
+
+
+def token_digests(store: Store) -> dict[tuple[str, str, int, str], str]:
+    """Per model and probe the digest of the token ids that its recorded checkpoints were measured on."""
+    return {
+        (record.suite, record.model, record.seed, record.probe): record.token_digest
+        for record in store.recorded().values()
+        if record.status == "ok" and record.token_digest is not None
+    }
+
+
+def _sweep_results(config: Config, surveyed: Survey) -> Results:
+    unit = surveyed.plan.units[0].unit
+    return open_store(
+        config.store, probe=unit.probe.label, conventions=unit.conventions.label, suite=suite_name(config)
+    )
+
+
+def _finish(publisher: PublisherHandle) -> list[str]:
+    try:
+        return publisher.finish()
+    except KeyboardInterrupt:
+        return ["W&B was not waited for; `tracker stream` sends the rest"]
+
+
+def _closing(surveyed: Survey, store: Store, measured: int, console: Console) -> int:
+    """Says how many units were measured and names every hole; the exit code of the sweep."""
+    say(console, f"{counted(measured, 'unit')} measured")
+    ledger = store.recorded()
+    holes: list[Any] = []
+    for planned in surveyed.plan.units:
+        record = ledger.get(planned.unit.key)
+        if record is None or record.status != "ok":
+            reason = record.reason if record else "not recorded"
+            holes.append(PlannedUnit(planned.unit, "missing", reason))
+    if holes:
+        say(console, f"{counted(len(holes), 'checkpoint')} without a measurement:")
+        tell_holes(console, holes)
+    return SOME_FAILED if holes else DONE
+
+
+def _show(results: Results, config: Config, console: Console) -> list[str]:
+    """Analyses results, writes analysis.json and the dashboard, says what was found; returns where."""
+    from tracker.views import write_dashboard, write_figures
+
+    report = analyse(results.checkpoints(), results.sequences())
+    write_json(config.store / "analysis.json", report)
+    for sentence in report["summary"]:
+        say(console, sentence)
+    page = write_dashboard(results, report, config.store / "dashboard.html")
+    places = [f"Dashboard: {page}"]
+    if config.figures:
+        places.append(
+            f"Figures: {len(write_figures(results, report, config.figures))} files in {config.figures}"
+        )
+    return places
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes JSON whole or not at all."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    partial.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def plan(config: Config, console: Console) -> int:
+    """Says what a sweep would do; touches nothing."""
+    surveyed = survey(config)
+    rates = _rates(config)
+    rows = {
+        name: (_to_fetch(units), _expected(name, units, rates))
+        for name, units in by_model(surveyed.plan.units).items()
+    }
+    console.print(plan_table(surveyed.plan, rows))
+    say(console, _opening(config, surveyed))
+    holes = [
+        planned for planned in surveyed.plan.units if planned.state in ("missing", "known missing", "retry")
+    ]
+    tell_holes(console, list(holes))
+    return DONE
+
+
+def _rates(config: Config) -> dict[str, list[float]]:
+    """Seconds per unit that this store has recorded, by model and seed."""
+    rates: dict[str, list[float]] = {}
+    for record in Store(config.store).recorded().values():
+        if record.seconds is not None:
+            rates.setdefault(f"{record.model} seed {record.seed}", []).append(record.seconds)
+    return rates
+
+
+def _expected(name: str, units: list[PlannedUnit], rates: dict[str, list[float]]) -> str:
+    pending = sum(planned.pending for planned in units)
+    if not pending:
+        return "nothing"
+    return readable_time(pending * statistics.median(rates[name])) if name in rates else "?"
+
+
+def _to_fetch(units: list[PlannedUnit]) -> str:
+    pending = [planned.unit.checkpoint for planned in units if planned.pending]
+    remote = [
+        checkpoint for checkpoint in pending if checkpoint.kind == "hub" and checkpoint.exists is not False
+    ]
+    if not remote:
+        return "0 B"
+    sizes = facts.table("pythia_suite")
+    known = sizes.filter(sizes["size"] == remote[0].model)["fp16_bytes"]
+    if "pythia-" in remote[0].location and len(known):
+        return f"~{readable_bytes(float(known[0]) * len(remote))}"
+    from tracker.checkpoints import inspect
+
+    try:
+        return f"~{readable_bytes(sum(f.size for f in inspect(remote[0]).files) * len(remote))}"
+    except CheckpointError:
+        return "the hub does not say"
+
+
+def analyse_store(config: Config, console: Console) -> int:
+    """Phases per model and thresholds over models: text and analysis.json."""
+    results = view(config)
+    report = analyse(results.checkpoints(), results.sequences())
+    write_json(config.store / "analysis.json", report)
+    for sentence in report["summary"]:
+        say(console, sentence)
+    say(console, f"Details: {config.store / 'analysis.json'}")
+    return DONE
+
+
+def view(config: Config) -> Results:
+    """The stored results that ``view.*`` chooses."""
+    return open_store(
+        config.store, probe=config.view.probe, conventions=config.view.conventions, suite=config.view.suite
+    )
+
+
+def dashboard(config: Config, console: Console) -> int:
+    """Draws the store again: analysis.json, dashboard.html and, where asked for, figures."""
+    for sentence in _show(view(config), config, console):
+        say(console, sentence)
+    return DONE
+
+
+def stream(config: Config, console: Console) -> int:
+    """Sends to W&B what the store holds and W&B does not."""
+    options = sink_options(config)
+    open_store(config.store, probe=config.view.probe, conventions=config.view.conventions)
+    published = publish(config.store, options)
+    for sentence in published.sentences:
+        say(console, sentence)
+    return DONE
+
+
+def nano(config: Config, console: Console) -> int:
+    """Trains the embedded suite and measures nothing."""
+    if not isinstance(config.suite, NanoSuite):
+        raise RequestError(f"tracker nano trains suite=nano, not suite={config.suite.name}")
+    survey(config)
+    prepare_store(Store(config.store))
+    train(config, console, config.suite.models)
+    say(console, f"Trained: {', '.join(config.suite.models)} below {config.store / 'nano'}")
+    return DONE
+
+
+def sink_options(config: Config) -> SinkOptions:
+    """The sink of the request, checked.
+
+    Raises:
+        RequestError: a value that is not allowed.
+    """
+    try:
+        return SinkOptions(**config.sink).validate()
+    except TypeError as error:
+        raise RequestError(f"sink: {error}") from error
+
+
+VERBS: dict[str, Verb] = {
+    "sweep": sweep,
+    "plan": plan,
+    "analyse": analyse_store,
+    "dashboard": dashboard,
+    "stream": stream,
+    "nano": nano,
+}

@@ -1,0 +1,95 @@
+"""The dashboard: one self-contained HTML file that asks no other machine for anything."""
+
+import base64
+import contextlib
+import hashlib
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from tracker.errors import StoreError
+from tracker.store import Results
+from tracker.views.data import dashboard_data
+from tracker.views.encode import json_for_html
+
+PAGE = Path(__file__).parent / "page"
+SCRIPTS = ("core", "axis", "overview", "trajectories", "maps", "scale", "provenance", "main")
+"""Parts of the page's script, in the order in which they run inside one function."""
+
+
+def write_dashboard(
+    results: Results, analysis: Mapping[str, Any] | None, path: str | os.PathLike[str]
+) -> Path:
+    """Writes the dashboard of a store.
+
+    Args:
+        results: an opened store.
+        analysis: content of analysis.json, or None.
+        path: the HTML file to write; it is replaced whole or not at all.
+
+    Returns:
+        The path written.
+
+    Raises:
+        StoreError: the store cannot be read, or the file cannot be written.
+    """
+    path = Path(path)
+    page = render_page(dashboard_data(results, analysis))
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(page, encoding="utf-8", newline="")
+        partial.replace(path)
+    except OSError as error:
+        raise StoreError(f"cannot write the dashboard to {path}: {error}; free or change it") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return path
+
+
+def render_page(data: dict[str, Any]) -> str:
+    """The page as text. ``data`` is ``dashboard_data``'s."""
+    plotly = _inline_script(get_plotlyjs())
+    own = _inline_script(own_script())
+    parts = {
+        "csp": content_policy([plotly, own]),
+        "css": (PAGE / "dashboard.css").read_text(encoding="utf-8"),
+        "data": json_for_html(data),
+        "plotly": plotly,
+        "script": own,
+    }
+    page = (PAGE / "dashboard.html").read_text(encoding="utf-8")
+    pieces = page.split("{{")
+    filled = [pieces[0]]
+    for piece in pieces[1:]:
+        name, rest = piece.split("}}", 1)
+        filled += [parts[name], rest]
+    return "".join(filled)
+
+
+def own_script() -> str:
+    """The page's own JavaScript: its parts inside one function, so that it leaves no global names."""
+    parts = [(PAGE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
+    return "(() => {\n'use strict';\n" + "\n".join(parts) + "\n})();\n"
+
+
+def content_policy(scripts: list[str]) -> str:
+    """A Content-Security-Policy under which exactly these inline scripts run and nothing is fetched."""
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    # Plotly writes style attributes and a style element; images are its own SVG exports.
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _inline_script(text: str) -> str:
+    # The parser reads line ends as \n, and the policy's digest is of what it read.
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")

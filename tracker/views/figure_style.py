@@ -1,0 +1,130 @@
+"""How the figures look: one style, a training axis on which step 0 has its own place, labels at line ends."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+
+from tracker.views.palette import HEAT, PHASES
+
+INK, SOFT, GRID = "#1b2230", "#58606e", "#e6e4dd"
+ZERO = -1.0
+"""Place of step 0 on the log2 axis: one octave left of step 1, behind an axis break."""
+LONGEST = 14
+"""Characters of a name beside a line; longer ones are cut."""
+STYLE: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
+    "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.edgecolor": SOFT, "axes.labelcolor": SOFT, "axes.titlecolor": INK, "text.color": INK,
+    "xtick.color": SOFT, "ytick.color": SOFT, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.grid.axis": "y", "grid.color": GRID, "grid.linewidth": 0.7,
+    "axes.axisbelow": True, "figure.facecolor": "white", "savefig.facecolor": "white",
+    "svg.hashsalt": "tracker", "lines.linewidth": 1.7,
+}  # fmt: skip
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The figures' rcParams, for as long as one is made or saved."""
+    with matplotlib.rc_context():
+        # Fonts that this machine lacks would each be a logged line; keep those that it has.
+        there = {font.name for font in font_manager.fontManager.ttflist}
+        fonts = [name for name in STYLE["font.sans-serif"] if name in there]
+        for name, value in (STYLE | {"font.sans-serif": fonts}).items():
+            matplotlib.rcParams[name] = value  # type: ignore[index]
+        yield
+
+
+def heat_map() -> LinearSegmentedColormap:
+    """The page's light heat scale as a matplotlib colour map."""
+    return LinearSegmentedColormap.from_list("tracker", list(HEAT["light"]))
+
+
+def place(steps: Any) -> np.ndarray:
+    """Steps (any shape) as places on the log2 axis; step 0 stands at ``ZERO``."""
+    steps = np.asarray(steps, dtype=float)
+    return np.where(steps > 0, np.log2(np.maximum(steps, 1.0)), ZERO)
+
+
+def training_axis(axes: Axes, last_step: int, *, zero: bool = True, label: bool = True) -> None:
+    """Log-step ticks 0, 1, 4, 16 ... with a break between 0 and 1."""
+    powers = np.arange(0, np.log2(max(last_step, 2)) + 1e-9, 2)
+    ticks = [ZERO, *powers] if zero else list(powers)
+    axes.set_xticks(ticks, [f"{0 if tick < 0 else 2 ** int(tick)}" for tick in ticks])
+    axes.set_xlim(ticks[0] - 0.3, float(place(max(last_step, 2))) + 0.3)
+    if zero:
+        patch = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+        axes.text(ZERO / 2, 0, "//", transform=axes.get_xaxis_transform(), ha="center", va="center",
+                  color=SOFT, fontsize=8, bbox=patch, clip_on=False)  # fmt: skip
+    if label:
+        axes.set_xlabel("training step (log)")
+
+
+def shade_phases(axes: Axes, phases: dict[str, Any], *, named: bool = True) -> None:
+    """Tints one run's labelled phases and brackets its change points; ``phases`` is analysis.json's entry."""
+    low, high = axes.get_xlim()
+    for phase in phases["phases"]:
+        if phase["label"] not in PHASES:
+            continue
+        first, last = place(phase["first_step"]), place(phase["last_step"])
+        colour = PHASES[phase["label"]]["light"]
+        axes.axvspan(float(first), float(last), color=colour, alpha=0.1, lw=0, zorder=0)
+        if named and (last - first) / (high - low) > 0.012 * len(phase["label"]):
+            axes.text(float(first + last) / 2, 1.01, phase["label"], transform=axes.get_xaxis_transform(),
+                      ha="center", va="bottom", color=colour, fontsize=7.5)  # fmt: skip
+    for point in phases["change_points"]:
+        x = place([point["step_low"]] * 2 + [point["step_high"]] * 2)
+        axes.plot(
+            x, [0.97, 1, 1, 0.97], transform=axes.get_xaxis_transform(), color=SOFT, lw=0.9, clip_on=False
+        )
+
+
+def end_labels(axes: Axes, ends: list[tuple[str, str, float]], *, gap: float = 0.07) -> None:
+    """Names at the right edge beside the line ends, moved apart to ``gap`` (share of the axis) or more.
+
+    Args:
+        axes: where the lines are, with its y limits final.
+        ends: (text, colour, value) of each line's end.
+        gap: least distance between two names.
+    """
+    bottom, top = axes.get_ylim()
+    ends = sorted(ends, key=lambda end: end[2])
+    heights = [(end[2] - bottom) / (top - bottom) for end in ends]
+    for _ in range(200):
+        for i in range(1, len(heights)):
+            overlap = gap - (heights[i] - heights[i - 1])
+            if overlap > 0:
+                heights[i] += overlap / 2
+                heights[i - 1] -= overlap / 2
+        heights = [min(max(height, 0.0), 1.0) for height in heights]
+    for (text, colour, _), height in zip(ends, heights, strict=True):
+        shown = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+        axes.text(
+            1.01, height, literal(shown), transform=axes.transAxes, color=colour, va="center", fontsize=8
+        )
+
+
+def size_axis(axes: Axes) -> None:
+    """A log axis of parameter counts, labelled 100k, 1M, 1B."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda size, _: counted(size))
+    axes.xaxis.set_minor_formatter(lambda size, _: counted(size) if f"{size:e}"[0] == "3" else "")
+
+
+def counted(size: float) -> str:
+    """A count with its magnitude: ``300k``, ``2.8B``."""
+    for unit, sign in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if size >= unit:
+            return f"{size / unit:.3g}{sign}"
+    return f"{size:.3g}"
+
+
+def literal(text: str) -> str:
+    """``text`` as matplotlib draws it unchanged: a dollar sign would start mathematics."""
+    return text.replace("$", r"\$")

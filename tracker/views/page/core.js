@@ -1,0 +1,171 @@
+// State, its place in the URL, small helpers. All text enters the page by textContent; text for Plotly,
+// which reads a little HTML, goes through plotText.
+const DATA = JSON.parse(document.getElementById('data').textContent);
+const METRIC = new Map(DATA.metrics.map(metric => [metric.name, metric]));
+const RUNS = new Map(DATA.runs.map(run => [run.key, run]));
+const byId = id => document.getElementById(id);
+
+const DEFAULTS = {
+  m: firstSight().join(','), x: 'log', band: 'sequences', phases: bestPhases(), hide: '', seeds: '', big: '',
+  events: '', run: defaultRun(), map: Object.keys(DATA.maps.scales)[0] || '', step: '', head: '', layer: 'mean',
+  sm: firstSight()[0] || '', sx: 'params_non_embedding', ss: 'last', theme: '',
+};
+let state = { ...DEFAULTS };
+
+function firstSight() {
+  const wanted = DATA.first_sight.filter(name => METRIC.has(name));
+  const others = DATA.metrics.map(metric => metric.name).filter(name => !wanted.includes(name));
+  return [...wanted, ...others].slice(0, 4);
+}
+
+function phasesOf(key) {
+  const run = RUNS.get(key);
+  return run && DATA.phases.find(p => p.suite === run.suite && p.model === run.model && p.seed === run.seed);
+}
+
+// The largest model whose phases have names, else the largest that changes at all.
+function bestPhases() {
+  const labelled = DATA.runs.filter(run => (phasesOf(run.key)?.phases || []).some(phase => phase.label));
+  const changing = DATA.runs.filter(run => phasesOf(run.key)?.change_points.length);
+  const best = labelled.length ? labelled : changing;
+  const largest = Math.max(...best.map(run => run.rank));
+  return best.find(run => run.rank === largest)?.key || 'none';
+}
+
+function defaultRun() {
+  const own = bestPhases();
+  return own !== 'none' ? own : DATA.runs.length ? DATA.runs[DATA.runs.length - 1].key : '';
+}
+
+// Reads the URL's hash. A value that this page does not know falls back to the default: links outlive stores.
+function readState() {
+  state = { ...DEFAULTS };
+  for (const [key, value] of new URLSearchParams(location.hash.slice(1))) {
+    if (Object.hasOwn(DEFAULTS, key)) state[key] = value;
+  }
+  const known = (key, values) => { if (!values.includes(state[key])) state[key] = DEFAULTS[key]; };
+  const names = DATA.metrics.map(metric => metric.name);
+  const chosen = state.m.split(',');
+  if (chosen.length !== firstSight().length || !chosen.every(name => names.includes(name))) state.m = DEFAULTS.m;
+  known('x', ['log', 'linear', 'tokens']);
+  known('band', ['sequences', 'heads', 'none']);
+  known('phases', ['none', ...RUNS.keys()]);
+  known('run', [...RUNS.keys()]);
+  known('map', Object.keys(DATA.maps.scales));
+  known('sm', names);
+  known('sx', SIZES.map(([name]) => name));
+  known('big', ['', ...firstSight().keys()].map(String));
+  known('theme', ['', 'light', 'dark']);
+}
+
+let writing = null;
+function set(changes) {
+  Object.assign(state, changes);
+  // Browsers refuse more than a few address changes a second, which a slider easily makes.
+  clearTimeout(writing);
+  writing = setTimeout(writeHash, 200);
+}
+
+function writeHash() {
+  const hash = new URLSearchParams();
+  for (const key in DEFAULTS) if (state[key] !== DEFAULTS[key]) hash.set(key, state[key]);
+  const text = hash.toString();
+  history.replaceState(null, '', text ? '#' + text : location.pathname + location.search);
+}
+
+const SIZES = [
+  ['params_non_embedding', 'Parameters without embeddings'], ['params_total', 'Parameters, all'],
+  ['d_model', 'Width (d_model)'], ['n_layers', 'Layers'], ['n_heads', 'Heads per layer'],
+];
+
+// --- elements ---
+function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children.map(child => (child instanceof Node ? child : String(child))));
+  return node;
+}
+
+function fillSelect(select, options, value) {
+  const groups = new Map();
+  select.replaceChildren();
+  for (const { id, text, group } of options) {
+    let parent = select;
+    if (group) {
+      if (!groups.has(group)) { groups.set(group, el('optgroup', { label: group })); select.append(groups.get(group)); }
+      parent = groups.get(group);
+    }
+    parent.append(el('option', { value: id }, text));
+  }
+  select.value = value;
+}
+
+const metricOptions = () => DATA.metrics.map(m => ({ id: m.name, text: m.title, group: m.group }));
+
+function fillTable(table, heads, rows) {
+  const row = (cells, tag) => el('tr', {}, ...cells.map((cell, i) =>
+    el(tag, heads[i].number ? { class: 'number' } : {}, cell ?? '–')));
+  table.replaceChildren(el('thead', {}, row(heads.map(head => head.title), 'th')),
+    el('tbody', {}, ...rows.map(cells => row(cells, 'td'))));
+}
+
+// --- text ---
+const SIGNS = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '%': '&#37;', '{': '&#123;', '$': '&#36;' };
+const plotText = text => String(text).replace(/[&<>%{$]/g, sign => SIGNS[sign]);
+
+function number(value, digits = 4) {
+  if (value === null || value === undefined || Number.isNaN(value)) return 'none';
+  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6)) return value.toExponential(digits - 2).replace('e+', 'e');
+  return String(Number(value.toPrecision(digits)));
+}
+
+function count(value) {
+  if (value === null || value === undefined) return '–';
+  for (const [size, sign] of [[1e12, 'T'], [1e9, 'B'], [1e6, 'M'], [1e3, 'k']]) {
+    if (value >= size) return Number((value / size).toPrecision(3)) + sign;
+  }
+  return String(value);
+}
+
+const plural = (n, word) => `${n} ${word}${n === 1 ? '' : 's'}`;
+
+// --- theme and plots ---
+const darkSystem = window.matchMedia('(prefers-color-scheme: dark)');
+let printing = false;
+const theme = () => (printing ? 'light' : state.theme || (darkSystem.matches ? 'dark' : 'light'));
+const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const colourOf = run => DATA.colours[theme()][run.rank];
+const heatScale = () => DATA.heat[theme()].map((colour, i, all) => [i / (all.length - 1), colour]);
+const phaseColour = label => (DATA.phase_colours[label] || DATA.phase_colours.initial)[theme()];
+const faded = (colour, alpha) => {
+  const n = parseInt(colour.slice(1), 16);
+  return `rgba(${n >> 16},${(n >> 8) & 255},${n & 255},${alpha})`;
+};
+const DASHES = ['solid', 'dash', 'dot', 'dashdot', 'longdash', 'longdashdot'];
+const SYMBOLS = ['circle', 'square', 'diamond', 'triangle-up', 'triangle-down', 'cross'];
+const seedOrder = run => [...new Set(DATA.runs.filter(o => o.suite === run.suite && o.model === run.model).map(o => o.seed))].indexOf(run.seed);
+
+function draw(id, traces, layout, label) {
+  const node = typeof id === 'string' ? byId(id) : id;
+  const axis = { gridcolor: css('--grid'), linecolor: css('--line'), tickcolor: css('--line'), zeroline: false,
+    ticks: 'outside', ticklen: 4, automargin: true, showline: true };
+  const base = {
+    font: { family: css('--sans'), size: 12.5, color: css('--soft') }, paper_bgcolor: 'rgba(0,0,0,0)',
+    plot_bgcolor: 'rgba(0,0,0,0)', showlegend: false, hovermode: 'closest', margin: { l: 52, r: 16, t: 14, b: 40 },
+    dragmode: window.matchMedia('(pointer: coarse)').matches ? false : 'zoom',
+    hoverlabel: { bgcolor: css('--raised'), bordercolor: css('--line'), font: { color: css('--ink'), size: 13, family: css('--sans') }, align: 'left' },
+    modebar: { bgcolor: 'rgba(0,0,0,0)', color: css('--soft'), activecolor: css('--ink') }, ...layout,
+  };
+  for (const side of [layout.xaxis, layout.yaxis]) if (side?.title) side.title.font = { size: 13 };
+  base.xaxis = { ...axis, ...layout.xaxis };
+  base.yaxis = { ...axis, ...layout.yaxis };
+  node.setAttribute('role', 'group');
+  node.setAttribute('aria-label', label);
+  return Plotly.react(node, traces, base, {
+    responsive: true, displaylogo: false, displayModeBar: 'hover', scrollZoom: false, plotlyServerURL: '',
+    modeBarButtons: [[{ name: 'svg', title: 'Save as SVG', icon: Plotly.Icons.camera,
+      click: gd => Plotly.downloadImage(gd, { format: 'svg', filename: 'tracker-' + node.id }) }, 'resetScale2d']],
+  });
+}
+
+const note = text => ({ text, showarrow: false, xref: 'paper', yref: 'paper', x: 0.5, y: 0.5, font: { size: 14, color: css('--soft') } });

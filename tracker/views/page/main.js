@@ -1,0 +1,72 @@
+// Wires the controls and draws everything from the state.
+function syncControls() {
+  fillSelect(byId('x'), [{ id: 'log', text: 'log steps' }, { id: 'linear', text: 'linear steps' }, ...(HAS_TOKENS ? [{ id: 'tokens', text: 'log tokens' }] : [])], state.x);
+  fillSelect(byId('band'), [{ id: 'sequences', text: '95 % over sequences' }, { id: 'heads', text: 'quartiles over heads' }, { id: 'none', text: 'none' }], state.band);
+  fillSelect(byId('phases'), [{ id: 'none', text: 'none' }, ...DATA.runs.filter(run => phasesOf(run.key)).map(run => ({ id: run.key, text: run.label }))], state.phases);
+  byId('landmarks-box').hidden = !DATA.landmarks.length;
+  byId('landmarks').checked = state.events === 'on';
+  fillHeadControls();
+  fillScaleControls();
+}
+
+function applyTheme() {
+  document.documentElement.dataset.theme = theme();
+  byId('theme').textContent = theme() === 'dark' ? 'Light' : 'Dark';
+  byId('theme').setAttribute('aria-label', `Switch to ${theme() === 'dark' ? 'light' : 'dark'} colours`);
+}
+
+async function drawAll() {
+  delete document.documentElement.dataset.ready;
+  applyTheme();
+  syncControls();
+  drawChips();
+  drawTrajectories();
+  drawScale();
+  await drawHeads();
+  await drawSpectrum();
+  document.documentElement.dataset.ready = 'yes';
+}
+
+function wire() {
+  const on = (id, field, redraw) => byId(id).addEventListener('change', event => { set({ [field]: event.target.value }); redraw(); });
+  on('x', 'x', drawAll);
+  on('band', 'band', drawTrajectories);
+  on('phases', 'phases', drawTrajectories);
+  on('sm', 'sm', drawScale);
+  on('sx', 'sx', drawScale);
+  on('ss', 'ss', drawScale);
+  on('layer', 'layer', drawSpectrum);
+  on('map', 'map', drawHeads);
+  on('run', 'run', () => { set({ head: '' }); fillHeadControls(); drawHeads().then(drawSpectrum); });
+  byId('landmarks').addEventListener('change', event => { set({ events: event.target.checked ? 'on' : '' }); drawTrajectories(); });
+  byId('step').addEventListener('input', event => chooseStep(Number(event.target.value)));
+  byId('play').addEventListener('click', play);
+  byId('map-plot').addEventListener('keydown', moveHead);
+  byId('theme').addEventListener('click', () => { set({ theme: theme() === 'dark' ? 'light' : 'dark' }); drawAll(); });
+  document.querySelector('.skip').addEventListener('click', event => { event.preventDefault(); byId('trajectories').focus(); });
+  let width = window.innerWidth, timer = null;
+  window.addEventListener('resize', () => {
+    if (printing || window.innerWidth === width) return;
+    width = window.innerWidth;
+    clearTimeout(timer);
+    timer = setTimeout(drawAll, 150);
+  });
+  darkSystem.addEventListener('change', drawAll);
+  window.addEventListener('hashchange', () => { readState(); drawAll(); });
+  window.addEventListener('beforeprint', () => togglePrint(true));
+  window.addEventListener('afterprint', () => togglePrint(false));
+}
+
+function togglePrint(on) {
+  printing = on;
+  document.body.classList.toggle('printing', on);
+  drawAll();
+  for (const plot of document.querySelectorAll('.js-plotly-plot')) if (plot.offsetParent) Plotly.Plots.resize(plot);
+}
+
+drawOverview();
+drawProvenance();
+makePanels();
+readState();
+wire();
+drawAll();

@@ -1,0 +1,80 @@
+// A metric against model size at one step, with the threshold that the analysis claims, or why it claims none.
+function commonSteps() {
+  if (!DATA.runs.length) return [];
+  return DATA.runs.map(run => run.steps).reduce((shared, steps) => shared.filter(step => steps.includes(step)));
+}
+const SHARED = commonSteps();
+
+function fillScaleControls() {
+  fillSelect(byId('sm'), metricOptions(), state.sm);
+  fillSelect(byId('sx'), SIZES.map(([id, text]) => ({ id, text })), state.sx);
+  const steps = [...SHARED].reverse();
+  if (state.ss !== 'last' && !SHARED.includes(Number(state.ss))) set({ ss: 'last' });
+  fillSelect(byId('ss'), [{ id: 'last', text: SHARED.length ? `${steps[0]} (last common)` : 'last of each' }, ...steps.slice(1).map(step => ({ id: String(step), text: String(step) }))], state.ss);
+}
+
+const scaleStep = () => (state.ss === 'last' ? (SHARED.length ? SHARED[SHARED.length - 1] : null) : Number(state.ss));
+
+function drawScale() {
+  const metric = METRIC.get(state.sm);
+  byId('scale').hidden = !metric || !DATA.runs.length;
+  if (byId('scale').hidden) return;
+  const step = scaleStep(), points = [];
+  for (const run of DATA.runs) {
+    const series = run.series[state.sm], size = run.facts[state.sx];
+    const i = step === null ? run.steps.length - 1 : run.steps.indexOf(step);
+    if (series && size && i >= 0 && series.mean[i] !== null) points.push({ run, size, y: series.mean[i], half: series.half[i], step: run.steps[i] });
+  }
+  const sizeTitle = SIZES.find(([id]) => id === state.sx)[1];
+  byId('scale-title').textContent = `${metric.title}${metric.unit ? ` (${metric.unit})` : ''} at ${step === null ? 'the last step of each model' : `step ${step}`}`;
+  const found = thresholdFor(step);
+  drawScalePlot(points, sizeTitle, metric, found);
+  byId('scale-sentence').textContent = verdict(found, points, sizeTitle);
+}
+
+function thresholdFor(step) {
+  const last = SHARED.length ? SHARED[SHARED.length - 1] : null;
+  return DATA.thresholds.filter(t => t.metric === state.sm && t.axis === state.sx)
+    .find(t => t.step === step || (step === last && !Number.isInteger(t.step)));
+}
+
+function drawScalePlot(points, sizeTitle, metric, found) {
+  const sizes = new Map();
+  for (const point of points) sizes.set(point.run.rank, [...(sizes.get(point.run.rank) || []), point]);
+  const means = [...sizes.values()].map(group => [group[0].size, group.reduce((sum, p) => sum + p.y, 0) / group.length]).sort((a, b) => a[0] - b[0]);
+  const trend = { type: 'scatter', mode: 'lines', x: means.map(p => p[0]), y: means.map(p => p[1]), hoverinfo: 'skip', line: { color: faded(css('--soft'), 0.5), width: 1.6 } };
+  const dots = { type: 'scatter', mode: 'markers', x: points.map(p => p.size), y: points.map(p => p.y),
+    error_y: { type: 'data', array: points.map(p => p.half || 0), thickness: 1.3, width: 4, color: css('--soft') },
+    marker: { size: 11, color: points.map(p => colourOf(p.run)), symbol: points.map(p => SYMBOLS[seedOrder(p.run) % SYMBOLS.length]), line: { width: 1, color: css('--soft') } },
+    text: points.map(p => `<b>${plotText(p.run.label)}</b>, step ${p.step}<br>${plotText(sizeTitle)}: ${count(p.size)}<br>${plotText(metric.title)} ${number(p.y)}${p.half === null ? '' : ' ± ' + number(p.half, 2)}`),
+    hovertemplate: '%{text}<extra></extra>' };
+  const named = [...sizes.values()].map(group => ({ text: plotText(group[0].run.model.length > 12 ? group[0].run.model.slice(0, 11) + '…' : group[0].run.model), x: Math.log10(group[0].size), y: Math.max(...group.map(p => p.y + (p.half || 0))),
+    yanchor: 'bottom', yshift: 5, showarrow: false, font: { size: 12, color: css('--ink') } }));
+  const shapes = [], claimed = found && found.low !== null && found.high !== null;
+  if (claimed) {
+    shapes.push({ type: 'rect', xref: 'x', yref: 'paper', x0: found.low, x1: found.high, y0: 0, y1: 1, layer: 'below', line: { width: 0 }, fillcolor: faded(phaseColour('exploratory'), 0.16) });
+    named.push({ text: 'threshold', x: (Math.log10(found.low) + Math.log10(found.high)) / 2, y: 1, yref: 'paper', yanchor: 'bottom', showarrow: false, font: { size: 12, color: phaseColour('exploratory') } });
+  }
+  const values = points.map(p => p.size), low = Math.log10(Math.min(...values)), high = Math.log10(Math.max(...values)), pad = Math.max(0.08, (high - low) * 0.08);
+  const ticks = [...new Set(values)].sort((a, b) => a - b);
+  const annotations = points.length ? named : [note('No model has this metric at this step')];
+  draw('scale-plot', points.length ? [trend, dots] : [], {
+    height: 380, margin: { l: 56, r: 24, t: 28, b: 48 }, shapes, annotations,
+    xaxis: { type: 'log', title: { text: sizeTitle, standoff: 8 }, range: points.length ? [low - pad, high + pad] : [0, 1], tickvals: thinned(ticks), ticktext: thinned(ticks).map(count), showgrid: false },
+    yaxis: { nticks: 6 },
+  }, `${metric.title} against ${sizeTitle}`);
+}
+
+// Ticks at the models' own sizes, leaving out those that would touch.
+function thinned(ticks) {
+  const gap = (Math.log10(ticks[ticks.length - 1]) - Math.log10(ticks[0])) / Math.max(3, (byId('scale-plot').clientWidth || 900) / 60), kept = [];
+  for (const tick of ticks) if (!kept.length || Math.log10(tick) - Math.log10(kept[kept.length - 1]) >= gap) kept.push(tick);
+  return kept;
+}
+
+function verdict(found, points, sizeTitle) {
+  if (found) return found.sentence || (found.low === null ? 'No threshold is claimed.' : `Threshold between ${count(found.low)} and ${count(found.high)}.`);
+  const models = new Set(points.map(p => p.run.rank)).size;
+  if (models < 2) return 'One model says nothing about size: measure at least five sizes to look for a threshold.';
+  return `No threshold was looked for in this metric against ${sizeTitle.toLowerCase()} at this step; the points are what was measured.`;
+}

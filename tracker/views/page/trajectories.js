@@ -1,0 +1,239 @@
+// Metric against training, four panels at first sight, with bands, phases and holes.
+const modelKey = run => `${run.suite}/${run.model}`;
+const listed = text => (text ? text.split('|').map(item => item.replaceAll('%7C', '|').replaceAll('%25', '%')) : []);
+const joined = items => items.map(item => item.replaceAll('%', '%25').replaceAll('|', '%7C')).join('|');
+const visibleRuns = () => DATA.runs.filter(run =>
+  !listed(state.hide).includes(modelKey(run)) && !listed(state.seeds).includes(String(run.seed)));
+
+function drawChips() {
+  const toggle = (field, value) => () => {
+    const off = listed(state[field]);
+    set({ [field]: joined(off.includes(value) ? off.filter(item => item !== value) : [...off, value]) });
+    drawChips();
+    drawTrajectories();
+  };
+  const chip = (text, on, click, colour, dash) => {
+    const swatch = el('i');
+    if (colour) swatch.style.setProperty('--swatch', colour);
+    if (dash) swatch.style.borderTopStyle = dash;
+    const button = el('button', { type: 'button', class: 'chip', 'aria-pressed': on, title: text }, swatch, el('b', {}, text));
+    button.addEventListener('click', click);
+    return button;
+  };
+  const focused = document.activeElement?.title;
+  const several = new Set(DATA.models.map(model => model.suite)).size > 1;
+  byId('chips').replaceChildren(...DATA.models.map(({ suite, model }, rank) =>
+    chip(several ? `${suite} ${model}` : model, !listed(state.hide).includes(`${suite}/${model}`),
+      toggle('hide', `${suite}/${model}`), DATA.colours[theme()][rank])));
+  const seeds = [...new Set(DATA.runs.map(run => run.seed))].sort((a, b) => a - b);
+  byId('seeds-box').hidden = seeds.length < 2;
+  byId('seeds').replaceChildren(...seeds.map((seed, i) =>
+    chip(String(seed), !listed(state.seeds).includes(String(seed)), toggle('seeds', String(seed)), null,
+      ['solid', 'dashed', 'dotted'][i] || 'dashed')));
+  [...document.querySelectorAll('.chip')].find(button => focused && button.title === focused)?.focus();
+}
+
+function makePanels() {
+  byId('panels').replaceChildren(...firstSight().map((_, i) => {
+    const select = el('select', { id: `metric-${i}`, 'aria-label': `Metric of panel ${i + 1}` });
+    fillSelect(select, metricOptions(), '');
+    select.addEventListener('change', () => {
+      const chosen = state.m.split(',');
+      chosen[i] = select.value;
+      set({ m: chosen.join(',') });
+      drawPanel(i);
+    });
+    const enlarge = el('button', { type: 'button', class: 'quiet enlarge', id: `enlarge-${i}` }, 'Enlarge');
+    enlarge.addEventListener('click', () => { set({ big: state.big === String(i) ? '' : String(i) }); drawTrajectories(); });
+    const plot = el('div', { class: 'plot', id: `panel-${i}` });
+    return el('div', { class: 'panel' }, el('header', {}, select, el('span', { class: 'unit' }), enlarge), plot);
+  }));
+}
+
+function drawTrajectories() {
+  const panels = [...byId('panels').children];
+  const big = panels[state.big] ? Number(state.big) : -1;
+  byId('panels').classList.toggle('one', big >= 0);
+  panels.forEach((panel, i) => {
+    panel.hidden = big >= 0 && big !== i;
+    byId(`enlarge-${i}`).textContent = big === i ? 'All panels' : 'Enlarge';
+    if (!panel.hidden) drawPanel(i);
+  });
+  drawStrip();
+  drawReading();
+}
+
+function drawPanel(i) {
+  const name = state.m.split(',')[i], metric = METRIC.get(name), node = byId(`panel-${i}`);
+  if (!metric) return;
+  byId(`metric-${i}`).value = name;
+  byId(`metric-${i}`).title = metric.meaning;
+  node.parentNode.querySelector('.unit').textContent = metric.unit;
+  const runs = visibleRuns().filter(run => run.series[name]);
+  const label = `${metric.title} over training, ${plural(runs.length, 'run')}`;
+  const height = state.big === String(i) ? 520 : 300;
+  if (!runs.length) {
+    draw(node, [], { height, annotations: [note(visibleRuns().length ? 'Not measured for these models' : 'Choose a model above')],
+      xaxis: { visible: false }, yaxis: { visible: false } }, label);
+    return;
+  }
+  const lines = runs.map(run => lineOf(run, name));
+  const range = valueRange(runs, name);
+  const width = (node.clientWidth || 560) - 116, axis = trainingAxis(runs, width);
+  const marks = phaseMarks(state.phases, axis, width), events = eventMarks(runs);
+  draw(node, [...runs.flatMap(run => bandOf(run, name)), ...lines, ...holeMarks(runs, range), ...events.traces], {
+    height, uirevision: `${name} ${state.x}`, margin: { l: 52, r: 64, t: 26, b: 42 },
+    xaxis: axis, yaxis: { range, nticks: 6 },
+    yaxis2: { overlaying: 'y', range: [0, 1], visible: false, fixedrange: true },
+    shapes: [...marks.shapes, ...events.shapes],
+    annotations: [...marks.annotations, ...axisBreak(runs), ...endLabels(runs, name, range, height - 68)],
+  }, label);
+}
+
+const limits = (series, i) => {
+  if (state.band === 'heads') return series.q25[i] === null ? null : [series.q25[i], series.q75[i]];
+  if (state.band === 'none' || series.half[i] === null) return null;
+  return [series.mean[i] - series.half[i], series.mean[i] + series.half[i]];
+};
+
+function lineOf(run, name) {
+  const series = run.series[name], order = seedOrder(run), colour = colourOf(run);
+  return {
+    type: 'scatter', mode: run.steps.length > 60 ? 'lines' : 'lines+markers', name: plotText(run.label),
+    x: run.steps.map(step => place(step, run)), y: series.mean, connectgaps: true, meta: run.key,
+    line: { color: colour, width: 2.1, dash: DASHES[order % DASHES.length] },
+    marker: { color: colour, size: 5.5, symbol: SYMBOLS[order % SYMBOLS.length] },
+    text: run.steps.map((step, i) => hoverText(run, name, step, i)), hovertemplate: '%{text}<extra></extra>',
+  };
+}
+
+function hoverText(run, name, step, i) {
+  const series = run.series[name], parts = [`<b>${plotText(run.label)}</b>, step ${step}`];
+  if (run.tokens[i] !== null) parts[0] += ` (${count(run.tokens[i])} tokens)`;
+  const half = series.half[i] === null ? '' : ` ± ${number(series.half[i], 2)}`;
+  parts.push(`${plotText(METRIC.get(name).title)} ${number(series.mean[i])}${half}`);
+  if (series.q25[i] !== null) parts.push(`middle half of ${METRIC.get(name).level}s ${number(series.q25[i], 3)} to ${number(series.q75[i], 3)}`);
+  return parts.join('<br>');
+}
+
+function bandOf(run, name) {
+  const series = run.series[name];
+  const points = run.steps.map((step, i) => [place(step, run), limits(series, i)]).filter(([x, pair]) => x !== null && pair);
+  if (points.length < 2) return [];
+  return [{
+    type: 'scatter', mode: 'lines', hoverinfo: 'skip', fill: 'toself', fillcolor: faded(colourOf(run), 0.16), line: { width: 0 },
+    x: [...points.map(([x]) => x), ...points.map(([x]) => x).reverse()],
+    y: [...points.map(([, pair]) => pair[1]), ...points.map(([, pair]) => pair[0]).reverse()],
+  }];
+}
+
+function valueRange(runs, name) {
+  let low = Infinity, high = -Infinity;
+  for (const run of runs) {
+    const series = run.series[name];
+    series.mean.forEach((value, i) => {
+      for (const y of [value, ...(limits(series, i) || [])]) if (y !== null) { low = Math.min(low, y); high = Math.max(high, y); }
+    });
+  }
+  if (low > high) return [0, 1];
+  const pad = (high - low || Math.abs(high) || 1) * 0.06;
+  return [low - pad, high + pad];
+}
+
+// Names at the line ends, moved apart so that none covers another.
+function endLabels(runs, name, range, height) {
+  const ends = new Map();
+  for (const run of runs) {
+    const last = run.series[name].mean.filter(value => value !== null).pop();
+    if (last !== undefined) ends.set(modelKey(run), { run, values: [...(ends.get(modelKey(run))?.values || []), last] });
+  }
+  const perPixel = (range[1] - range[0]) / height, gap = 13 * perPixel;
+  const labels = [...ends.values()].map(({ run, values }) => ({ run, y: values.reduce((a, b) => a + b) / values.length })).sort((a, b) => a.y - b.y);
+  for (let round = 0; round < 200; round++) {
+    for (let i = 1; i < labels.length; i++) {
+      const overlap = gap - (labels[i].y - labels[i - 1].y);
+      if (overlap > 0) { labels[i].y += overlap / 2; labels[i - 1].y -= overlap / 2; }
+    }
+    for (const label of labels) label.y = Math.min(range[1], Math.max(range[0], label.y));
+  }
+  const short = text => (text.length > 9 ? text.slice(0, 8) + '…' : text);
+  return labels.map(({ run, y }) => ({ text: plotText(short(run.model)), x: 1, xref: 'paper', xanchor: 'left', xshift: 4, y, yref: 'y',
+    showarrow: false, font: { size: 12, color: colourOf(run) } }));
+}
+
+function holeMarks(runs, range) {
+  const points = [];
+  for (const run of runs) for (const hole of DATA.holes) {
+    if (hole.suite !== run.suite || hole.model !== run.model || hole.seed !== run.seed) continue;
+    points.push({ x: place(hole.step, run), run, text: `<b>${plotText(run.label)}</b>, step ${hole.step}: ${hole.status}<br>${plotText(wrapped(hole.reason || 'no reason recorded')).replaceAll('\n', '<br>')}` });
+  }
+  if (!points.length) return [];
+  return [{ type: 'scatter', mode: 'markers', x: points.map(p => p.x), y: points.map(() => range[0] + (range[1] - range[0]) * 0.025),
+    marker: { symbol: 'x-thin', size: 8, line: { width: 1.8, color: points.map(p => colourOf(p.run)) } },
+    text: points.map(p => p.text), hovertemplate: '%{text}<extra></extra>' }];
+}
+
+const wrapped = text => text.replace(/(.{1,60})(\s|$)/g, '$1\n').trim();
+
+// Learning-rate warm-up and other known events of the suite: ticks on the floor of the panel.
+function eventMarks(runs) {
+  if (!state.events) return { shapes: [], traces: [] };
+  const shapes = [], points = [];
+  DATA.landmarks.forEach((mark, i) => {
+    const run = runs.find(candidate => mark.runs.includes(candidate.key));
+    if (!run) return;
+    const y = 0.05 + 0.045 * (i % 4), x0 = place(mark.step_low, run), x1 = place(mark.step_high, run);
+    if (x0 === null || x1 === null) return;
+    shapes.push({ type: 'line', xref: 'x', yref: 'paper', x0, x1, y0: y, y1: y, line: { color: css('--soft'), width: 3 } });
+    shapes.push({ type: 'line', xref: 'x', yref: 'paper', x0: (x0 + x1) / 2, x1: (x0 + x1) / 2, y0: 0, y1: y, line: { color: css('--soft'), width: 1, dash: 'dot' } });
+    points.push([(x0 + x1) / 2, y, `<b>${plotText(mark.name)}</b><br>step ${mark.step_low === mark.step_high ? mark.step_low : `${mark.step_low} to ${mark.step_high}`}<br>${plotText(wrapped(mark.source)).replaceAll('\n', '<br>')}`]);
+  });
+  const traces = points.length ? [{ type: 'scatter', mode: 'markers', yaxis: 'y2', x: points.map(p => p[0]), y: points.map(p => p[1]),
+    marker: { size: 7, color: css('--soft'), symbol: 'diamond' }, text: points.map(p => p[2]), hovertemplate: '%{text}<extra></extra>' }] : [];
+  return { shapes, traces };
+}
+
+// One bar per run: where its phases lie, and at which step the extremum of the exploratory one.
+function drawStrip() {
+  const runs = visibleRuns().filter(run => (phasesOf(run.key)?.phases || []).some(phase => phase.label));
+  byId('strip-box').hidden = !runs.length;
+  if (!runs.length) return;
+  const shapes = [], points = [], peaks = [];
+  runs.forEach((run, row) => {
+    const found = phasesOf(run.key);
+    for (const phase of found.phases) {
+      const x0 = place(phase.first_step, run), x1 = place(phase.last_step, run);
+      if (!phase.label || x0 === null || x1 === null) continue;
+      shapes.push({ type: 'rect', xref: 'x', yref: 'y', x0, x1, y0: row - 0.3, y1: row + 0.3, layer: 'below', line: { width: 0 },
+        fillcolor: faded(phaseColour(phase.label), phase.label === 'initial' ? 0.35 : 0.75) });
+      const steps = phase.first_step === phase.last_step ? `step ${phase.first_step}` : `steps ${phase.first_step} to ${phase.last_step}`;
+      points.push([(x0 + x1) / 2, row, `<b>${plotText(run.label)}</b>: ${plotText(phase.label)}, ${steps}`]);
+      if (phase.peak_step !== null && phase.peak_step !== undefined) peaks.push([place(phase.peak_step, run), row, `<b>${plotText(run.label)}</b>: extremum at step ${phase.peak_step}`]);
+    }
+    for (const point of found.change_points) {
+      const x0 = place(point.step_low, run), x1 = place(point.step_high, run);
+      if (x0 === null || x1 === null) continue;
+      shapes.push({ type: 'line', xref: 'x', yref: 'y', x0, x1, y0: row, y1: row, layer: 'below', line: { color: css('--soft'), width: 1.3 } });
+      const sure = point.confidence === null ? 'confidence unknown (no samples)' : `confidence ${Math.round(100 * point.confidence)} &#37;`;
+      points.push([(x0 + x1) / 2, row, `<b>${plotText(run.label)}</b>: change after step ${point.step_low}, up to step ${point.step_high}<br>${sure}`]);
+    }
+  });
+  const hover = (rows, marker) => ({ type: 'scatter', mode: 'markers', x: rows.map(p => p[0]), y: rows.map(p => p[1]), text: rows.map(p => p[2]), marker, hovertemplate: '%{text}<extra></extra>' });
+  const names = ['initial', 'exploratory', 'specialisation'].map(label => `<span style="color:${phaseColour(label)}">■</span> ${label}`).join('   ');
+  const short = text => (text.length > 18 ? text.slice(0, 17) + '…' : text);
+  draw('strip', [hover(points, { size: 14, opacity: 0 }), hover(peaks, { size: 9, symbol: 'diamond', color: css('--ink') })], {
+    height: 74 + 22 * runs.length, margin: { l: 52, r: 64, t: 24, b: 42 }, shapes,
+    annotations: [...axisBreak(runs), { text: `${names}   ◆ extremum`, x: 0, y: 1, xref: 'paper', yref: 'paper', xanchor: 'left', yanchor: 'bottom', showarrow: false, font: { size: 12 } }],
+    xaxis: trainingAxis(runs, (byId('strip').clientWidth || 1100) - 116),
+    yaxis: { range: [-0.6, runs.length - 0.4], tickvals: runs.map((_, row) => row), ticktext: runs.map(run => plotText(short(run.label))), showline: false, ticks: '', showgrid: false, fixedrange: true },
+  }, 'Phases of every model over training');
+}
+
+function drawReading() {
+  const bands = { sequences: 'mean ± 1.96 standard errors over sequences (none where a metric has no value per sequence)',
+    heads: 'middle half of the heads (of the layers or sequences, where a metric has no heads)', none: 'off' };
+  const found = phasesOf(state.phases), run = RUNS.get(state.phases);
+  let text = `Bands: ${bands[state.band]}. Larger models have ${theme() === 'dark' ? 'brighter' : 'darker'} lines; dashes and markers tell seeds apart.`;
+  if (found) text += ` Shaded: phases of ${run.label}; the unshaded gap under each bracket is where the change happened, between two measured checkpoints. ${found.sentence || ''}`;
+  byId('reading').textContent = text;
+}

@@ -1,0 +1,134 @@
+"""Runs: the trajectories of one model and seed over training, as arrays that page and figures draw."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tracker.columns import checkpoint_columns, sequence_columns
+from tracker.store import Results
+
+RUN = ["suite", "model", "seed"]
+FACTS = [
+    "params_non_embedding", "params_total", "d_model", "n_layers", "n_heads", "d_head", "rotary_dims",
+    "position_encoding", "causal", "dtype", "device", "n_sequences", "n_tokens", "token_digest",
+    "tracker_version", "repo",
+]  # fmt: skip
+NORMAL_95 = 1.96
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric over the steps of a run, each array (T,), NaN where it does not exist."""
+
+    mean: np.ndarray
+    half: np.ndarray
+    """Half width of the 95 % interval over sequences: 1.96 sd / sqrt(S)."""
+    q25: np.ndarray
+    """Quartiles over the heads (over layers, or sequences, where the metric has no heads)."""
+    q75: np.ndarray
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model and seed: its measured checkpoints in step order, and what is known of the model."""
+
+    suite: str
+    model: str
+    seed: int
+    steps: np.ndarray
+    tokens: np.ndarray
+    """Tokens seen at each step, NaN where unknown."""
+    commits: list[str | None]
+    facts: dict[str, Any]
+    series: dict[str, Series]
+    label: str = ""
+    rank: int = 0
+    """Place of the model among the models of the store, by size."""
+
+    @property
+    def key(self) -> str:
+        """How links name it."""
+        return f"{self.suite}/{self.model}/{self.seed}"
+
+
+def runs_of(results: Results) -> list[Run]:
+    """Every run of a store that has at least one measured checkpoint, smallest model first."""
+    checkpoints = results.checkpoints().filter(pl.col("status") == "ok").sort([*RUN, "step"])
+    halves = _half_widths(results)
+    parts = checkpoints.partition_by(RUN, as_dict=True)
+    runs = [_run(key, frame, halves.get(key)) for key, frame in parts.items()]
+    runs.sort(key=lambda run: (run.suite, run.facts["params_non_embedding"] or 0, run.model, run.seed))
+    return _named(runs)
+
+
+def _half_widths(results: Results) -> dict[tuple[Any, ...], pl.DataFrame]:
+    columns = sequence_columns()
+    frame = results.sequences([*RUN, "step", *columns])
+    spread = [
+        pl.when(pl.col(name).count() > 1).then(NORMAL_95 * pl.col(name).std() / pl.col(name).count().sqrt())
+        .alias(name) for name in columns
+    ]  # fmt: skip
+    return frame.group_by([*RUN, "step"]).agg(spread).sort("step").partition_by(RUN, as_dict=True)
+
+
+def _run(key: tuple[Any, ...], frame: pl.DataFrame, halves: pl.DataFrame | None) -> Run:
+    steps = frame["step"].to_numpy()
+    series: dict[str, Series] = {}
+    if halves is not None:
+        halves = frame.select("step").join(halves, on="step", how="left", maintain_order="left")
+    absent = np.full(len(steps), np.nan)
+    for name in checkpoint_columns():
+        if frame[name].null_count() == len(steps):
+            continue
+        half = _array(halves[name]) if halves is not None and name in halves.columns else absent
+        series[name] = Series(
+            _array(frame[name]), half, _array(frame[f"{name}_q25"]), _array(frame[f"{name}_q75"])
+        )
+    facts = {name: frame[name][-1] for name in FACTS}
+    facts |= {"seconds": frame["seconds"].sum(), "peak_bytes": frame["peak_bytes"].max(),
+              "undefined_rows": frame["undefined_rows"].sum()}  # fmt: skip
+    tokens, commits = _array(frame["tokens_seen"]), frame["commit"].to_list()
+    suite, model, seed = key
+    return Run(suite, model, seed, steps, tokens, commits, facts, series)
+
+
+def _array(column: pl.Series) -> np.ndarray:
+    return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+
+
+def _named(runs: list[Run]) -> list[Run]:
+    several_suites = len({run.suite for run in runs}) > 1
+    seeds = Counter((run.suite, run.model) for run in runs)
+    order = sorted(seeds, key=lambda name: _size_of(runs, name))
+    named = []
+    for run in runs:
+        label = f"{run.suite} {run.model}" if several_suites else run.model
+        if seeds[run.suite, run.model] > 1:
+            label += f" seed {run.seed}"
+        named.append(replace(run, label=label, rank=order.index((run.suite, run.model))))
+    return named
+
+
+def _size_of(runs: list[Run], name: tuple[str, str]) -> tuple[float, tuple[str, str]]:
+    sizes = [run.facts["params_non_embedding"] or 0 for run in runs if (run.suite, run.model) == name]
+    return max(sizes), name
+
+
+def common_steps(runs: list[Run]) -> list[int]:
+    """Steps that every run has measured, ascending."""
+    shared = set.intersection(*({int(step) for step in run.steps} for run in runs)) if runs else set()
+    return sorted(shared)
+
+
+def model_names(runs: list[Run]) -> list[tuple[str, str]]:
+    """(suite, model) of every model, smallest first."""
+    return [name for _, name in sorted({(run.rank, (run.suite, run.model)) for run in runs})]
+
+
+def holes_of(results: Results) -> list[dict[str, Any]]:
+    """Checkpoints that failed or do not exist: suite, model, seed, step, status, reason."""
+    frame = results.checkpoints([*RUN, "step", "status", "reason"])
+    return frame.filter(pl.col("status") != "ok").sort([*RUN, "step"]).to_dicts()
