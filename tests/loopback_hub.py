@@ -48,6 +48,7 @@ class Hub:
     private: set[str] = field(default_factory=set)
     """Repositories that answer 401 as long as nobody sends a token."""
     gated: set[str] = field(default_factory=set)
+    """Repositories that tell what they hold, but hand out no file."""
     busy: list[tuple[int, int]] = field(default_factory=list)
     """(status, Retry-After) of the next requests whose path contains ``busy_path``, one each."""
     busy_path: str = ""
@@ -208,8 +209,6 @@ class _Handler(BaseHTTPRequestHandler):
     def _refused(self, repo: str) -> bool:
         if repo in self.hub.private and "Authorization" not in self.headers:
             self._answer(401, {"X-Error-Message": "Invalid username or password."})
-        elif repo in self.hub.gated:
-            self._answer(403, {"X-Error-Code": "GatedRepo"})
         elif not self.hub.revisions(repo):
             self._answer(404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
         else:
@@ -272,6 +271,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = folder / name
         if path not in self.hub.files(folder):
             self._answer(404, commit | {"X-Error-Code": "EntryNotFound"})
+            return
+        if repo in self.hub.gated:
+            self._answer(403, commit | {"X-Error-Code": "GatedRepo"})
             return
         sha256, blob = self.hub.hashes(path)
         if path.suffix not in LARGE:

@@ -1,7 +1,9 @@
 """Stores for the tests of the W&B sink, and what must arrive from them."""
 
 import math
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ import polars as pl
 import pytest
 import wandb
 import wandb_file
+from loopback_wandb import API_KEY, LoopbackWandb, ServedRun
 
 from tracker.columns import checkpoint_columns
 from tracker.records import Checkpoint, Conventions, Measurement, ProbeSpec, Unit
+from tracker.sinks import Published, SinkOptions, publish
 from tracker.store import Store, identity_of, open_store
 
 PROBE = ProbeSpec("default", "0" * 64, n=96, number=2)
@@ -39,7 +43,8 @@ def store_one(folder: Path, step: int, model: str = "70m", seed: int = 0, suite:
     heads[5]["previous_token_score"] = math.nan
     summary: dict[str, Any] = {"key": unit.key, "n_layers": LAYERS, "n_heads": HEADS, "d_model": 64,
                                "params_total": 1000, "params_non_embedding": 900,
-                               "repo": f"org/{model}-{seed}", "dtype": "float32", "seconds": 0.5, "undefined_rows": 2,
+                               "repo": f"org/{model}-{seed}", "dtype": "float32",
+                               "seconds": 0.5, "undefined_rows": 2,
                                "tokens_seen": step * 2**21 if tokens else None, "loss": values.uniform(),
                                "prefix_matching_score": math.nan}  # fmt: skip
     for metric in METRICS:
@@ -90,7 +95,7 @@ def all_history(folder: Path) -> list[dict[str, Any]]:
     return [row for path in wandb_file.wandb_files(folder) for row in wandb_file.history(path)]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, name="home")
 def no_wandb_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
                          ) -> Iterator[Path]:  # fmt: skip
     """No key, no settings, no cache of whoever runs the tests; yields the home folder instead."""
@@ -102,3 +107,47 @@ def no_wandb_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyte
     monkeypatch.setenv("NETRC", str(home / "netrc"))
     yield home
     wandb.teardown()
+
+
+@pytest.fixture(name="server")
+def wandb_server(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[LoopbackWandb]:
+    """A W&B server on loopback that the environment points to, with a key."""
+    with LoopbackWandb() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", API_KEY)
+        yield server
+        assert server.unknown == set(), "the client asked what the loopback server does not know"
+
+
+def only_run(server: LoopbackWandb) -> ServedRun:
+    """The run of a server that has one."""
+    (run,) = server.runs.values()
+    return run
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20) -> float:
+    """Seconds until ``condition`` came true; fails where it does not in time."""
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < seconds, "it did not happen in time"
+        time.sleep(0.02)
+    return time.monotonic() - begun
+
+
+class Follower:
+    """A publisher that follows a store in a thread of this process."""
+
+    def __init__(self, folder: Path, options: SinkOptions) -> None:
+        self.stop = threading.Event()
+        self.published: Published | None = None
+        self._thread = threading.Thread(target=self._run, args=(folder, options))
+        self._thread.start()
+
+    def _run(self, folder: Path, options: SinkOptions) -> None:
+        self.published = publish(folder, options, follow=self.stop)
+
+    def finish(self) -> Published:
+        self.stop.set()
+        self._thread.join(60)
+        assert self.published is not None
+        return self.published

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import close_session
+from huggingface_hub import close_session, constants, snapshot_download
 from loopback_hub import Hub, loopback_hub, use_hub
 from saved_models import FORMS, expected, load, save
 
@@ -317,6 +317,15 @@ def test_other_faults_name_their_cause(hub: Hub, serve) -> None:
         checkpoints.fetch(at())
     with fails(match="'../../x' is not a name that a Git branch can have"):
         checkpoints.fetch(Checkpoint(**{**vars(at()), "revision": "../../x"}))
+
+
+def test_cause_behind_not_in_the_cache_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with fails(match=f"^m: {REPO} at step7: not in the cache, and HF_HUB_OFFLINE forbids to ask; unset it"):
+        answers.ask(
+            lambda: snapshot_download(REPO, revision="0" * 40, endpoint=hub.url),
+            repo=REPO, revision="step7", who="m",
+        )
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux for a disk that is full")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import math
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def test_rate_starts_at_zero_peaks_after_warmup_and_ends_at_a_tenth():
     assert rates[5] == pytest.approx(recipe.peak_learning_rate / 2)
     assert rates[10] == max(rates) == pytest.approx(recipe.peak_learning_rate)
     assert rates[-1] == pytest.approx(recipe.peak_learning_rate / 10)
-    assert all(before > after for before, after in zip(rates[10:], rates[11:], strict=False))
+    assert all(before > after for before, after in itertools.pairwise(rates[10:]))
 
 
 def test_rate_falls_with_the_root_of_the_width():
@@ -76,9 +77,12 @@ def test_default_models_are_three_sizes_in_order():
 
 def test_digest_follows_every_field():
     base = NanoRecipe()
-    changed = dict(train_steps=999, batch=8, tokens=64, vocab=512, peak_learning_rate=1e-3, warmup_share=0.02,
-                   floor_share=0.2, betas=(0.9, 0.99), epsilon=1e-7, weight_decay=0.0, clip_norm=0.5,
-                   rotary_pct=0.5, repeat_share=0.0, text_bytes=10**6, interval=50)
+    changed = {
+        "train_steps": 999, "batch": 8, "tokens": 64, "vocab": 512, "peak_learning_rate": 1e-3,
+        "warmup_share": 0.02, "floor_share": 0.2, "betas": (0.9, 0.99), "epsilon": 1e-7,
+        "weight_decay": 0.0, "clip_norm": 0.5, "rotary_pct": 0.5, "repeat_share": 0.0,
+        "text_bytes": 10**6, "interval": 50,
+    }
     assert set(changed) == {field.name for field in dataclasses.fields(NanoRecipe)}
     digests = {dataclasses.replace(base, **{name: value}).digest for name, value in changed.items()}
     assert len(digests | {base.digest}) == len(changed) + 1
@@ -104,7 +108,8 @@ def test_meaningless_fields_are_refused(fields, message):
 
 
 def test_unknown_size_lists_the_known_ones():
-    with pytest.raises(RequestError, match=r"suite\.models=70m: not known; allowed: 0\.05m, 0\.2m, 0\.8m, 3m"):
+    message = r"suite\.models=70m: not known; allowed: 0\.05m, 0\.2m, 0\.8m, 3m"
+    with pytest.raises(RequestError, match=message):
         size_of("70m")
 
 
@@ -137,7 +142,8 @@ def test_text_digest_sees_every_byte_and_name():
 def test_stripped_library_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    with pytest.raises(TrackerError, match=r"too little to read: 0 bytes of Python sources below .*as \.py files"):
+    message = r"too little to read: 0 bytes of Python sources below .*as \.py files"
+    with pytest.raises(TrackerError, match=message):
         documents(12_000_000)
 
 

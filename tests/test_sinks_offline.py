@@ -2,6 +2,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from sink_material import (
     HEADS,
     LAYERS,
+    Follower,
     all_history,
     assert_rows_equal_store,
     no_wandb_of_the_user,  # noqa: F401  # a fixture that every test here uses
@@ -242,6 +244,15 @@ def test_a_second_publisher_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     with publisher_lock(tmp_path, None), pytest.raises(TrackerError, match=refusal):
         publish(tmp_path, OFFLINE)
     assert publish(tmp_path, OFFLINE).rows == 1
+
+
+def test_a_follower_waits_for_another_publisher_to_end(tmp_path: Path):
+    store_one(tmp_path, 0)
+    with publisher_lock(tmp_path, None):
+        follower = Follower(tmp_path, OFFLINE)
+        time.sleep(0.5)
+        assert wandb_file.wandb_files(tmp_path) == []
+    assert follower.finish().rows == 1
 
 
 def test_a_folder_that_cannot_be_written_says_why(tmp_path: Path):

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from synthetic_store import SMALL, SMALL_STEPS, synthetic_analysis, write_store
+from synthetic_store import SMALL, SMALL_STEPS, synthetic_analysis, unit_of, write_store
 
 from tracker.columns import checkpoint_columns
-from tracker.store import Results, open_store
+from tracker.store import Results, Store, open_store
 from tracker.views import dashboard_data, head_maps
 from tracker.views.encode import (
     json_for_html,
@@ -56,7 +56,9 @@ def test_every_series_equals_the_store_to_four_digits(results: Results, data: di
     assert seen > 6 * 50
 
 
-def test_columns_that_hold_nothing_are_left_out_and_all_others_are_there(results: Results, data: dict[str, Any]):
+def test_columns_that_hold_nothing_are_left_out_and_all_others_are_there(
+    results: Results, data: dict[str, Any]
+):
     checkpoints = results.checkpoints()
     filled = {name for name in checkpoint_columns() if checkpoints[name].null_count() < checkpoints.height}
     assert "wavelet_entropy_7" not in filled
@@ -103,16 +105,20 @@ def test_spectra_are_the_mean_over_the_heads_of_a_layer(results: Results, data: 
     bands = data["maps"]["bands"]
     codes = unpack(packed["spectrum"], (len(run["steps"]), packed["layers"], 16))
     read = 10 ** restore(codes, bands["low"], bands["high"])
-    rows = results.heads().filter((pl.col("model") == "0.2m") & (pl.col("seed") == 0) & (pl.col("layer") == 2))
+    rows = results.heads().filter(
+        (pl.col("model") == "0.2m") & (pl.col("seed") == 0) & (pl.col("layer") == 2)
+    )
     for i, step in enumerate(run["steps"]):
         true = np.mean(rows.filter(pl.col("step") == step)["spectrum"].to_list(), axis=0)
         np.testing.assert_allclose(read[i, 2], true, rtol=0.02)
 
 
 def test_holes_are_listed_with_their_reasons_and_counted(data: dict[str, Any]):
-    assert [(h["model"], h["step"], h["status"]) for h in data["holes"]] == [("0.05m", 4, "missing"), ("0.8m", 16, "failed")]
+    holes = [(hole["model"], hole["step"], hole["status"]) for hole in data["holes"]]
+    assert holes == [("0.05m", 4, "missing"), ("0.8m", 16, "failed")]
     assert data["holes"][1]["reason"].startswith("shard 2 of 3 is truncated")
-    assert data["counts"] == {"models": 3, "runs": 6, "checkpoints": 6 * len(SMALL_STEPS) - 2, "failed": 1, "missing": 1}
+    measured = 6 * len(SMALL_STEPS) - 2
+    assert data["counts"] == {"models": 3, "runs": 6, "checkpoints": measured, "failed": 1, "missing": 1}
     assert 4 not in run_of(data, "nano/0.05m/0")["steps"]
 
 
@@ -145,10 +151,6 @@ def test_without_an_analysis_the_data_says_so(results: Results):
 
 
 def test_a_store_of_holes_alone_still_has_a_page(tmp_path: Path):
-    from synthetic_store import unit_of
-
-    from tracker.store import Store
-
     Store(tmp_path).write_hole(unit_of("nano", SMALL[0], 0, 1), "failed", "no weights")
     data = dashboard_data(open_store(tmp_path), None)
     assert data["runs"] == []
@@ -180,7 +182,8 @@ def test_numbers_are_rounded_and_never_nan():
     assert rounded(1.23456789) == 1.235
     assert rounded(0.000123456, 2) == 0.00012
     assert rounded_list([None, float("nan"), float("inf"), 0.0]) == [None, None, None, 0.0]
-    assert plain({"a": np.float64("nan"), "b": np.arange(2), "c": (np.int64(3), "x")}) == {"a": None, "b": [0, 1], "c": [3, "x"]}
+    found = plain({"a": np.float64("nan"), "b": np.arange(2), "c": (np.int64(3), "x")})
+    assert found == {"a": None, "b": [0, 1], "c": [3, "x"]}
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 3), (7, 4, 5), (3, 0, 2)])

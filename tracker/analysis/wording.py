@@ -12,6 +12,8 @@ from tracker.analysis.trajectories import Trajectory
 from tracker.columns import BY_NAME, title_of
 
 Entry = dict[str, Any]
+TOLD_OVER_FEW_SIZES = ("frequency_selectivity", "averaged_scale_sensitivity_0.5")
+"""Metrics whose plain trend the summary tells where the sizes are too few for a threshold."""
 
 
 def _number(value: float) -> str:
@@ -150,8 +152,9 @@ def summary_of(phases: list[Entry], thresholds: list[Entry]) -> list[str]:
         if not quiet:
             continue
         if 2 <= sizes < 8:
-            first = next((e for e in quiet if e["metric"] == "frequency_selectivity"), quiet[0])
-            sentences.append(str(first["sentence"]))
+            told = [entry for entry in quiet if entry["models"]]
+            first = [entry for entry in told if entry["metric"] in TOLD_OVER_FEW_SIZES] or told[:1]
+            sentences += [str(entry["sentence"]) for entry in first]
         elif sizes < 2:
             sentences.append(f"{suite}: {sizes} model size{'s' * (sizes != 1)} measured, so nothing can be "
                              "said about size: measure at least 8.")  # fmt: skip

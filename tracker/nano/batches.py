@@ -35,8 +35,8 @@ class Batches:
         batch = self._cut(np.array(picked))
         dice = np.random.default_rng([_REPEATS, self.seed, step]).random(recipe.batch)
         repeated = dice < recipe.repeat_share
-        half = recipe.tokens // 2
-        batch[repeated, half:2 * half + 1] = batch[repeated, :half + 1]
+        again = np.arange(recipe.tokens + 1) % (recipe.tokens // 2)
+        batch[repeated] = batch[repeated][:, again]
         return batch
 
     def held_out(self) -> np.ndarray:

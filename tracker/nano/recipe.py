@@ -53,13 +53,13 @@ class NanoRecipe:
     """
 
     train_steps: int = 1000
-    batch: int = 16
+    batch: int = 12
     """Sequences a step."""
     tokens: int = 128
     """Tokens a sequence."""
     vocab: int = 1024
     """Entries of the byte-level BPE vocabulary, the end-of-text token included."""
-    peak_learning_rate: float = 4e-3
+    peak_learning_rate: float = 8e-3
     """At width 64; another width w takes it times sqrt(64 / w), since wider models bear less."""
     warmup_share: float = 0.01
     floor_share: float = 0.1

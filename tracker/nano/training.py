@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import math
+import pickle
 import platform
 import shutil
 import time
@@ -161,7 +162,12 @@ class _Training:
         job, path = self.job, self.job.folder / RESUME
         if not path.is_file():
             return
-        state = torch.load(path, weights_only=True)
+        try:
+            state = torch.load(path, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise TrackerError(
+                f"{path} cannot be read ({type(error).__name__}). Delete it to train {job.label} from step 0."
+            ) from error
         found = (state["label"], state["recipe"], state["text"])
         if found != (job.label, job.recipe.digest, job.corpus.text_digest):
             raise TrackerError(

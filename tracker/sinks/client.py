@@ -177,9 +177,7 @@ def _settings(options: SinkOptions) -> wandb.Settings:
         silent=True,
         console="off",
         # A server that is busy for some seconds is asked again within init_timeout.
-        x_graphql_retry_wait_min_seconds=0.5,
         x_graphql_retry_wait_max_seconds=5,
-        x_file_stream_retry_wait_min_seconds=0.5,
         x_file_stream_retry_wait_max_seconds=10,
         # Nothing about the machine, its environment or the user's code leaves it.
         x_disable_stats=True,

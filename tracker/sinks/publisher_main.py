@@ -11,15 +11,14 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import NoReturn
 
 from tracker.errors import TrackerError
 from tracker.sinks.options import SinkOptions
 from tracker.sinks.publisher import publish
 
 
-def main() -> NoReturn:
-    """Runs one publisher and ends the process."""
+def main() -> None:
+    """Runs one publisher; ends the process at once where W&B hangs."""
     answer = _private_output()
     stop = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -29,14 +28,16 @@ def main() -> NoReturn:
         request = json.loads(unbuffered.readline())
     threading.Thread(target=_await_end, args=(stop,), daemon=True).start()
     try:
-        sentences = publish(Path(request["folder"]), SinkOptions(**request["options"]), follow=stop).sentences
+        published = publish(Path(request["folder"]), SinkOptions(**request["options"]), follow=stop)
+        sentences, trouble = published.sentences, published.failure is not None
     except TrackerError as error:
-        sentences = [f"W&B: {error}"]
+        sentences, trouble = [f"W&B: {error}"], True
     # Whoever started it may be gone; the rows were sent all the same.
     with contextlib.suppress(BrokenPipeError):
         os.write(answer, json.dumps(sentences).encode())
-    # Not by returning: at a normal exit wandb would wait for a dead server once more. All is on disk by now.
-    os._exit(0)
+    if trouble:
+        # A normal exit would make wandb wait for a dead server once more; all is on disk by now.
+        os._exit(0)
 
 
 def _private_output() -> int:

@@ -56,6 +56,7 @@ function readState() {
   known('sx', SIZES.map(([name]) => name));
   known('big', ['', ...firstSight().keys()].map(String));
   known('theme', ['', 'light', 'dark']);
+  if (!/^\d+$/.test(state.step)) state.step = '';
 }
 
 let writing = null;

@@ -1,0 +1,269 @@
+"""From the store's tables to analysis.json: numbers, holes and sentences."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tracker.analysis import analyse, trajectories
+from tracker.analysis.synthetic import (
+    SyntheticRun,
+    log_steps,
+    noisy_samples,
+    scale_values,
+    stored_tables,
+    training_curves,
+)
+from tracker.analysis.wording import size_name
+from tracker.errors import StoreError
+from tracker.store import SCHEMAS, conform
+
+STEPS = log_steps(16)
+SIZES = {"0.05m": 50_000, "0.2m": 200_000, "0.8m": 800_000}
+
+
+def training_run(seed: int) -> SyntheticRun:
+    rng = np.random.default_rng(seed)
+    return SyntheticRun(STEPS, noisy_samples(training_curves(STEPS), 16, rng, error=0.005), ())
+
+
+def nano_tables(seeds: int = 1) -> tuple[pl.DataFrame, pl.DataFrame]:
+    runs = {(model, seed): training_run(seed) for model in SIZES for seed in range(seeds)}
+    return stored_tables(runs, SIZES)
+
+
+def scale_tables(metric: str, values: np.ndarray) -> tuple[pl.DataFrame, pl.DataFrame]:
+    rng = np.random.default_rng(0)
+    sizes = {f"model-{number}": int(1e6 * 3**number) for number in range(len(values))}
+    runs = {
+        (model, 0): SyntheticRun(STEPS[:6], noisy_samples({metric: np.full(6, value)}, 8, rng, error=1e-4), ())
+        for model, value in zip(sizes, values, strict=True)
+    }
+    return stored_tables(runs, sizes)
+
+
+def with_hole(checkpoints: pl.DataFrame, model: str, step: int, status: str, reason: str | None) -> pl.DataFrame:
+    here = (pl.col("model") == model) & (pl.col("step") == step)
+    numbers = [name for name, kind in checkpoints.schema.items() if kind == pl.Float64]
+    return checkpoints.with_columns(
+        pl.when(here).then(pl.lit(status)).otherwise("status").alias("status"),
+        pl.when(here).then(pl.lit(reason)).otherwise("reason").alias("reason"),
+        *(pl.when(here).then(None).otherwise(name).alias(name) for name in numbers),
+    )
+
+
+# trajectories
+
+
+def test_trajectories_are_the_tables():
+    checkpoints, sequences = nano_tables(seeds=2)
+    runs = trajectories(checkpoints.sample(fraction=1, shuffle=True, seed=1), sequences)
+    assert [(run.model, run.seed) for run in runs] == [(m, s) for m in SIZES for s in (0, 1)]
+    truth = training_run(1)
+    run = runs[3]
+    assert run.steps.tolist() == STEPS.tolist()
+    assert run.samples["spectral_entropy"] == pytest.approx(truth.metrics["spectral_entropy"])
+    assert run.metrics["spectral_entropy"] == pytest.approx(truth.metrics["spectral_entropy"].mean(axis=1))
+    assert run.tokens.tolist() == (STEPS * 1024).tolist()
+    assert run.facts["params_non_embedding"] == 200_000
+    assert run.facts["d_model"] is None
+    assert run.left_out == ()
+
+
+def test_failed_and_missing_checkpoints_are_left_out_with_their_reason():
+    checkpoints, sequences = nano_tables()
+    holed = with_hole(checkpoints, "0.2m", 16, "failed", "weights are corrupt")
+    holed = with_hole(holed, "0.2m", 64, "missing", None)
+    run = trajectories(holed, sequences)[1]
+    assert run.left_out == ((16, "weights are corrupt"), (64, "missing"))
+    assert 16 not in run.steps
+    assert run.samples["spectral_entropy"].shape == (14, 16)
+
+
+def test_a_failed_record_beside_a_good_one_is_no_hole():
+    checkpoints, sequences = nano_tables()
+    again = with_hole(checkpoints, "0.2m", 16, "failed", "disk full").filter(pl.col("status") == "failed")
+    run = trajectories(pl.concat([checkpoints, again]), sequences)[1]
+    assert run.left_out == ()
+    assert len(run.steps) == 16
+
+
+def test_only_sequences_that_every_checkpoint_has_are_samples():
+    checkpoints, sequences = nano_tables()
+    fewer = sequences.filter(~((pl.col("step") == 8) & (pl.col("sequence") == 3)))
+    assert trajectories(checkpoints, fewer)[0].samples["spectral_entropy"].shape == (16, 15)
+    assert trajectories(checkpoints, None)[0].samples == {}
+
+
+@pytest.mark.parametrize("column", ["probe", "conventions"])
+def test_mixed_probes_or_conventions_are_refused(column):
+    checkpoints, _ = nano_tables()
+    mixed = pl.concat([checkpoints, checkpoints.with_columns(pl.lit("other").alias(column))])
+    first = checkpoints[column][0]
+    names = ", ".join(sorted(["other", first]))
+    with pytest.raises(StoreError, match=rf"^results of several {column} cannot be analysed together: {names}; "
+                                         rf"choose one with open_store\(\.\.\., {column}=\.\.\.\)$"):  # fmt: skip
+        trajectories(mixed)
+
+
+def test_a_table_without_its_columns_is_refused():
+    with pytest.raises(StoreError, match=r"^the checkpoint table has no column probe; open it with tracker"):
+        trajectories(pl.DataFrame({"step": [1]}))
+
+
+def test_a_checkpoint_that_is_there_twice_is_refused():
+    checkpoints, _ = nano_tables()
+    twice = pl.concat([checkpoints, checkpoints.filter(pl.col("step") == 8)])
+    with pytest.raises(StoreError, match=r"^0.05m seed 0 step 8 of suite synthetic is there twice; keep one"):
+        trajectories(twice)
+
+
+# the report
+
+
+def test_analysis_has_every_run_and_is_json():
+    checkpoints, sequences = nano_tables(seeds=2)
+    result = analyse(checkpoints, sequences)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert (result["probe"], result["conventions"]) == ("synthetic-probe", "paper-synthetic")
+    assert len(result["phases"]) == 6
+    entry = result["phases"][0]
+    assert entry["metrics"] == ["spectral_entropy", "frequency_selectivity", "band_power_low", "scale_sensitivity_0.5"]
+    assert [phase["label"] for phase in entry["phases"]] == ["initial", "exploratory", "specialisation"]
+    assert entry["phases"][1]["peak_step"] == 1000
+    assert set(entry["change_points"][0]) == {"step_low", "step_high", "confidence"}
+    assert entry["change_points"][0]["confidence"] > 0.5
+    evidence = entry["phases"][1]["evidence"]["frequency_selectivity"]
+    assert evidence["extremum"] == pytest.approx(0.23, abs=0.02)
+
+
+def test_the_summary_says_it_in_words():
+    checkpoints, sequences = nano_tables()
+    summary = analyse(checkpoints, sequences)["summary"]
+    assert len(summary) == 4
+    assert summary[0].startswith("0.05m seed 0: exploratory phase from step (128, 256] (in ")
+    assert "selectivity lowest (0.2" in summary[0]
+    assert "at step 1000; specialisation from (1000, 2000]" in summary[0] or "at step 1000, " in summary[0]
+    assert summary[3].startswith(
+        "frequency selectivity at step 16000: a threshold cannot be told from 3 sizes: measure at least 8. "
+        "Over the 3 sizes it "
+    )
+    assert "in 0.05m to " in summary[3]
+
+
+def test_a_threshold_is_reported_with_its_models():
+    values = scale_values(np.geomspace(1, 10, 8), "step", -40, np.random.default_rng(3)) * 0.002 + 0.2
+    result = analyse(*scale_tables("averaged_scale_sensitivity_0.5", values))
+    entry = next(each for each in result["thresholds"] if each["models"])
+    assert entry["metric"] == "averaged_scale_sensitivity_0.5"
+    assert (entry["axis"], entry["step"]) == ("params_non_embedding", 16)
+    assert (entry["low"], entry["high"]) == (9e6, 27e6)
+    assert entry["models"] == [f"model-{number}" for number in range(8)]
+    assert entry["values"] == pytest.approx(values, abs=0.001)
+    assert entry["effect"] == pytest.approx(-0.08, abs=0.01)
+    assert entry["confidence"] == 1.0
+    assert entry["sentence"].startswith(
+        "scale sensitivity at 0.5x (averaged) at step 16 breaks between 9M and 27M non-embedding parameters: 0.2"
+    )
+    assert entry["sentence"] in result["summary"]
+
+
+def test_no_break_is_said_too():
+    values = np.linspace(0.2, 0.1, 8)
+    result = analyse(*scale_tables("frequency_selectivity", values))
+    assert result["summary"][-1] == "synthetic: no break over 8 model sizes in frequency selectivity."
+    entry = result["thresholds"][0]
+    assert (entry["low"], entry["high"], entry["p_value"]) == (None, None, None)
+    assert "Over the 8 sizes it falls from size to size: 0.2 (sd over sequences " in entry["sentence"]
+
+
+def test_seeds_are_averaged_at_the_last_common_step():
+    checkpoints, sequences = nano_tables(seeds=2)
+    last = with_hole(checkpoints, "0.8m", 16000, "missing", "no such branch")
+    entry = next(e for e in analyse(last, sequences)["thresholds"] if e["metric"] == "spectral_entropy")
+    assert entry["step"] == 8000
+    rows = checkpoints.filter(pl.col("step") == 8000).group_by("model").agg(pl.col("spectral_entropy").mean())
+    means = dict(rows.iter_rows())
+    assert entry["values"] == pytest.approx([means[model] for model in entry["models"]])
+
+
+def test_one_model_says_what_to_measure():
+    result = analyse(*stored_tables({("0.8m", 0): training_run(0)}, SIZES))
+    assert result["summary"][-1] == (
+        "synthetic: 1 model size measured, so nothing can be said about size: measure at least 8."
+    )
+    assert all(entry["low"] is None and entry["high"] is None for entry in result["thresholds"])
+
+
+def test_few_checkpoints_say_what_to_measure():
+    checkpoints, sequences = nano_tables()
+    early = analyse(checkpoints.filter(pl.col("step") < 4), sequences.filter(pl.col("step") < 4))
+    assert early["phases"][0]["sentence"] == (
+        "0.05m seed 0: no phases can be told from 3 checkpoints: measure at least 5, better 10 or more spread "
+        "evenly over log steps."
+    )
+    assert early["phases"][0]["change_points"] == []
+
+
+def test_all_undefined_metrics_say_so():
+    checkpoints, _ = nano_tables()
+    empty = checkpoints.with_columns(pl.lit(None, pl.Float64).alias(name) for name in training_curves(STEPS))
+    result = analyse(empty)
+    assert result["phases"][0]["sentence"] == (
+        "0.05m seed 0: no phases can be told, none of the metrics they need has a value; `tracker sweep` "
+        "measures them."
+    )
+    assert result["thresholds"][0]["sentence"].startswith(
+        "spectral entropy at step 16000: no threshold can be told, it has no value there in any model"
+    )
+    assert result["thresholds"][0]["left_out"][0] == {
+        "model": "0.05m", "reason": "spectral_entropy is not known there",
+    }  # fmt: skip
+
+
+def test_a_run_without_any_measurement_is_reported():
+    checkpoints, sequences = nano_tables()
+    lost = checkpoints
+    for step in STEPS:
+        lost = with_hole(lost, "0.2m", int(step), "failed", "out of memory")
+    result = analyse(lost, sequences)
+    entry = result["phases"][1]
+    assert entry["sentence"] == (
+        "0.2m seed 0: no phases can be told, no checkpoint was measured; `tracker sweep` measures them. "
+        "Left out: 16 checkpoints that were not measured."
+    )
+    assert entry["left_out"][0] == {"step": 0, "reason": "out of memory"}
+    assert {"model": "0.2m", "reason": "no checkpoint of it was measured"} in result["thresholds"][0]["left_out"]
+
+
+def test_models_without_a_common_step_are_told():
+    checkpoints, sequences = nano_tables()
+    steps = {"0.05m": [0, 1], "0.2m": [2, 4], "0.8m": [8, 16]}
+    apart = pl.any_horizontal((pl.col("model") == m) & pl.col("step").is_in(s) for m, s in steps.items())
+    entry = analyse(checkpoints.filter(apart), sequences)["thresholds"][0]
+    assert entry["step"] is None
+    assert entry["sentence"] == (
+        "spectral entropy: no threshold can be told, the models share no measured step: measure one in all."
+    )
+
+
+def test_a_store_with_all_its_columns_is_analysed():
+    checkpoints, sequences = nano_tables()
+    full = conform("checkpoint", checkpoints.with_columns(pl.lit("k").alias("key")))
+    result = analyse(full, conform("sequences", sequences))
+    assert result["phases"][0]["metrics"][:2] == ["spectral_entropy", "frequency_selectivity"]
+    assert len(result["thresholds"]) == 10
+    json.dumps(result, allow_nan=False)
+
+
+def test_an_empty_store_says_nothing():
+    result = analyse(pl.DataFrame(schema=SCHEMAS["checkpoint"]), pl.DataFrame(schema=SCHEMAS["sequences"]))
+    assert result == {"probe": "", "conventions": "", "phases": [], "thresholds": [], "summary": []}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"), [(12, "12"), (12_300, "12.3k"), (85_056_000, "85.1M"), (11_327_027_200, "11.3B")]
+)
+def test_size_names(parameters, name):
+    assert size_name(parameters) == name

@@ -1,0 +1,200 @@
+"""The dashboard in a real Chromium, used as a person would."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+from synthetic_store import SMALL, SMALL_STEPS, synthetic_analysis, write_store
+from views_browser import Visit, browsing, chromium, visiting
+
+from tracker.store import open_store
+from tracker.views import write_dashboard
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_store(tmp_path_factory.mktemp("store"), seeds=2)
+    return write_dashboard(open_store(folder), synthetic_analysis(seeds=2), folder / "dashboard.html")
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Browser, path: Path) -> Iterator[Visit]:
+    with visiting(browser) as visit:
+        visit.open(path)
+        yield visit
+
+
+@pytest.fixture
+def visit(opened: Visit) -> Iterator[Visit]:
+    """The page as it first opens; whatever a test does to it must not make it complain."""
+    opened.follow()
+    yield opened
+    assert opened.complaints == []
+
+
+@browsing
+def test_curves_hold_what_the_store_holds(visit: Visit, path: Path):
+    stored = open_store(path.parent).checkpoints().sort("step")
+    lines = visit.lines("panel-3")
+    assert len(lines) == 6
+    for key, line in lines.items():
+        _, model, seed = key.split("/")
+        rows = stored.filter(model=model, seed=int(seed), status="ok")
+        assert line["y"] == pytest.approx(rows["loss"].to_list(), rel=1e-3)
+        assert line["x"][:2] == [-1, 0]
+
+
+@browsing
+def test_a_metric_is_chosen_and_a_model_hidden(visit: Visit):
+    visit.page.select_option("#metric-1", "previous_token_score")
+    visit.link("previous_token_score")
+    assert "Previous-token score" in str(visit.page.locator("#panel-1").get_attribute("aria-label"))
+    before = visit.lines("panel-0")
+    visit.page.locator("#chips .chip", has_text="0.2m").click()
+    after = visit.lines("panel-0")
+    assert (len(before), len(after)) == (6, 4)
+    assert not any("0.2m" in key for key in after)
+    visit.page.locator("#seeds .chip", has_text="1").click()
+    assert list(visit.lines("panel-0")) == ["nano/0.05m/0", "nano/0.8m/0"]
+    assert visit.page.locator("#chips .chip", has_text="0.2m").get_attribute("aria-pressed") == "false"
+
+
+@browsing
+def test_the_bands_and_axes_can_be_changed(visit: Visit):
+    visit.page.select_option("#band", "none")
+    assert not [t for t in visit.plotted("panel-0") if t.get("fill") == "toself"]
+    visit.page.select_option("#band", "heads")
+    assert len([t for t in visit.plotted("panel-0") if t.get("fill") == "toself"]) == 6
+    visit.page.select_option("#x", "linear")
+    assert visit.lines("panel-0")["nano/0.8m/1"]["x"] == list(SMALL_STEPS)
+    visit.page.select_option("#x", "tokens")
+    assert 10 ** visit.lines("panel-0")["nano/0.8m/1"]["x"][-1] == pytest.approx(SMALL_STEPS[-1] * 2048)
+
+
+@browsing
+def test_the_slider_is_dragged_and_the_map_follows(visit: Visit, path: Path):
+    assert visit.text("#step-name") == "16000"
+    last = visit.plotted("map-plot")[0]["z"]
+    slider = visit.page.locator("#step")
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    assert box is not None
+    middle = box["y"] + box["height"] / 2
+    visit.page.mouse.move(box["x"] + box["width"] - 8, middle)
+    visit.page.mouse.down()
+    visit.page.mouse.move(box["x"] + box["width"] * 0.55, middle, steps=6)
+    visit.page.mouse.up()
+    step = int(visit.text("#step-name"))
+    assert 64 <= step <= 512
+    visit.link(f"step={step}")
+    now = visit.plotted("map-plot")[0]["z"]
+    assert now != last
+    heads = open_store(path.parent).heads().filter(model="0.8m", seed=0, step=step).sort("layer", "head")
+    scale = visit.plotted("map-plot")[0]
+    width = (scale["zmax"] - scale["zmin"]) / 254
+    expected = heads["spectral_entropy"].clip(scale["zmin"], scale["zmax"]).to_list()
+    assert [value for row in now for value in row] == pytest.approx(expected, abs=0.51 * width)
+
+
+@browsing
+def test_a_head_is_clicked_and_followed(visit: Visit):
+    assert "the head that changes most" in visit.text("#head-title")
+    area = visit.page.locator("#map-plot .nsewdrag").first
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    assert box is not None
+    # Model 0.8m: 4 layers (0 at the bottom) of 8 heads; the middle of layer 1, head 2.
+    visit.page.mouse.click(box["x"] + box["width"] * 2.5 / 8, box["y"] + box["height"] * (1 - 1.5 / 4))
+    visit.until("#head-title", re.compile("^Layer 1, head 2"))
+    visit.link("head=1.2")
+    visit.page.locator("#map-plot").focus()
+    visit.page.keyboard.press("ArrowRight")
+    visit.page.keyboard.press("ArrowUp")
+    visit.until("#head-title", re.compile("^Layer 2, head 3"))
+
+
+@browsing
+def test_play_runs_through_the_steps_and_stops(visit: Visit):
+    visit.follow("#step=8000")
+    visit.page.click("#play")
+    assert visit.text("#play") == "Pause"
+    visit.until("#step-name", "16000")
+    visit.until("#play", "Play")
+
+
+@browsing
+def test_a_shared_link_restores_the_view(visit: Visit, path: Path):
+    visit.page.select_option("#metric-0", "loss")
+    visit.page.locator("#chips .chip", has_text="0.05m").click()
+    visit.page.select_option("#run", "nano/0.2m/1")
+    visit.page.select_option("#map", "band_power_low")
+    visit.page.locator("#step").fill("3")
+    visit.page.select_option("#layer", "2")
+    visit.page.select_option("#sm", "sink_share")
+    visit.page.select_option("#sx", "d_model")
+    visit.page.select_option("#ss", "64")
+    visit.page.click("#theme")
+    link = visit.link("theme=dark")
+    visit.open(path, link)
+    assert visit.chosen("#metric-0") == "loss"
+    assert visit.page.locator("#chips .chip", has_text="0.05m").get_attribute("aria-pressed") == "false"
+    chosen = [visit.chosen(f"#{name}") for name in ("run", "map", "layer", "sm", "sx", "ss")]
+    assert chosen == ["nano/0.2m/1", "band_power_low", "2", "sink_share", "d_model", "64"]
+    assert visit.text("#step-name") == "4"
+    assert visit.page.get_attribute("html", "data-theme") == "dark"
+
+
+@browsing
+def test_a_link_with_nonsense_opens_the_first_view(visit: Visit):
+    nasty = "run=<script>alert(1)</script>&theme=__proto__&toString=1"
+    visit.follow(f"#m=no,such&x=up&step=abc&head=99.99&big=length&sm=x&ss=7&layer=9&{nasty}")
+    assert visit.text("#step-name") == "16000"
+    assert visit.chosen("#metric-0") == "spectral_entropy"
+    assert visit.chosen("#ss") == "last"
+    assert visit.page.locator("#panels .panel:visible").count() == 4
+
+
+@browsing
+def test_the_scale_view_says_why_it_names_no_threshold(visit: Visit):
+    assert "no threshold is claimed over 3 sizes" in visit.text("#scale-sentence")
+    visit.page.select_option("#sm", "loss")
+    assert "No threshold was looked for in this metric" in visit.text("#scale-sentence")
+    dots = next(t for t in visit.plotted("scale-plot") if t.get("mode") == "markers")
+    assert sorted(set(dots["x"])) == [shape.non_embedding for shape in SMALL]
+
+
+@browsing
+def test_holes_and_their_reasons_are_on_the_page(visit: Visit):
+    rows = visit.page.locator("#holes tbody tr").all_inner_texts()
+    assert len(rows) == 2
+    assert "shard 2 of 3 is truncated <b>at</b> byte 17" in rows[1]
+    crosses = [t for t in visit.plotted("panel-0") if t.get("marker", {}).get("symbol") == "x-thin"]
+    assert len(crosses[0]["x"]) == 2
+
+
+@browsing
+def test_it_fits_a_phone_in_the_phones_own_theme(browser: Browser, path: Path):
+    with visiting(browser, viewport={"width": 390, "height": 844}, color_scheme="dark") as phone:
+        phone.open(path)
+        assert phone.page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert phone.page.get_attribute("html", "data-theme") == "dark"
+        assert phone.complaints == []
+
+
+@browsing
+def test_it_prints_in_light_colours_on_a_page(visit: Visit):
+    visit.follow("#theme=dark")
+    visit.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert visit.page.get_attribute("html", "data-theme") == "light"
+    right = "[...document.querySelectorAll('.plot svg')].map(plot => plot.getBoundingClientRect().right)"
+    assert max(visit.page.evaluate(right)) <= 680
+    visit.page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert visit.page.get_attribute("html", "data-theme") == "dark"
