@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tracker
 from tracker.errors import RequestError, TrackerError
 from tracker.nano import DEFAULT_MODELS, SIZES, NanoRecipe, checkpoint_steps, suite_checkpoints
 from tracker.nano.batches import Batches
@@ -19,6 +21,11 @@ from tracker.nano.recipe import Size, learning_rate, size_of
 from tracker.nano.saving import clear_leftovers, save_file, save_folder
 
 SMALL = NanoRecipe(train_steps=8, batch=2, tokens=16, vocab=300, text_bytes=200_000)
+
+
+def _finds_tracker() -> dict[str, str]:
+    """An environment in which another process imports the very package under test."""
+    return os.environ | {"PYTHONPATH": str(Path(tracker.__file__).parents[1])}
 
 
 def test_steps_double_to_512_then_follow_every_hundred():
@@ -128,7 +135,7 @@ def test_text_contains_library_sources_and_help_topics():
 
 
 def test_text_is_not_the_probe():
-    probe = (Path(sys.modules["tracker"].__file__).parent / "default_probe.txt").read_bytes()
+    probe = (Path(tracker.__file__).parent / "default_probe.txt").read_bytes()
     sentence = probe[:60]
     assert not [name for name, text in documents(12_000_000) if sentence in text]
 
@@ -155,7 +162,9 @@ def test_tokenizer_and_ids_are_reproduced_in_another_process(tmp_path):
         "recipe = NanoRecipe(train_steps=8, batch=2, tokens=16, vocab=300, text_bytes=200_000)\n"
         "prepare(recipe, documents(recipe.text_bytes), Path(sys.argv[1]))\n"
     )
-    subprocess.run([sys.executable, "-c", program, str(tmp_path / "there" / "text")], check=True)
+    subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "there" / "text")], check=True, env=_finds_tracker()
+    )
     for name in ("tokenizer.json", "tokenizer_config.json", "ids.npy"):
         here, there = (tmp_path / side / "text" / name for side in ("here", "there"))
         assert hashlib.sha256(here.read_bytes()).digest() == hashlib.sha256(there.read_bytes()).digest(), name
@@ -222,7 +231,8 @@ def test_suite_is_known_without_training_and_without_torch(tmp_path):
         "print(len(found))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], check=True, capture_output=True, text=True
+        [sys.executable, "-c", program, str(tmp_path)], check=True, capture_output=True, text=True,
+        env=_finds_tracker(),
     )
     assert done.stdout.split() == [str(2 * 2 * 16)]
     assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+import tracker
 from tracker.errors import RequestError, TrackerError
 from tracker.nano import NanoRecipe, suite_checkpoints, train_suite
 from tracker.nano.corpus import documents, prepare
@@ -89,19 +90,25 @@ def _gone(pid: int, seconds: float) -> bool:
     return False
 
 
+def _finds_tracker() -> dict[str, str]:
+    """An environment in which a script elsewhere imports the very package under test."""
+    return os.environ | {"PYTHONPATH": str(Path(tracker.__file__).parents[1])}
+
+
 def _driver_past_step(folder: Path, least: int) -> subprocess.Popen:
     """A driver in a process group of its own, once it has reported a step at or beyond ``least``."""
     script = folder / "driver.py"
     script.write_text(DRIVER)
     driver = subprocess.Popen(
         [sys.executable, str(script), str(folder / "suite")], stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+        stderr=subprocess.DEVNULL, text=True, start_new_session=True, env=_finds_tracker(),
     )
     assert driver.stdout is not None
     for line in driver.stdout:
         if int(line) >= least:
             return driver
-    raise AssertionError("the driver ended early")
+    driver.stdout.close()
+    raise AssertionError(f"the driver ended early, with code {driver.wait()}")
 
 
 def _check_whole(folder: Path) -> None:

@@ -82,8 +82,9 @@ def test_a_follower_waits_for_a_store_that_does_not_exist_yet(tmp_path: Path):
     assert_rows_equal_store(all_history(tmp_path / "new"), tmp_path / "new")
 
 
-def test_online_without_a_key_does_not_ask_at_the_terminal(tmp_path: Path, server: LoopbackWandb,
-                                                          monkeypatch: pytest.MonkeyPatch):
+def test_online_without_a_key_does_not_ask_at_the_terminal(
+    tmp_path: Path, server: LoopbackWandb, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.delenv("WANDB_API_KEY")
     store_one(tmp_path, 0)
     published = publish(tmp_path, SinkOptions(mode="online"))

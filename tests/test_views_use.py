@@ -194,7 +194,7 @@ def test_it_prints_in_light_colours_on_a_page(visit: Visit):
     visit.follow("#theme=dark")
     visit.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert visit.page.get_attribute("html", "data-theme") == "light"
-    right = "[...document.querySelectorAll('.plot svg')].map(plot => plot.getBoundingClientRect().right)"
+    right = "[...document.querySelectorAll('.plot svg, table')].map(i => i.getBoundingClientRect().right)"
     assert max(visit.page.evaluate(right)) <= 680
     visit.page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert visit.page.get_attribute("html", "data-theme") == "dark"

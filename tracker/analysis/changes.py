@@ -27,7 +27,7 @@ DRIFT_PARAMETERS = 3
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether there are changes, the share of smooth drifts that look so, and what a change must save."""
+    """Whether there are changes, the share of smooth drifts that look so, and the price of a break."""
 
     shown: bool
     p_value: float
@@ -71,19 +71,17 @@ def phase_breaks(position: np.ndarray, values_TD: np.ndarray, penalty: float) ->
     return stretches.moved(merged)
 
 
-def _steplikeness(
-    values_TD: np.ndarray, shapes_JT: np.ndarray, floor_D: np.ndarray | None
-) -> tuple[float, float]:
-    """How many times less levels leave unexplained than the best drift (0: no break), and the penalty."""
-    penalty = noise_penalty(noise_covariance(values_TD, floor_D), len(values_TD))
-    breaks, left = segment(values_TD, penalty)
+def _steplikeness(values_TD: np.ndarray, shapes_JT: np.ndarray, floor_D: np.ndarray | None) -> float:
+    """How many times less levels leave unexplained than the best drift does; 0 without a break."""
+    breaks, left = segment(values_TD, noise_penalty(noise_covariance(values_TD, floor_D), len(values_TD)))
     if not breaks:
-        return 0.0, penalty
-    drift = drift_residual(values_TD - values_TD.mean(axis=0), shapes_JT)
-    return drift / max(left, 1e-9), penalty
+        return 0.0
+    return drift_residual(values_TD - values_TD.mean(axis=0), shapes_JT) / max(left, 1e-9)
 
 
-def _drift_p_value(values_TD, shapes_JT, floor_D, observed: float, seed: int) -> float:
+def _drift_p_value(
+    values_TD: np.ndarray, shapes_JT: np.ndarray, floor_D: np.ndarray | None, observed: float, seed: int
+) -> float:
     """Share of simulated curves (best drift plus its own scatter) at least as step-like as observed."""
     rng = np.random.default_rng(seed)
     centred = values_TD - values_TD.mean(axis=0)
@@ -94,7 +92,7 @@ def _drift_p_value(values_TD, shapes_JT, floor_D, observed: float, seed: int) ->
     beyond, enough = 0, int(LEVEL * (SIMULATIONS + 1))
     for drawn in range(1, SIMULATIONS + 1):
         curve = fitted + rng.normal(size=(points, len(mixing))) @ mixing
-        beyond += _steplikeness(curve, shapes_JT, floor_D)[0] >= observed
+        beyond += _steplikeness(curve, shapes_JT, floor_D) >= observed
         if beyond > enough:
             return (beyond + 1) / (drawn + 1)
     return (beyond + 1) / (SIMULATIONS + 1)
@@ -115,7 +113,8 @@ def judge_changes(
         Judgement; its p_value is 1 where not even noise, or the best drift itself, is beaten.
     """
     shapes = drift_shapes(position)
-    observed, penalty = _steplikeness(values_TD, shapes, floor_D)
+    observed = _steplikeness(values_TD, shapes, floor_D)
+    penalty = noise_penalty(noise_covariance(values_TD, floor_D, straight=True), len(values_TD))
     if observed <= 1.0:
         return Judgement(False, 1.0, penalty)
     p_value = _drift_p_value(values_TD, shapes, floor_D, observed, seed)

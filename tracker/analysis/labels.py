@@ -53,9 +53,9 @@ def with_peak(breaks: tuple[int, ...], score: np.ndarray) -> tuple[int, ...]:
     if peak not in breaks:
         return breaks
     at = breaks.index(peak)
-    low = breaks[at - 1] if at else 0
+    below = breaks[at - 1] - 1 if at else 0
     high = breaks[at + 1] if at + 1 < len(breaks) else len(score)
-    leads_up = score[peak - 1] > (score[low] + score[peak]) / 2 and high - peak > 2
+    leads_up = score[peak - 1] > (score[below] + score[peak]) / 2 and high - peak > 2
     return (*breaks[:at], peak + 1, *breaks[at + 1 :]) if leads_up else breaks
 
 

@@ -22,17 +22,30 @@ def _trimming(differences: int) -> tuple[int, float]:
     share = min(kept / differences, 1.0)
     edge = float(stats.norm.ppf(0.5 + share / 2))
     trimmed = 1.0 if share == 1.0 else 1 - 2 * edge * float(stats.norm.pdf(edge)) / share
-    return kept, 2 * trimmed
+    return kept, trimmed
+
+
+def _trimmed_variance(squares: np.ndarray) -> np.ndarray:
+    """Variance (D,) from squares that are those of Gaussian noise but for the largest quarter."""
+    kept, mean = _trimming(len(squares))
+    return np.sort(squares, axis=0)[:kept].mean(axis=0) / mean + TINY
 
 
 def difference_variance(values_TD: np.ndarray) -> np.ndarray:
     """Noise variance of each metric, (D,), from trimmed differences of neighbouring checkpoints.
 
-    Slow drift inflates it a little and level shifts hardly at all (Rice 1984, trimmed).
+    Level shifts hardly inflate it, drift does: it holds whatever moves from checkpoint to checkpoint.
     """
-    squares = np.sort(np.diff(values_TD, axis=0) ** 2, axis=0)
-    kept, mean = _trimming(len(squares))
-    return squares[:kept].mean(axis=0) / mean + TINY
+    return _trimmed_variance(np.diff(values_TD, axis=0) ** 2 / 2)
+
+
+def bend_variance(values_TD: np.ndarray) -> np.ndarray:
+    """Like ``difference_variance``, from each checkpoint's distance to the middle of its neighbours.
+
+    A straight drift does not inflate it; never more than ``difference_variance``.
+    """
+    bends = values_TD[1:-1] - (values_TD[:-2] + values_TD[2:]) / 2
+    return np.minimum(_trimmed_variance(bends**2 / 1.5), difference_variance(values_TD))
 
 
 def sample_variance(samples_TS: np.ndarray) -> float:
@@ -46,9 +59,17 @@ def sample_variance(samples_TS: np.ndarray) -> float:
     return float((left**2).sum() / ((rows - 1) * (columns - 1)) / columns)
 
 
-def noise_covariance(values_TD: np.ndarray, floor_D: np.ndarray | None = None) -> np.ndarray:
-    """Noise covariance (D, D): variances from differences, at least ``floor_D``; correlations likewise."""
-    variance = difference_variance(values_TD)
+def noise_covariance(
+    values_TD: np.ndarray, floor_D: np.ndarray | None = None, *, straight: bool = False
+) -> np.ndarray:
+    """Noise covariance (D, D), its correlations from how the differences go together.
+
+    Args:
+        values_TD: (T, D) means.
+        floor_D: (D,) smallest variances, where sequences tell them.
+        straight: whether straight drift is not to count as noise (``bend_variance``).
+    """
+    variance = bend_variance(values_TD) if straight else difference_variance(values_TD)
     if floor_D is not None:
         variance = np.maximum(variance, floor_D)
     steps = np.clip(np.diff(values_TD, axis=0) / np.sqrt(2 * variance), -CLIP, CLIP)

@@ -43,7 +43,7 @@ def power_spectrum(signal: Tensor, *, window: str = "hann", n_fft: int | None = 
 
     Example:
         >>> power_spectrum(torch.eye(8)[3], window="rectangular")
-        tensor([1., 1., 1., 1., 1.])
+        tensor([1.0000, 1.0000, 1.0000, 1.0000, 1.0000])
     """
     if window not in WINDOWS:
         raise unknown_value("spectrum.window", window, WINDOWS)

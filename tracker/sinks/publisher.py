@@ -26,7 +26,7 @@ from tracker.sinks.words import read_analysis, summary_of
 if TYPE_CHECKING:
     from tracker.sinks.client import Client, OpenRun
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.5
 """How often the store's folder is looked at while following a sweep."""
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import matplotlib
@@ -66,7 +68,7 @@ def training_axis(axes: Axes, last_step: int, *, zero: bool = True, label: bool 
         axes.set_xlabel("training step (log)")
 
 
-def shade_phases(axes: Axes, phases: dict[str, Any], *, named: bool = True) -> None:
+def shade_phases(axes: Axes, phases: dict[str, Any]) -> None:
     """Tints one run's labelled phases and brackets its change points; ``phases`` is analysis.json's entry."""
     low, high = axes.get_xlim()
     for phase in phases["phases"]:
@@ -75,9 +77,12 @@ def shade_phases(axes: Axes, phases: dict[str, Any], *, named: bool = True) -> N
         first, last = place(phase["first_step"]), place(phase["last_step"])
         colour = PHASES[phase["label"]]["light"]
         axes.axvspan(float(first), float(last), color=colour, alpha=0.1, lw=0, zorder=0)
-        if named and (last - first) / (high - low) > 0.012 * len(phase["label"]):
-            axes.text(float(first + last) / 2, 1.01, phase["label"], transform=axes.get_xaxis_transform(),
-                      ha="center", va="bottom", color=colour, fontsize=7.5)  # fmt: skip
+    for label, group in groupby(phases["phases"], key=itemgetter("label")):
+        members = list(group)
+        first, last = place(members[0]["first_step"]), place(members[-1]["last_step"])
+        if label in PHASES and (last - first) / (high - low) > 0.012 * len(label):
+            axes.text(float(first + last) / 2, 1.01, label, transform=axes.get_xaxis_transform(), ha="center",
+                      va="bottom", color=PHASES[label]["light"], fontsize=7.5)  # fmt: skip
     for point in phases["change_points"]:
         x = place([point["step_low"]] * 2 + [point["step_high"]] * 2)
         axes.plot(

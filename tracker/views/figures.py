@@ -90,7 +90,10 @@ def _metric_panel(axes: Axes, runs: list[Run], name: str, shaded: Mapping[str, A
         x, colour = place(run.steps), colours[run.rank]
         marker = "o" if len(run.steps) <= 60 else None
         low, high = series.mean - series.half, series.mean + series.half
-        axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
+        if len(x) > 1:
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
+        else:
+            axes.vlines(x, low, high, color=colour, lw=1)
         axes.plot(x, series.mean, DASHES[seeds[run.key] % len(DASHES)], color=colour, marker=marker, ms=2.6)
         finite = series.mean[np.isfinite(series.mean)]
         if len(finite):

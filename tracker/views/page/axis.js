@@ -48,6 +48,17 @@ function axisBreak(runs) {
   return [{ text: '//', x: at, y: 0, xref: 'x', yref: 'paper', showarrow: false, yanchor: 'middle', font: { size: 12 }, bgcolor: css('--paper'), borderpad: 0 }];
 }
 
+// A phase may have changes within it: neighbours of one name are named once.
+function mergedPhases(phases) {
+  const merged = [];
+  for (const { label, first_step, last_step } of phases) {
+    const last = merged[merged.length - 1];
+    if (last && last.label === label) last.last_step = last_step;
+    else merged.push({ label, first_step, last_step });
+  }
+  return merged.filter(phase => phase.label);
+}
+
 // Shading of one run's phases, their names where they fit, and a bracket over each change point's interval.
 function phaseMarks(key, axis, width) {
   const run = RUNS.get(key), found = phasesOf(key);
@@ -58,8 +69,12 @@ function phaseMarks(key, axis, width) {
     if (x0 === null || x1 === null || !phase.label) continue;
     shapes.push({ type: 'rect', xref: 'x', yref: 'paper', x0, x1, y0: 0, y1: 1, layer: 'below', line: { width: 0 },
       fillcolor: faded(phaseColour(phase.label), phase.label === 'initial' ? 0.09 : 0.14) });
-    if ((x1 - x0) / perPixel > 6 * phase.label.length - 8) annotations.push({ text: plotText(phase.label), x: (x0 + x1) / 2, y: 1, xref: 'x', yref: 'paper', yanchor: 'bottom',
-      showarrow: false, font: { size: 11.5, color: phaseColour(phase.label) } });
+  }
+  for (const { label, first_step, last_step } of mergedPhases(found.phases)) {
+    const x0 = place(first_step, run), x1 = place(last_step, run);
+    if (x0 === null || x1 === null || (x1 - x0) / perPixel < 6 * label.length - 8) continue;
+    annotations.push({ text: plotText(label), x: (x0 + x1) / 2, y: 1, xref: 'x', yref: 'paper', yanchor: 'bottom',
+      showarrow: false, font: { size: 11.5, color: phaseColour(label) } });
   }
   for (const point of found.change_points) {
     const x0 = place(point.step_low, run), x1 = place(point.step_high, run);

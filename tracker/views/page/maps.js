@@ -88,7 +88,7 @@ async function drawMap() {
 
 async function drawHead() {
   const { current: { run, map, scale, at, title }, layer, head, chosen } = selection;
-  byId('head-title').textContent = `Layer ${layer}, head ${head}: ${title.toLowerCase()}${chosen ? '' : ' (the head that changes most)'}`;
+  byId('head-title').textContent = `Layer ${layer}, head ${head}: ${title.toLowerCase()}${chosen || run.steps.length < 2 ? '' : ' (the head that changes most)'}`;
   const x = run.steps.map(step => place(step, run));
   const others = { type: 'scatter', mode: 'lines', x: [], y: [], hoverinfo: 'skip', line: { width: 1, color: faded(colourOf(run), 0.28) } };
   for (let h = 0; h < map.heads; h++) if (h !== head) { others.x.push(...x, null); others.y.push(...run.steps.map((_, t) => at(t, layer, h)), null); }
@@ -179,7 +179,7 @@ async function drawSpectrum() {
     hovertemplate: '%{text}<extra></extra>',
     colorbar: { thickness: 10, outlinewidth: 0, ticklen: 3, len: 1, tickvals: ticks, ticktext: ticks.map(k => `${number(100 * 10 ** k)} &#37;`), tickfont: { size: 11.5 } },
   }], {
-    height: 250, margin: { l: 52, r: 10, t: 24, b: 42 }, ...phaseBrackets(state.run, axis, width), dragmode: false,
+    height: 256, margin: { l: 52, r: 10, t: 30, b: 42 }, ...phaseBrackets(state.run, axis, width), dragmode: false,
     xaxis: { ...axis, range: [xs[0], xs[xs.length - 1]] },
     yaxis: { title: { text: 'frequency / Nyquist', standoff: 6 }, range: [0, 1], tickvals: [0, 0.25, 0.5, 0.75, 1], showgrid: false, fixedrange: true },
   }, `Mean spectrum of ${run.label} over training`);
@@ -189,5 +189,5 @@ async function drawSpectrum() {
 // On a heatmap the tint would lie: names and brackets only.
 function phaseBrackets(key, axis, width) {
   const marks = phaseMarks(key, axis, width);
-  return { shapes: marks.shapes.filter(shape => shape.type === 'path').map(shape => ({ ...shape, path: shape.path.replaceAll('0.96', '1.0').replaceAll(',1 ', ',1.05 ') })), annotations: marks.annotations.map(a => ({ ...a, yshift: 6 })) };
+  return { shapes: marks.shapes.filter(shape => shape.type === 'path').map(shape => ({ ...shape, path: shape.path.replaceAll('0.96', '1.0').replaceAll(',1 ', ',1.05 ') })), annotations: marks.annotations.map(a => ({ ...a, yshift: 11 })) };
 }

@@ -79,10 +79,10 @@ function drawPanel(i) {
   }
   const lines = runs.map(run => lineOf(run, name));
   const range = valueRange(runs, name);
-  const width = (node.clientWidth || 560) - 116, axis = trainingAxis(runs, width);
+  const width = (node.clientWidth || 560) - 128, axis = trainingAxis(runs, width);
   const marks = phaseMarks(state.phases, axis, width), events = eventMarks(runs);
   draw(node, [...runs.flatMap(run => bandOf(run, name)), ...lines, ...holeMarks(runs, range), ...events.traces], {
-    height, uirevision: `${name} ${state.x}`, margin: { l: 52, r: 64, t: 26, b: 42 },
+    height, uirevision: `${name} ${state.x}`, margin: { l: 52, r: 76, t: 26, b: 42 },
     xaxis: axis, yaxis: { range, nticks: 6 },
     yaxis2: { overlaying: 'y', range: [0, 1], visible: false, fixedrange: true },
     shapes: [...marks.shapes, ...events.shapes],
@@ -98,7 +98,10 @@ const limits = (series, i) => {
 
 function lineOf(run, name) {
   const series = run.series[name], order = seedOrder(run), colour = colourOf(run);
+  // One checkpoint has no band: its interval is a bar.
+  const only = run.steps.length === 1 && limits(series, 0);
   return {
+    ...(only ? { error_y: { type: 'data', symmetric: false, array: [only[1] - series.mean[0]], arrayminus: [series.mean[0] - only[0]], thickness: 1.4, width: 4 } } : {}),
     type: 'scatter', mode: run.steps.length > 60 ? 'lines' : 'lines+markers', name: plotText(run.label),
     x: run.steps.map(step => place(step, run)), y: series.mean, connectgaps: true, meta: run.key,
     line: { color: colour, width: 2.1, dash: DASHES[order % DASHES.length] },
@@ -156,7 +159,7 @@ function endLabels(runs, name, range, height) {
     }
     for (const label of labels) label.y = Math.min(range[1], Math.max(range[0], label.y));
   }
-  const short = text => (text.length > 9 ? text.slice(0, 8) + '…' : text);
+  const short = text => (text.length > 11 ? text.slice(0, 10) + '…' : text);
   return labels.map(({ run, y }) => ({ text: plotText(short(run.model)), x: 1, xref: 'paper', xanchor: 'left', xshift: 4, y, yref: 'y',
     showarrow: false, font: { size: 12, color: colourOf(run) } }));
 }

@@ -1,0 +1,74 @@
+import doctest
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from test_models_capture import neox
+
+import tracker
+import tracker.notebook
+from tracker.errors import CheckpointError, RequestError
+from tracker.models import load_model
+from tracker.probes import load_tokenizer
+
+
+def test_three_lines_on_the_real_model(real: Path):
+    model, tokenizer = load_model(real / "stories260k"), load_tokenizer(real / "stories260k")
+    measured = tracker.track(model, tokenizer=tokenizer)
+    leading = (
+        measured.heads.sort("previous_token_score", descending=True).head(2).select("layer", "head").rows()
+    )
+    assert set(leading) == {(1, 3), (3, 6)}
+    assert measured.heads["prefix_matching_score"].max() < 0.1
+    assert measured.figure().axes
+
+
+def test_the_model_is_left_as_it_was():
+    model = neox().train()
+    model.set_attn_implementation("sdpa")
+    before = [p.clone() for p in model.parameters()]
+    tracker.track(model, torch.randint(0, 64, (2, 48)))
+    assert model.training
+    assert model.config._attn_implementation == "sdpa"
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_tables_are_polars_and_hold_what_was_asked():
+    measured = tracker.track(neox(), np.arange(2 * 48).reshape(2, 48) % 64, align="gather")
+    assert all(isinstance(t, pl.DataFrame) for t in (measured.heads, measured.layers, measured.sequences))
+    assert measured.summary["n_tokens"].item() == 48
+    assert (
+        measured.summary["conventions"].item()
+        != tracker.track(neox(), [[1] * 48]).summary["conventions"].item()
+    )
+
+
+@pytest.mark.parametrize(
+    ("tokens", "options", "message"),
+    [
+        (None, {}, "a probe of text needs a tokenizer"),
+        ([[0.5] * 48], {}, r"tokens: float64 of shape \(1, 48\); wanted whole numbers"),
+        ([1] * 48, {}, r"tokens: int64 of shape \(48,\)"),
+        ([[64] * 48], {}, "tokens: ids reach 64, the model's vocabulary is 64"),
+        ([[1] * 48], {"algn": "gather"}, "algn: no such option; there are align, alphas"),
+    ],
+)
+def test_bad_input_is_named(tokens: object, options: dict, message: str):
+    with pytest.raises((RequestError, CheckpointError), match=message):
+        tracker.track(neox(), tokens, **options)
+
+
+def test_there_is_nothing_else():
+    with pytest.raises(AttributeError, match="module 'tracker' has no attribute 'trak'"):
+        tracker.trak  # noqa: B018
+
+
+@pytest.mark.parametrize("module", ["tracker", "tracker.notebook", "tracker.metrics.spectrum"])
+def test_examples_in_docstrings_run(module: str):
+    import importlib
+
+    result = doctest.testmod(importlib.import_module(module), globs=None)
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -1,0 +1,147 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from tracker.errors import CheckpointError, RequestError
+from tracker.probes import DEFAULT_TEXT, encode_probe, load_tokenizer, probe_spec, read_text
+from tracker.records import ProbeSource
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    raw.train_from_iterator(
+        [DEFAULT_TEXT.read_text()[:50_000]],
+        trainers.BpeTrainer(
+            vocab_size=400, special_tokens=["<s>"], initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>")
+
+
+def spec_of(source: ProbeSource, n: int = 32, number: int = 4, **options):
+    return probe_spec(source, name="test", n=n, number=number, **options)
+
+
+def test_the_text_is_encoded_once_and_cut(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
+    (tmp_path / "a.txt").write_text("one two three four five " * 100)
+    source = ProbeSource(text=str(tmp_path / "a.txt"))
+    tokens = encode_probe(spec_of(source), source, tokenizer, vocabulary=400)
+    stream = tokenizer(read_text(source), add_special_tokens=False)["input_ids"]
+    np.testing.assert_array_equal(tokens.ids.ravel(), stream[: 32 * 4])
+    with_bos = encode_probe(spec_of(source, bos=True), source, tokenizer, vocabulary=400)
+    assert (with_bos.ids[:, 0] == tokenizer.bos_token_id).all()
+    np.testing.assert_array_equal(with_bos.ids[:, 1:].ravel(), stream[: 31 * 4])
+    assert with_bos.digest != tokens.digest
+
+
+def test_prefix_blocks_are_written_twice_seeded_and_never_special(tokenizer: PreTrainedTokenizerFast):
+    source = ProbeSource()
+    first = encode_probe(spec_of(source), source, tokenizer, vocabulary=400, max_positions=60)
+    assert first.prefix_ids.shape == (4, 60)
+    np.testing.assert_array_equal(first.prefix_ids[:, :30], first.prefix_ids[:, 30:])
+    assert tokenizer.bos_token_id not in first.prefix_ids
+    again = encode_probe(spec_of(source), source, tokenizer, vocabulary=400, max_positions=60)
+    np.testing.assert_array_equal(first.prefix_ids, again.prefix_ids)
+    other = encode_probe(spec_of(source, seed=1), source, tokenizer, vocabulary=400, max_positions=60)
+    assert (first.prefix_ids != other.prefix_ids).any()
+    assert encode_probe(spec_of(source), source, tokenizer, vocabulary=400).prefix_ids.shape == (4, 100)
+
+
+def test_the_default_text_is_long_enough_for_500_sequences_of_pythia(real: Path):
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(real / "gpt_neox_tokenizer" / "tokenizer.json"))
+    source = ProbeSource()
+    tokens = encode_probe(spec_of(source, 96, 500), source, tokenizer, vocabulary=50304)
+    assert tokens.ids.shape == (500, 96)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_documents_are_joined(tmp_path: Path, kind: str):
+    path = tmp_path / f"a.{kind}"
+    if kind == "jsonl":
+        path.write_text("\n".join(json.dumps({"body": text}) for text in ("one", "two")))
+    else:
+        pl.DataFrame({"body": ["one", "two"]}).write_parquet(path)
+    assert read_text(ProbeSource(text=str(path), field="body")) == "one\n\ntwo"
+
+
+@pytest.mark.parametrize("kind", ["npy", "json"])
+def test_ids_are_taken_as_they_are(tmp_path: Path, kind: str):
+    ids = np.arange(5 * 32).reshape(5, 32)
+    path = tmp_path / f"ids.{kind}"
+    np.save(path, ids) if kind == "npy" else path.write_text(json.dumps(ids.tolist()))
+    source = ProbeSource(ids=str(path))
+    np.testing.assert_array_equal(encode_probe(spec_of(source), source, None, vocabulary=200).ids, ids[:4])
+
+
+def test_what_differs_in_text_or_cut_differs_in_the_label(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("a")
+    plain = spec_of(ProbeSource())
+    others = [
+        spec_of(ProbeSource(text=str(tmp_path / "a.txt"))),
+        spec_of(ProbeSource(), n=48),
+        spec_of(ProbeSource(), bos=True),
+        spec_of(ProbeSource(dataset="org/name", file="a.txt")),
+    ]
+    assert len({plain.label, *(spec.label for spec in others)}) == 5
+    assert plain.label == spec_of(ProbeSource()).label
+
+
+def test_bad_input_is_named(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
+    def refused(
+        source: ProbeSource,
+        message: str,
+        kind: type[Exception] = RequestError,
+        vocabulary: int = 400,
+        spec=None,
+        tok: object = tokenizer,
+        **options,
+    ) -> None:
+        with pytest.raises(kind, match=message):
+            encode_probe(spec or spec_of(source), source, tok, vocabulary=vocabulary, **options)
+
+    (tmp_path / "short.txt").write_text("one two three")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "broken.jsonl").write_text("{")
+    np.save(tmp_path / "ids.npy", np.zeros((2, 7)))
+    refused(
+        ProbeSource(text=str(tmp_path / "none.txt")),
+        r"probe.text=.*none.txt: not known; allowed: a file that",
+    )
+    refused(ProbeSource(text=str(tmp_path / "short.txt")), r"probe.number=4: the text gives only 0 sequences")
+    refused(ProbeSource(text=str(tmp_path / "binary.txt")), r"probe: binary.txt cannot be read as .txt")
+    refused(ProbeSource(text=str(tmp_path / "broken.jsonl")), r"probe: broken.jsonl cannot be read as .jsonl")
+    refused(
+        ProbeSource(ids=str(tmp_path / "ids.npy")), r"holds float64 of shape \(2, 7\); wanted whole numbers"
+    )
+    refused(ProbeSource(ids=str(tmp_path / "short.txt")), r"cannot be read as .npy or .json token ids")
+    refused(ProbeSource(text="a", ids="b"), r"probe.text and probe.ids are both given")
+    refused(ProbeSource(dataset="org/name"), r"probe.dataset needs probe.file")
+    refused(
+        ProbeSource(tokenizer=str(tmp_path / "no")), r"probe.tokenizer=.*no: not known; allowed: a folder"
+    )
+    refused(ProbeSource(), "a probe of text needs a tokenizer", tok=None)
+    refused(ProbeSource(), "beyond the model's vocabulary of 50", CheckpointError, vocabulary=50)
+    refused(
+        ProbeSource(),
+        r"probe.n=32 is longer than the model's 16 positions",
+        CheckpointError,
+        max_positions=16,
+    )
+    plain = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
+    with_bos = replace(spec_of(ProbeSource()), bos=True)
+    refused(ProbeSource(), "no beginning-of-sequence token", CheckpointError, spec=with_bos, tok=plain)
+    with pytest.raises(RequestError, match=r"probe.n=2: not known; allowed: 8 tokens or more"):
+        spec_of(ProbeSource(), n=2)
+    with pytest.raises(RequestError, match=r"probe.number=0: not known; allowed: 1 sequence or more"):
+        spec_of(ProbeSource(), number=0)
+    with pytest.raises(CheckpointError, match=r"no tokenizer loads from it .*give probe.tokenizer=FOLDER"):
+        load_tokenizer(tmp_path)
