@@ -64,9 +64,9 @@ def test_rate_starts_at_zero_peaks_after_warmup_and_ends_at_a_tenth():
     assert all(before > after for before, after in itertools.pairwise(rates[10:]))
 
 
-def test_rate_falls_with_the_root_of_the_width():
+def test_rate_falls_with_the_width():
     narrow, wide = (learning_rate(NanoRecipe(), Size(width, 4, 4), 500) for width in (64, 256))
-    assert narrow == pytest.approx(2 * wide)
+    assert narrow == pytest.approx(4 * wide)
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console
 
 from tracker import facts
-from tracker.analysis import analyse
 from tracker.config import Config, NanoSuite
 from tracker.console import (
     Bars,
@@ -182,6 +181,7 @@ def _closing(surveyed: Survey, store: Store, measured: int, console: Console) ->
 
 def _show(results: Results, config: Config, console: Console) -> list[str]:
     """Analyses results, writes analysis.json and the dashboard, says what was found; returns where."""
+    from tracker.analysis import analyse
     from tracker.views import write_dashboard, write_figures
 
     report = analyse(results.checkpoints(), results.sequences())
@@ -258,6 +258,8 @@ def _to_fetch(units: list[PlannedUnit]) -> str:
 
 def analyse_store(config: Config, console: Console) -> int:
     """Phases per model and thresholds over models: text and analysis.json."""
+    from tracker.analysis import analyse
+
     results = view(config)
     report = analyse(results.checkpoints(), results.sequences())
     write_json(config.store / "analysis.json", report)

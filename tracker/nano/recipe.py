@@ -60,7 +60,7 @@ class NanoRecipe:
     vocab: int = 1024
     """Entries of the byte-level BPE vocabulary, the end-of-text token included."""
     peak_learning_rate: float = 8e-3
-    """At width 64; another width w takes it times sqrt(64 / w), since wider models bear less."""
+    """At width 64; another width w takes it times 64 / w: wider models bear less, as in Pythia."""
     warmup_share: float = 0.01
     floor_share: float = 0.1
     """Where the cosine ends, as a share of the peak."""
@@ -127,7 +127,7 @@ def learning_rate(recipe: NanoRecipe, size: Size, iteration: int) -> float:
         size: gives the width that scales the peak.
         iteration: which step is about to be taken, counted from 0.
     """
-    peak = recipe.peak_learning_rate * math.sqrt(64 / size.width)
+    peak = recipe.peak_learning_rate * 64 / size.width
     warmup = max(1, round(recipe.warmup_share * recipe.train_steps))
     if iteration < warmup:
         return peak * iteration / warmup

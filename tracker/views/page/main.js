@@ -21,6 +21,9 @@ async function drawAll() {
   syncControls();
   drawChips();
   drawTrajectories();
+  // The first view is painted before what lies below it is drawn, except on paper, which does not wait.
+  // (No animation frame: hidden tabs have none.)
+  if (!printing) await new Promise(resolve => setTimeout(resolve));
   drawScale();
   await drawHeads();
   await drawSpectrum();

@@ -1,0 +1,119 @@
+"""The command line as a user meets it, each call in a process of its own and an empty folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tracker.cli import USAGE, run
+from tracker.verbs import VERBS
+
+
+def tracker(
+    folder: Path, *arguments: str, timeout: float = 250, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs ``python -m tracker`` in ``folder``, without any key or network."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "HF_"))}
+    source = str(Path(__file__).parent.parent)
+    kept |= {"PYTHONPATH": source, "OMP_NUM_THREADS": "1", "HOME": str(folder), **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "tracker", *arguments],
+        cwd=folder,
+        env=kept,
+        text=True,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+REFUSALS = [
+    (["frob"], "frob: no such verb; there are sweep, plan, analyse, dashboard, stream, nano"),
+    (
+        ["sweep", "suite=pythai"],
+        "Could not find 'suite/pythai' Available options in 'suite': folder hub nano",
+    ),
+    (["sweep", "suit=nano"], "suit: no such field; there are device, dtype, engine"),
+    (["sweep", "suite.modles=[a]"], "suite.modles: no such field; there are batch, interval, models"),
+    (["sweep", "+foo=1"], "foo=1: not known; allowed: no such field; there are device"),
+    (["sweep", "suite.models=[70m]"], "suite.models=70m: not known; allowed: 0.05m, 0.2m, 0.8m"),
+    (["sweep", "suite=pythia", "suite.models=[71m]"], "suite.models=71m: not known; allowed: 14m, 31m"),
+    (
+        ["sweep", "steps=fast"],
+        "Could not find 'steps/fast' Available options in 'steps': all log paper window",
+    ),
+    (["sweep", "steps=window", "steps.low=9", "steps.high=3"], "steps=window needs steps.low <= steps.high"),
+    (["sweep", "probe.n=abc"], "probe.n: Value 'abc' of type 'str' could not be converted to Integer"),
+    (["sweep", "shard=5/4"], "shard=5/4: not known; allowed: i/n with 1 <= i <= n"),
+    (["sweep", "shard=0/4"], "shard=0/4: not known; allowed: i/n with 1 <= i <= n"),
+    (["sweep", "suite=folder"], "suite.path is not given; say suite.path=..."),
+    (["sweep", "suite=folder", "suite.path=nowhere"], "suite.path=nowhere"),
+    (["sweep", "engine=dask"], "Could not find 'engine/dask' Available options in 'engine': inline"),
+    (["sweep", "sink.mode=loud"], "sink.mode=loud: not known; allowed: auto, online, offline, disabled"),
+    (["sweep", "spectrum.window=kaiser"], "spectrum.window=kaiser: not known; allowed: hann"),
+    (["sweep", "spectrum.wavelet=db99"], "spectrum.wavelet=db99: not known; allowed: bior1.1"),
+    (["sweep", "spectrum.alphas=[0.3]"], "spectrum.alphas=0.3: not known; allowed: 0.5, 0.25"),
+    (["sweep", "spectrum.block=1"], "spectrum.block=1: not known; allowed: whole numbers from 4"),
+    (["sweep", "dtype=int8"], "dtype=int8: not known; allowed: float32"),
+    (["sweep", "device=tpu"], "device=tpu: not known; allowed: auto, cpu"),
+    (["sweep", "remeasure=some"], "remeasure=some: not known; allowed: failed, missing, moved, all"),
+    (["sweep", "suite.seeds=0"], "suite.seeds=0: not known"),
+    (["sweep", "suite.train_steps=-1"], "suite.train_steps=-1: not known"),
+    (["sweep", "foo"], "Error parsing override 'foo' missing EQUAL"),
+    (["analyse"], "holds no measurements; `tracker sweep store=tracker-store` makes them"),
+    (["dashboard"], "holds no measurements"),
+    (["stream"], "holds no measurements"),
+    (["nano", "suite=pythia"], "tracker nano trains suite=nano, not suite=pythia"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSALS, ids=[" ".join(a) for a, _ in REFUSALS])
+def test_a_wrong_request_is_one_line_and_code_2_and_writes_nothing(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    assert run(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]):
+    assert run([]) == 0
+    assert capsys.readouterr().out == USAGE
+    for verb in VERBS:
+        assert f"tracker {verb} " in USAGE
+
+
+def test_hydras_own_switches_work_and_write_nothing(tmp_path: Path):
+    shown = tracker(tmp_path, "sweep", "--help")
+    assert shown.returncode == 0
+    assert "suite: folder, hub, nano, polypythias, pythia, pythia-deduped" in shown.stdout
+    composed = tracker(tmp_path, "sweep", "--cfg", "job", "suite=pythia")
+    assert composed.returncode == 0
+    assert "repo_format: EleutherAI/pythia-{size}" in composed.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_default_steps_of_pythia_are_the_papers_and_can_be_overridden(tmp_path: Path):
+    usual = tracker(tmp_path, "plan", "suite=pythia", "suite.models=70m")
+    assert "pythia: 7 checkpoints of 1 model, 0 measured, 7 to measure" in usual.stdout
+    everything = tracker(tmp_path, "plan", "suite=pythia", "suite.models=[70m]", "steps=all")
+    assert "pythia: 154 checkpoints of 1 model" in everything.stdout
+    assert "~25.6 GB" in everything.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_multirun_ends_with_its_worst_jobs_code(tmp_path: Path):
+    done = tracker(tmp_path, "plan", "--multirun", "suite.models=[0.05m],[nope]")
+    assert done.returncode == 2
+    assert "suite.models=nope: not known" in done.stderr
+    assert "nano: 16 checkpoints of 1 model" in done.stdout
