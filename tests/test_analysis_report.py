@@ -157,6 +157,51 @@ def test_the_summary_says_it_in_words():
     assert "in 0.05m to " in summary[3]
 
 
+def sentence_of(curves: dict[str, np.ndarray]) -> str:
+    rng = np.random.default_rng(0)
+    run = SyntheticRun(STEPS, noisy_samples(curves, 16, rng, error=0.005), ())
+    return analyse(*stored_tables({("0.8m", 0): run}, SIZES))["phases"][0]["sentence"]
+
+
+def two_levels(*, turn: int = 12) -> np.ndarray:
+    return np.where(np.arange(len(STEPS)) < 8, 0.0, 1.0) + 0.03 * (np.arange(len(STEPS)) == turn)
+
+
+def test_changes_of_other_metrics_are_told_without_names():
+    assert sentence_of({"band_power_low": two_levels()}).endswith(
+        "(64, 128] (in 100% of resamples); without spectral entropy and selectivity phases have no names."
+    )
+
+
+def test_changes_in_the_other_direction_are_not_called_exploratory():
+    curves = {"spectral_entropy": -two_levels(), "frequency_selectivity": two_levels()}
+    assert "but selectivity does not fall while entropy rises to an extremum there" in sentence_of(curves)
+
+
+def test_a_missing_recovery_is_told():
+    curves = {"spectral_entropy": two_levels(), "frequency_selectivity": -two_levels()}
+    sentence = sentence_of(curves)
+    assert "exploratory phase from step (64, 128] (in 100% of resamples); selectivity lowest" in sentence
+    assert "no recovery after it that makes a phase of its own: selectivity -" in sentence
+    assert sentence.endswith("at step 16000.")
+
+
+def test_an_extremum_at_the_end_is_told():
+    curves = {"spectral_entropy": two_levels(turn=15), "frequency_selectivity": -two_levels(turn=15)}
+    assert sentence_of(curves).endswith(
+        "the extremum is the last checkpoint, so a recovery cannot be told: measure later ones."
+    )
+
+
+def test_noise_is_told_with_its_p_value():
+    flat = np.zeros(len(STEPS))
+    sentence = sentence_of({"spectral_entropy": flat, "frequency_selectivity": flat})
+    assert sentence.startswith(
+        "0.8m seed 0: no phase change over 16 checkpoints (steps 0 to 16000) that noise or a smooth drift "
+        "does not explain (p = "
+    )
+
+
 def test_a_threshold_is_reported_with_its_models():
     values = scale_values(np.geomspace(1, 10, 8), "step", -40, np.random.default_rng(3)) * 0.002 + 0.2
     result = analyse(*scale_tables("averaged_scale_sensitivity_0.5", values))

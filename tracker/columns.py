@@ -322,3 +322,28 @@ def sequence_columns() -> list[str]:
 def checkpoint_columns() -> list[str]:
     """Every metric column: each is summarised in the checkpoint table."""
     return head_columns() + layer_columns() + _named([m for m in METRICS if m.level == "sequence"])
+
+
+def markdown_table() -> str:
+    """The README's table of metrics, one row per metric, wavelet scales and window widths as one.
+
+    Example:
+        >>> print(markdown_table().splitlines()[0])
+        | column | what it is | unit | range | source | kept per |
+    """
+    lines = [
+        "| column | what it is | unit | range | source | kept per |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for metric in METRICS:
+        numbered = metric.name.startswith("wavelet_entropy_")
+        if numbered and not metric.name.endswith("_0"):
+            continue
+        name = f"`{metric.name}`" + (f" ... `_{MAX_WAVELET_SCALES - 1}`" if numbered else "")
+        name += " +" if metric.averaged else ""
+        meaning = metric.meaning.replace("|", "\\|").replace("scale 0", "scale 0 is the coarsest")
+        low, high = (f"{bound:g}".replace("inf", "∞") for bound in (metric.low, metric.high))
+        kept = {"head": "head", "layer": "layer", "sequence": "sequence"}[metric.level]
+        kept += ", sequence" if metric.level == "head" and not metric.pooled else ""
+        lines.append(f"| {name} | {meaning} | {metric.unit} | {low} to {high} | {metric.source} | {kept} |")
+    return "\n".join(lines)

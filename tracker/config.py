@@ -31,10 +31,10 @@ class NanoSuite:
     models: list[str] = field(default_factory=list)
     seeds: int = 1
     train_steps: int = 1000
-    batch: int = 16
+    batch: int = 12
     tokens: int = 128
     vocab: int = 1024
-    peak_learning_rate: float = 4e-3
+    peak_learning_rate: float = 8e-3
     repeat_share: float = 0.25
     interval: int | None = None
     threads: int | None = None

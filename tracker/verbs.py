@@ -6,7 +6,7 @@ import statistics
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -24,9 +24,11 @@ from tracker.console import (
 )
 from tracker.errors import CheckpointError, RequestError
 from tracker.records import PlannedUnit
-from tracker.sinks import PublisherHandle, SinkOptions, publish, start_publisher
 from tracker.store import Results, Store, open_store
 from tracker.survey import Survey, nano_recipe, suite_name, survey
+
+if TYPE_CHECKING:
+    from tracker.sinks import PublisherHandle, SinkOptions
 
 DONE, SOME_FAILED = 0, 1
 Verb = Callable[[Config, Console], int]
@@ -34,12 +36,17 @@ Verb = Callable[[Config, Console], int]
 
 def sweep(config: Config, console: Console) -> int:
     """Measures what is not measured yet, streams it, then analyses and draws."""
+    from tracker.sinks import start_publisher
+
     options = sink_options(config)
     surveyed = survey(config)
     pending = surveyed.plan.pending
     if pending:
         check_device(config)
     say(console, _opening(config, surveyed))
+    if not surveyed.plan.units:
+        say(console, f"shard {config.shard[0]}/{config.shard[1]} of this plan is empty: nothing to do")
+        return DONE
     store = Store(config.store)
     prepare_store(store)
     if pending and isinstance(config.suite, NanoSuite):
@@ -156,7 +163,7 @@ def _sweep_results(config: Config, surveyed: Survey) -> Results:
     )
 
 
-def _finish(publisher: PublisherHandle) -> list[str]:
+def _finish(publisher: "PublisherHandle") -> list[str]:
     try:
         return publisher.finish()
     except KeyboardInterrupt:
@@ -207,18 +214,35 @@ def write_json(path: Path, content: object) -> None:
 def plan(config: Config, console: Console) -> int:
     """Says what a sweep would do; touches nothing."""
     surveyed = survey(config)
-    rates = _rates(config)
+    groups, rates = by_model(surveyed.plan.units), _rates(config)
+    sizes = {name: bytes_to_fetch(units) for name, units in groups.items()}
+    seconds = {name: _expected(name, units, rates) for name, units in groups.items()}
     rows = {
-        name: (_to_fetch(units), _expected(name, units, rates))
-        for name, units in by_model(surveyed.plan.units).items()
+        name: (_told(sizes[name], readable_bytes), _told(seconds[name], readable_time)) for name in groups
     }
     console.print(plan_table(surveyed.plan, rows))
     say(console, _opening(config, surveyed))
+    say(
+        console,
+        f"to fetch: {_told(_total(sizes), readable_bytes)}; expected time: "
+        f"{_told(_total(seconds), readable_time)} at the rates this store has recorded",
+    )
     holes = [
         planned for planned in surveyed.plan.units if planned.state in ("missing", "known missing", "retry")
     ]
     tell_holes(console, list(holes))
     return DONE
+
+
+def _told(amount: float | None, readable: Callable[[float], str]) -> str:
+    if amount is None:
+        return "?"
+    return f"~{readable(amount)}" if amount else readable(0)
+
+
+def _total(amounts: dict[str, float | None]) -> float | None:
+    known = [amount for amount in amounts.values() if amount is not None]
+    return sum(known) if len(known) == len(amounts) else None
 
 
 def _rates(config: Config) -> dict[str, list[float]]:
@@ -230,30 +254,31 @@ def _rates(config: Config) -> dict[str, list[float]]:
     return rates
 
 
-def _expected(name: str, units: list[PlannedUnit], rates: dict[str, list[float]]) -> str:
+def _expected(name: str, units: list[PlannedUnit], rates: dict[str, list[float]]) -> float | None:
+    """Seconds; None where this store has no rate for the model yet."""
     pending = sum(planned.pending for planned in units)
     if not pending:
-        return "nothing"
-    return readable_time(pending * statistics.median(rates[name])) if name in rates else "?"
+        return 0.0
+    return pending * statistics.median(rates[name]) if name in rates else None
 
 
-def _to_fetch(units: list[PlannedUnit]) -> str:
+def bytes_to_fetch(units: list[PlannedUnit]) -> float | None:
+    """Bytes of one model's pending checkpoints: Pythia's from its table of facts, others from the hub's
+    answer for the first of them. None where the hub does not say."""
     pending = [planned.unit.checkpoint for planned in units if planned.pending]
-    remote = [
-        checkpoint for checkpoint in pending if checkpoint.kind == "hub" and checkpoint.exists is not False
-    ]
+    remote = [each for each in pending if each.kind == "hub" and each.exists is not False]
     if not remote:
-        return "0 B"
+        return 0.0
     sizes = facts.table("pythia_suite")
     known = sizes.filter(sizes["size"] == remote[0].model)["fp16_bytes"]
-    if "pythia-" in remote[0].location and len(known):
-        return f"~{readable_bytes(float(known[0]) * len(remote))}"
+    if "/pythia-" in remote[0].location and len(known):
+        return float(known[0]) * len(remote)
     from tracker.checkpoints import inspect
 
     try:
-        return f"~{readable_bytes(sum(f.size for f in inspect(remote[0]).files) * len(remote))}"
+        return float(sum(file.size for file in inspect(remote[0]).files) * len(remote))
     except CheckpointError:
-        return "the hub does not say"
+        return None
 
 
 def analyse_store(config: Config, console: Console) -> int:
@@ -285,6 +310,8 @@ def dashboard(config: Config, console: Console) -> int:
 
 def stream(config: Config, console: Console) -> int:
     """Sends to W&B what the store holds and W&B does not."""
+    from tracker.sinks import publish
+
     options = sink_options(config)
     open_store(config.store, probe=config.view.probe, conventions=config.view.conventions)
     published = publish(config.store, options)
@@ -304,13 +331,15 @@ def nano(config: Config, console: Console) -> int:
     return DONE
 
 
-def sink_options(config: Config) -> SinkOptions:
+def sink_options(config: Config) -> "SinkOptions":
     """The sink of the request, checked.
 
     Raises:
         RequestError: a value that is not allowed.
     """
     try:
+        from tracker.sinks import SinkOptions
+
         return SinkOptions(**config.sink).validate()
     except TypeError as error:
         raise RequestError(f"sink: {error}") from error

@@ -1,4 +1,4 @@
-"""Level changes in several curves at once, and whether a smooth drift would look the same.
+"""Changes in several curves at once, and whether a smooth drift would look the same.
 
 T: checkpoints; D: metrics; J: smooth shapes. Values are z-scored per metric.
 """
@@ -18,9 +18,11 @@ SHORTEST = 2
 """Checkpoints a phase has at least."""
 ALARM = 0.05
 """Chance that noise alone pays for a change; sets the penalty."""
-LEVEL = 0.03
-"""Changes are claimed where at most this share of simulated smooth drifts looks as step-like."""
+LEVEL = 0.04
+"""Changes are claimed where at most this share of simulated smooth drifts fits phases as well."""
 SIMULATIONS = 199
+NOTHING = 1e-9
+"""Squares below which a fit is perfect."""
 DRIFT_PARAMETERS = 3
 """Level, height and the choice of shape: what a fitted drift takes from the residuals."""
 
@@ -71,37 +73,52 @@ def phase_breaks(position: np.ndarray, values_TD: np.ndarray, penalty: float) ->
     return stretches.moved(merged)
 
 
-def _steplikeness(values_TD: np.ndarray, shapes_JT: np.ndarray, floor_D: np.ndarray | None) -> float:
-    """How many times less levels leave unexplained than the best drift does; 0 without a break."""
-    breaks, left = segment(values_TD, noise_penalty(noise_covariance(values_TD, floor_D), len(values_TD)))
-    if not breaks:
-        return 0.0
-    return drift_residual(values_TD - values_TD.mean(axis=0), shapes_JT) / max(left, 1e-9)
+@dataclass(frozen=True)
+class _Rivals:
+    """How much better phases fit than one smooth drift, by two measures: one each for jumps and bends."""
+
+    position: np.ndarray
+    shapes: np.ndarray
+    floor: np.ndarray | None
+
+    def ratios(self, values_TD: np.ndarray) -> np.ndarray:
+        """Squares left by the best drift over those left by levels, and by levels or drifts; 0: no break."""
+        points = len(values_TD)
+        drift = drift_residual(values_TD - values_TD.mean(axis=0), self.shapes)
+        breaks, left = segment(values_TD, noise_penalty(noise_covariance(values_TD, self.floor), points))
+        jumps = drift / max(left, NOTHING) if breaks else 0.0
+        penalty = self.penalty(values_TD)
+        stretches = Stretches(self.position, values_TD, penalty, SHORTEST)
+        breaks = stretches.merged(segment(values_TD, penalty)[0])
+        bends = drift / max(stretches.residual(breaks), NOTHING) if breaks else 0.0
+        return np.array([jumps, bends])
+
+    def penalty(self, values_TD: np.ndarray) -> float:
+        """What a break has to save where straight drift is no noise."""
+        return noise_penalty(noise_covariance(values_TD, self.floor, straight=True), len(values_TD))
 
 
-def _drift_p_value(
-    values_TD: np.ndarray, shapes_JT: np.ndarray, floor_D: np.ndarray | None, observed: float, seed: int
-) -> float:
-    """Share of simulated curves (best drift plus its own scatter) at least as step-like as observed."""
+def _drift_p_value(values_TD: np.ndarray, rivals: _Rivals, observed: np.ndarray, seed: int) -> float:
+    """Share of simulated drifts, with the data's own scatter, that fit phases as well; Bonferroni for two."""
     rng = np.random.default_rng(seed)
     centred = values_TD - values_TD.mean(axis=0)
-    fitted = best_drift(centred, shapes_JT)
+    fitted = best_drift(centred, rivals.position)
     points = len(centred)
     scatter = (centred - fitted) / np.sqrt(max(points - DRIFT_PARAMETERS, 1))
     mixing = np.linalg.qr(scatter, mode="r")
-    beyond, enough = 0, int(LEVEL * (SIMULATIONS + 1))
-    for drawn in range(1, SIMULATIONS + 1):
+    beyond, enough = np.where(observed > 1, 0, SIMULATIONS), LEVEL / 2 * (SIMULATIONS + 1)
+    drawn = 0
+    while drawn < SIMULATIONS and beyond.min() < enough:
         curve = fitted + rng.normal(size=(points, len(mixing))) @ mixing
-        beyond += _steplikeness(curve, shapes_JT, floor_D) >= observed
-        if beyond > enough:
-            return (beyond + 1) / (drawn + 1)
-    return (beyond + 1) / (SIMULATIONS + 1)
+        beyond = beyond + (rivals.ratios(curve) >= observed)
+        drawn += 1
+    return min(1.0, 2 * float(beyond.min() + 1) / (drawn + 1))
 
 
 def judge_changes(
     position: np.ndarray, values_TD: np.ndarray, floor_D: np.ndarray | None = None, seed: int = 0
 ) -> Judgement:
-    """Whether levels change in a way that neither noise nor a smooth drift explains.
+    """Whether something changes in a way that neither noise nor a smooth drift explains.
 
     Args:
         position: (T,) rising places of the checkpoints, log2(step + 1).
@@ -112,10 +129,9 @@ def judge_changes(
     Returns:
         Judgement; its p_value is 1 where not even noise, or the best drift itself, is beaten.
     """
-    shapes = drift_shapes(position)
-    observed = _steplikeness(values_TD, shapes, floor_D)
-    penalty = noise_penalty(noise_covariance(values_TD, floor_D, straight=True), len(values_TD))
-    if observed <= 1.0:
+    rivals = _Rivals(position, drift_shapes(position), floor_D)
+    observed, penalty = rivals.ratios(values_TD), rivals.penalty(values_TD)
+    if observed.max() <= 1.0:
         return Judgement(False, 1.0, penalty)
-    p_value = _drift_p_value(values_TD, shapes, floor_D, observed, seed)
+    p_value = _drift_p_value(values_TD, rivals, observed, seed)
     return Judgement(p_value <= LEVEL, p_value, penalty)

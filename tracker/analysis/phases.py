@@ -30,7 +30,7 @@ CRITERION = (
     "levels or straight drifts by least squares over z-scored metrics on log2(step + 1), at least "
     f"{SHORTEST} checkpoints a phase; a change must save what noise saves in {ALARM:.0%} of curves, and at "
     f"most {LEVEL:.0%} of {SIMULATIONS} simulated straight or sigmoid drifts (at least half the log-step "
-    "range wide) may look as step-like"
+    "range wide) may fit phases as well"
 )
 
 
@@ -64,7 +64,7 @@ class Phases:
     change_points: tuple[ChangePoint, ...]
     phases: tuple[Phase, ...]
     p_value: float | None
-    """Share of simulated smooth drifts as step-like as the data; None where nothing was tested."""
+    """Share of simulated smooth drifts that fit phases as well as the data; None where nothing was tested."""
     note: str | None
     criterion: str = CRITERION
 

@@ -3,6 +3,8 @@
 T: checkpoints; D: metrics.
 """
 
+from itertools import pairwise
+
 import numpy as np
 
 Breaks = tuple[int, ...]
@@ -18,25 +20,33 @@ class Stretches:
         columns = [place, place**2, *values_TD.T, (values_TD**2).sum(axis=1), *(place[:, None] * values_TD).T]
         self._sums = np.vstack([np.zeros(len(columns)), np.cumsum(np.column_stack(columns), axis=0)])
         self._metrics = values_TD.shape[1]
-        self._known: dict[tuple[int, int], float] = {}
+        self._known: dict[tuple[int, int], tuple[float, float]] = {}
 
     def cost(self, low: int, high: int) -> float:
-        """Squares that the better of a level and a penalised straight drift leaves in [low, high)."""
+        """What the better of a level and a straight drift costs in [low, high): squares, penalty."""
+        return self._fit(low, high)[0]
+
+    def residual(self, breaks: Breaks) -> float:
+        """Squares left by all stretches, without penalties."""
+        return sum(self._fit(low, high)[1] for low, high in pairwise((0, *breaks, self.points)))
+
+    def _fit(self, low: int, high: int) -> tuple[float, float]:
         known = self._known.get((low, high))
         if known is None:
-            known = self._known[low, high] = self._cost(low, high)
+            known = self._known[low, high] = self._fitted(low, high)
         return known
 
-    def _cost(self, low: int, high: int) -> float:
+    def _fitted(self, low: int, high: int) -> tuple[float, float]:
         total = self._sums[high] - self._sums[low]
         number, metrics = high - low, self._metrics
         level_sums = total[2 : 2 + metrics]
         level = float(total[2 + metrics] - (level_sums @ level_sums) / number)
         if number <= self.shortest:
-            return level
+            return level, level
         across = total[3 + metrics :] - total[0] * level_sums / number
         width = float(total[1] - total[0] ** 2 / number)
-        return min(level, level - float(across @ across) / width + self.penalty)
+        drift = level - float(across @ across) / width
+        return min((level, level), (drift + self.penalty, drift))
 
     def merged(self, breaks: Breaks) -> Breaks:
         """Takes breaks away, the least needed first, as long as the total cost falls."""

@@ -56,6 +56,15 @@ def _extremum(phases: Sequence[Phase]) -> str:
     )
 
 
+def _end(phase: Phase) -> str:
+    """Selectivity and entropy at the last checkpoint."""
+    columns = label_columns(list(phase.evidence))
+    if columns is None:
+        return ""
+    entropy, selectivity = (_number(phase.evidence[name]["last"]) for name in columns)
+    return f"selectivity {selectivity}, entropy {entropy} at step {phase.last_step}"
+
+
 def _labelled(found: Phases) -> str:
     exploring = [phase for phase in found.phases if phase.label == "exploratory"]
     later = [phase for phase in found.phases if phase.label == "specialisation"]
@@ -71,15 +80,13 @@ def _labelled(found: Phases) -> str:
     if later:
         parts.append(f"specialisation from {_start(found, later[0])}")
     elif all(phase.peak_step is None for phase in exploring):
-        parts.append("that is the last checkpoint, so a recovery cannot be told: train or measure longer")
+        parts.append("the extremum is the last checkpoint, so a recovery cannot be told: measure later ones")
     else:
-        last = found.phases[-1].evidence
-        ends = ", ".join(_number(last[name]["last"]) for name in (label_columns(list(last)) or ())[::-1])
-        parts.append(f"at the end {ends}, without a further change that a drift does not explain")
+        parts.append(f"no recovery after it that makes a phase of its own: {_end(found.phases[-1])}")
     named = {_start(found, phase) for phase in [*exploring[:1], *later[:1]]}
     others = [place for place in map(_bracket, found.change_points) if place not in named]
     if others:
-        parts.append(f"further changes in {', '.join(others)}")
+        parts.append(f"levels or slopes change in {', '.join(others)} too")
     return "; ".join(parts)
 
 

@@ -1,0 +1,50 @@
+"""The YAML groups, the typed sections and what they stand for say the same."""
+
+from dataclasses import fields
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from tracker import config
+from tracker.metrics.spectrum import WINDOWS
+from tracker.metrics.wavelet import MODES
+from tracker.models import DTYPES
+from tracker.nano import NanoRecipe
+from tracker.records import CONVENTION_CHOICES, Conventions
+from tracker.sinks import SinkOptions
+from tracker.survey import nano_recipe, suite_name
+
+
+def composed(*overrides: str) -> config.Config:
+    with initialize_config_dir(str(config.folder()), version_base="1.3"):
+        return config.read(compose("config", overrides=list(overrides)))
+
+
+def test_the_defaults_in_yaml_are_those_of_the_records():
+    request = composed()
+    assert request.conventions == Conventions()
+    assert nano_recipe(request.suite) == NanoRecipe()  # type: ignore[arg-type]
+    assert SinkOptions(**request.sink) == SinkOptions()
+    assert config.NanoSuite(models=["0.05m", "0.2m", "0.8m"]) == request.suite
+
+
+def test_named_conventions_are_those_that_the_metrics_offer():
+    assert set(CONVENTION_CHOICES["window"]) == set(WINDOWS)
+    assert set(CONVENTION_CHOICES["mode"]) == set(MODES)
+    assert set(config.DTYPE_NAMES) == set(DTYPES)
+    assert {each.name for each in fields(config.Spectrum)} == {each.name for each in fields(Conventions)}
+
+
+def test_another_recipe_of_the_embedded_suite_is_another_suite():
+    assert suite_name(composed()) == "nano"
+    assert suite_name(composed("suite.train_steps=4000", "suite.seeds=3")) == "nano-4000"
+    assert suite_name(composed("suite.batch=8")).startswith("nano-")
+    assert suite_name(composed("suite.batch=8")) != suite_name(composed("suite.batch=4"))
+
+
+@pytest.mark.parametrize("group", ["suite", "steps", "probe", "spectrum", "sink", "engine"])
+def test_every_file_of_every_group_composes(group: str):
+    needed = {"folder": ["suite.path=here"], "hub": ["suite.repo=org/name"]}
+    for file in sorted((config.folder() / group).glob("*.yaml")):
+        request = composed(f"{group}={file.stem}", *needed.get(file.stem, []))
+        assert isinstance(request, config.Config)
