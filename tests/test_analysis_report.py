@@ -15,7 +15,7 @@ from tracker.analysis.synthetic import (
     stored_tables,
     training_curves,
 )
-from tracker.analysis.wording import size_name
+from tracker.analysis.wording import size_name, summary_of
 from tracker.errors import StoreError
 from tracker.store import SCHEMAS, conform
 
@@ -318,3 +318,22 @@ def test_an_empty_store_says_nothing():
 )
 def test_size_names(parameters, name):
     assert size_name(parameters) == name
+
+
+def test_several_seeds_are_told_together_with_how_far_they_agree():
+    def entry(seed: int, low: int, high: int, lowest: float, label: str | None = "exploratory") -> dict:
+        evidence = {"extremum": lowest, "extremum_step": 10 * high, "first": 1.0, "last": lowest}
+        return {
+            "suite": "s", "model": "m", "seed": seed, "sentence": f"seed {seed}",
+            "metrics": ["spectral_entropy", "frequency_selectivity"],
+            "change_points": [{"step_low": low, "step_high": high, "confidence": 1.0}],
+            "phases": [{"label": label, "first_step": high, "last_step": 999,
+                        "evidence": {"spectral_entropy": evidence, "frequency_selectivity": evidence}}],
+        }  # fmt: skip
+
+    seeds = [entry(0, 16, 32, 0.2), entry(1, 16, 32, 0.1), entry(2, 8, 16, 0.3), entry(3, 8, 16, 0.0, None)]
+    assert summary_of(seeds, []) == [
+        "m, 4 seeds: exploratory phase in 3 of 4 seeds, from step (16, 32] (2 seeds), (8, 16] (1 seed); "
+        "selectivity lowest at 0.1 to 0.3, at steps 160 to 320; specialisation in 0 of 4 seeds."
+    ]
+    assert summary_of(seeds[:1], []) == ["seed 0"]

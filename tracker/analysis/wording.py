@@ -1,5 +1,6 @@
 """Sentences for people: what was found, with its numbers, or what cannot be said and what to measure."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -149,9 +150,65 @@ def threshold_sentence(entry: Entry, verdict: Verdict | None) -> str:
     )
 
 
+def _starts(entries: list[Entry], label: str) -> list[str]:
+    """The bracket in which the first phase of that name starts, for each run that has one."""
+    places = []
+    for entry in entries:
+        first = next((each["first_step"] for each in entry["phases"] if each["label"] == label), None)
+        point = next((each for each in entry["change_points"] if each["step_high"] == first), None)
+        if point is not None:
+            places.append(f"({point['step_low']}, {point['step_high']}]")
+    return places
+
+
+def _counted(places: list[str], runs: int) -> str:
+    """``in 3 of 3 seeds, from step (16, 32] (2 seeds), (8, 16] (1 seed)``."""
+    counts = Counter(places).most_common()
+    told = ", ".join(f"{place} ({count} seed{'s' * (count != 1)})" for place, count in counts)
+    return f"in {len(places)} of {runs} seeds" + (f", from step {told}" if told else "")
+
+
+def _lowest(entries: list[Entry], column: str) -> str:
+    found = [
+        min((phase["evidence"][column] for phase in entry["phases"]), key=lambda each: each["extremum"])
+        for entry in entries
+        if entry["phases"] and column in entry["phases"][0]["evidence"]
+    ]
+    if not found:
+        return ""
+    values, steps = (sorted(each[key] for each in found) for key in ("extremum", "extremum_step"))
+    return (
+        f"; selectivity lowest at {_number(values[0])} to {_number(values[-1])}, "
+        f"at steps {steps[0]} to {steps[-1]}"
+    )
+
+
+def seeds_sentence(entries: list[Entry]) -> str:
+    """What the seeds of one model show together, and how far they agree."""
+    runs = len(entries)
+    columns = label_columns(list(entries[0]["metrics"]))
+    lowest = _lowest([e for e in entries if _starts([e], "exploratory")], columns[1]) if columns else ""
+    return (
+        f"{entries[0]['model']}, {runs} seeds: exploratory phase "
+        f"{_counted(_starts(entries, 'exploratory'), runs)}{lowest}; "
+        f"specialisation {_counted(_starts(entries, 'specialisation'), runs)}."
+    )
+
+
+def _runs_told(phases: list[Entry]) -> list[str]:
+    """One sentence per model: the run's own, or where there are several seeds what they show together."""
+    models: dict[tuple[str, str], list[Entry]] = {}
+    for entry in phases:
+        models.setdefault((entry["suite"], entry["model"]), []).append(entry)
+    return [
+        str(entries[0]["sentence"]) if len(entries) == 1 else seeds_sentence(entries)
+        for entries in models.values()
+    ]
+
+
 def summary_of(phases: list[Entry], thresholds: list[Entry]) -> list[str]:
-    """The sentences that matter: every run's, every break's, and for the rest one per suite."""
-    sentences = [str(entry["sentence"]) for entry in phases]
+    """The sentences that matter: every model's, every break's, and for the rest one per suite."""
+    sentences = _runs_told(phases)
     sentences += [str(entry["sentence"]) for entry in thresholds if entry["low"] is not None]
     for suite in dict.fromkeys(entry["suite"] for entry in thresholds):
         quiet = [entry for entry in thresholds if entry["suite"] == suite and entry["low"] is None]
