@@ -3,6 +3,7 @@
 Legend: B sequences, H heads, M maps (B and H flattened), Q queries, K keys, m kept tokens.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -61,7 +62,7 @@ class LayerValues:
     """What one layer yields.
 
     columns: (B, H) per head column, NaN where undefined; spectrum: (B, H, 16) summed power;
-    positional, spectral: (B, H, samples) entropies per column prefix, for the correlation;
+    samples: per column prefix the positional and spectral entropies, (B, H, samples), for the correlation;
     undefined: rows without a spectrum or with infinite selectivity.
     """
 
@@ -98,25 +99,24 @@ def layer_values(attention_BHQK: Tensor, scaled: list[Tensor], plan: SignalPlan)
     """
     batch, heads = attention_BHQK.shape[:2]
     maps = [attention_BHQK.flatten(0, 1), *(each.flatten(0, 1) for each in scaled)]
-    tiles = [_tile_values(tile[0], tile[1:], plan) for tile in _tiles(maps)]
-    names = tiles[0][0].keys()
-    columns = {
-        name: torch.cat([tile[0][name] for tile in tiles]).unflatten(0, (batch, heads)) for name in names
-    }
+    tiles = [_row_values(tile[0], tile[1:], plan) for tile in _tiles(maps)]
 
     def joined(parts: list[Tensor]) -> Tensor:
         return torch.cat(parts).unflatten(0, (batch, heads))
 
-    samples = {
-        prefix: (
-            joined([tile[2][prefix][0] for tile in tiles]),
-            joined([tile[2][prefix][1] for tile in tiles]),
-        )
-        for prefix in ("", "averaged_")
+    columns = {name: joined([tile.columns[name] for tile in tiles]) for name in tiles[0].columns}
+    positional, spectral = (joined([tile.samples[side] for tile in tiles]) for side in (0, 1))
+    averaged = {
+        name: value.unflatten(0, (batch, heads)) for name, value in _averaged_values(maps, plan).items()
     }
-    return LayerValues(
-        columns, joined([tile[1] for tile in tiles]), samples, torch.stack([t[3] for t in tiles]).sum()
-    )
+    samples = {
+        "": (positional, spectral),
+        "averaged_": tuple(
+            averaged[f"averaged_{name}_entropy"].unsqueeze(-1) for name in ("positional", "spectral")
+        ),
+    }
+    undefined = torch.stack([tile.undefined for tile in tiles]).sum()
+    return LayerValues(columns | averaged, joined([tile.spectrum for tile in tiles]), samples, undefined)
 
 
 def _tiles(maps: list[Tensor]) -> Iterator[list[Tensor]]:
@@ -125,47 +125,56 @@ def _tiles(maps: list[Tensor]) -> Iterator[list[Tensor]]:
         yield [each[start : start + size] for each in maps]
 
 
-def _tile_values(maps_MQK: Tensor, scaled: list[Tensor], plan: SignalPlan):
+@dataclass(frozen=True)
+class _TileValues:
+    """Of the rows of some maps: columns (M,), power (M, 16), the two entropies (M, Q), undefined rows."""
+
+    columns: dict[str, Tensor]
+    spectrum: Tensor
+    samples: tuple[Tensor, Tensor]
+    undefined: Tensor
+
+
+def _row_values(maps_MQK: Tensor, scaled: list[Tensor], plan: SignalPlan) -> _TileValues:
     conventions = plan.conventions
     rows = maps_MQK
     if conventions.queries is not None:
         rows = maps_MQK[:, chosen_rows(maps_MQK.shape[-2], conventions.queries).to(maps_MQK.device)]
-    values, bands, undefined = _signal_values(rows, plan)
-    samples = {"": (values["positional_entropy"], values["spectral_entropy"])}
+    values, power, coefficients = _signal_values(rows, plan)
     columns = {name: value.nanmean(-1) for name, value in values.items()}
-    columns["reconstruction_error"] = _reconstruction(rows, plan)
-
-    averaged = average_signal(maps_MQK, conventions.averaging)
-    single, _, _ = _signal_values(averaged, plan)
-    samples["averaged_"] = (
-        single["positional_entropy"].unsqueeze(-1),
-        single["spectral_entropy"].unsqueeze(-1),
-    )
-    columns |= {f"averaged_{name}": value for name, value in single.items()}
-    columns["averaged_reconstruction_error"] = _reconstruction(averaged.unsqueeze(-2), plan)
-
+    columns["reconstruction_error"] = _reconstruction(rows, coefficients, plan)
     for alpha, positions, short in zip(conventions.alphas, plan.positions, scaled, strict=True):
-        name = f"scale_sensitivity_{alpha}"
-        columns[name] = _row_scale(maps_MQK, short, positions, plan).nanmean(-1)
-        short_averaged = average_signal(short, conventions.averaging)
-        columns[f"averaged_{name}"] = _scale(averaged, short_averaged, positions, plan)
+        columns[f"scale_sensitivity_{alpha}"] = _row_scale(maps_MQK, short, positions, plan).nanmean(-1)
     columns["local_share"] = local_share(maps_MQK, conventions.span)
     columns["previous_token_score"] = previous_token_score(maps_MQK)
     columns["sink_share"] = sink_share(maps_MQK)
-    return columns, bands.sum(-2), samples, undefined
+    undefined = values["frequency_selectivity"].isnan().sum()
+    samples = values["positional_entropy"], values["spectral_entropy"]
+    return _TileValues(columns, power.sum(-2), samples, undefined)
 
 
-def _signal_values(signal: Tensor, plan: SignalPlan) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Metrics of each signal (..., K): values (...), power in 16 bands (..., 16), count of undefined."""
+def _averaged_values(maps: list[Tensor], plan: SignalPlan) -> dict[str, Tensor]:
+    """Columns of the averaged signals, one signal per map: so few that all of a layer's are done at once."""
+    conventions = plan.conventions
+    averaged, *scaled = (average_signal(each, conventions.averaging) for each in maps)
+    values, _, coefficients = _signal_values(averaged, plan)
+    single = [scale.unsqueeze(-2) for scale in coefficients]
+    values["reconstruction_error"] = _reconstruction(averaged.unsqueeze(-2), single, plan)
+    for alpha, positions, short in zip(conventions.alphas, plan.positions, scaled, strict=True):
+        values[f"scale_sensitivity_{alpha}"] = _scale(averaged, short, positions, plan)
+    return {f"averaged_{name}": value for name, value in values.items()}
+
+
+def _signal_values(signal: Tensor, plan: SignalPlan) -> tuple[dict[str, Tensor], Tensor, list[Tensor]]:
+    """Metrics of each signal (..., K): values (...), power in 16 bands (..., 16), wavelet coefficients."""
     conventions = plan.conventions
     spectrum = power_spectrum(signal, window=conventions.window, n_fft=conventions.n_fft)
     selectivity = frequency_selectivity(spectrum)
     entropy = spectral_entropy(spectrum)
-    bins = torch.tensor(float(spectrum.shape[-1]))
     low, mid, high = band_power(spectrum).unbind(-1)
     values = {
         "spectral_entropy": entropy,
-        "spectral_entropy_normalised": entropy / bins.log().item(),
+        "spectral_entropy_normalised": entropy / math.log(spectrum.shape[-1]),
         "frequency_selectivity": selectivity.where(selectivity.isfinite(), torch.nan),
         "band_power_low": low,
         "band_power_mid": mid,
@@ -179,13 +188,13 @@ def _signal_values(signal: Tensor, plan: SignalPlan) -> tuple[dict[str, Tensor],
         values[f"wavelet_entropy_{scale}"] = value
     for width in conventions.windows:
         values[f"window_entropy_{width}"] = window_entropy(signal, width)
-    undefined = (~selectivity.isfinite()).sum()
-    return values, equal_bands(spectrum, SPECTRUM_BANDS), undefined
+    return values, equal_bands(spectrum, SPECTRUM_BANDS), coefficients
 
 
-def _reconstruction(rows: Tensor, plan: SignalPlan) -> Tensor:
-    conventions = plan.conventions
-    return reconstruction_error(rows, wavelet=conventions.wavelet, level=plan.level, mode=conventions.mode)
+def _reconstruction(rows: Tensor, coefficients: list[Tensor], plan: SignalPlan) -> Tensor:
+    return reconstruction_error(
+        rows, wavelet=plan.conventions.wavelet, level=plan.level, coefficients=coefficients
+    )
 
 
 def _scale(signal: Tensor, scaled: Tensor, positions: Tensor, plan: SignalPlan) -> Tensor:

@@ -36,13 +36,17 @@ def _filters_like(wavelet: str, signal: Tensor) -> list[list[float]]:
     return [[float(tap) for tap in taps] for taps in _filters(wavelet)]
 
 
+@lru_cache(maxsize=256)
+def _edges(length: int, left: int, right: int, mode: str) -> Tensor:
+    """Which samples stand for those before the first and after the last."""
+    index = np.pad(np.arange(length), (left, right), mode=MODES[mode])  # type: ignore[call-overload]
+    return torch.from_numpy(np.concatenate((index[:left], index[left + length :])))
+
+
 def _extend(signal: Tensor, left: int, right: int, mode: str) -> Tensor:
     if mode == "zero":
         return torch.nn.functional.pad(signal, (left, right))
-    length = signal.shape[-1]
-    index = np.pad(np.arange(length), (left, right), mode=MODES[mode])  # type: ignore[call-overload]
-    edges = torch.from_numpy(np.concatenate((index[:left], index[left + length :]))).to(signal.device)
-    outside = signal.index_select(-1, edges)
+    outside = signal.index_select(-1, _edges(signal.shape[-1], left, right, mode).to(signal.device))
     return torch.cat((outside[..., :left], signal, outside[..., left:]), -1)
 
 
