@@ -61,6 +61,16 @@ REFUSALS = [
     (["sweep", "remeasure=some"], "remeasure=some: not known; allowed: failed, missing, moved, all"),
     (["sweep", "suite.seeds=0"], "suite.seeds=0: not known"),
     (["sweep", "suite.train_steps=-1"], "suite.train_steps=-1: not known"),
+    (["sweep", "probe.number=0"], "probe.number=0: not known; allowed: 1 sequence or more"),
+    (["sweep", "probe.n=512"], "probe.n=512: not known; allowed: at most the 128 positions of the suite"),
+    (["sweep", "spectrum.n_fft=64"], "spectrum.n_fft=64: not known; allowed: at least probe.n=96"),
+    (
+        ["sweep", "spectrum.align=dilate", "probe.n=16"],
+        "spectrum.align=dilate: not known; allowed: longer sequences",
+    ),
+    (["sweep", "engine.threads=-1"], "engine.threads=-1: not known; allowed: whole numbers from 1"),
+    (["sweep", "view=null"], "view=None: not known; allowed: a group of fields"),
+    (["sweep", "probe=null"], "Config group override must be a string or a list. Got NoneType"),
     (["sweep", "foo"], "Error parsing override 'foo' missing EQUAL"),
     (["analyse"], "holds no measurements; `tracker sweep store=tracker-store` makes them"),
     (["dashboard"], "holds no measurements"),
@@ -117,3 +127,9 @@ def test_a_multirun_ends_with_its_worst_jobs_code(tmp_path: Path):
     assert done.returncode == 2
     assert "suite.models=nope: not known" in done.stderr
     assert "nano: 16 checkpoints of 1 model" in done.stdout
+
+
+def test_a_refused_multirun_leaves_nothing_behind(tmp_path: Path):
+    done = tracker(tmp_path, "plan", "--multirun", "suite.models=[a],[b]")
+    assert done.returncode == 2
+    assert not (tmp_path / "tracker-store").exists()

@@ -350,3 +350,29 @@ def test_the_real_model_meets_the_papers_window_entropies(real: Path):
 def test_results_are_json_safe_numbers(measured):
     row = conform("checkpoint", measured[0].checkpoint).row(0, named=True)
     json.dumps(row, allow_nan=False)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "cohere", "granite"])
+def test_the_loss_is_that_of_the_models_own_logits_in_families_that_scale_them(family: str):
+    import transformers
+
+    shape = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "intermediate_size": 64, "max_position_embeddings": 64,
+             "initializer_range": 0.3, "pad_token_id": 0}  # fmt: skip
+    torch.manual_seed(0)
+    config, model = {
+        "gemma2": (transformers.Gemma2Config(head_dim=8, final_logit_softcapping=2.0, **shape),
+                   transformers.Gemma2ForCausalLM),
+        "cohere": (transformers.CohereConfig(logit_scale=0.3, **shape), transformers.CohereForCausalLM),
+        "granite": (transformers.GraniteConfig(logits_scaling=4.0, **shape), transformers.GraniteForCausalLM),
+    }[family]  # fmt: skip
+    made = model(config).eval()
+    tokens = tokens_for(number=2)
+    found = measure(unit_for(number=2), made, tokens).sequences["loss"]
+    ids = torch.from_numpy(tokens.ids)
+    made.set_attn_implementation("eager")
+    with torch.inference_mode():
+        logits = made(ids).logits.transpose(1, 2)[..., :-1]
+    every, _, _ = loss_positions(N, all_positions=64 * 32 < 10_000)
+    losses = torch.nn.functional.cross_entropy(logits, ids[:, 1:], reduction="none")[:, every]
+    close(found, losses.mean(1))

@@ -141,7 +141,10 @@ def test_an_error_inside_the_model_comes_out_as_it_is():
     [
         (lambda a: a[0, 1].fill_(float("nan")), "layer 2 head 1: attention is NaN or infinite"),
         (lambda a: a[0, 3].mul_(0.5), "layer 2 head 3: attention does not sum to 1"),
-        (lambda a: a[0, 2].fill_(1 / 8), "layer 2 head 2: attention looks ahead"),
+        (
+            lambda a: a[0, 2].fill_(1 / 8),
+            "layer 2 head 2: attention looks ahead; only causal language models",
+        ),
     ],
 )
 def test_attention_that_cannot_be_measured_names_layer_and_head(spoil, message: str):

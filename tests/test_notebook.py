@@ -52,6 +52,8 @@ def test_tables_are_polars_and_hold_what_was_asked():
         ([[0.5] * 48], {}, r"tokens: float64 of shape \(1, 48\); wanted whole numbers"),
         ([1] * 48, {}, r"tokens: int64 of shape \(48,\)"),
         ([[64] * 48], {}, "tokens: ids reach 64, the model's vocabulary is 64"),
+        ([[1] * 65], {}, "tokens: 65 a sequence, the model has 64 positions"),
+        ([[1] * 48], {"alphas": (0.3,)}, "spectrum.alphas=0.3: not known; allowed: 0.5, 0.25"),
         ([[1] * 48], {"algn": "gather"}, "algn: no such option; there are align, alphas"),
     ],
 )

@@ -36,7 +36,7 @@ def record(unit: Unit, status: str = "ok", commit: str | None = None, **other) -
     )
 
 
-def states(checkpoints: list[Checkpoint], recorded: dict[str, Recorded], **options) -> list[str]:
+def states(checkpoints: list[Checkpoint], recorded: dict, **options) -> list[str]:
     return [planned.state for planned in make_plan(checkpoints, *WAY, recorded, **options).units]
 
 
@@ -73,7 +73,10 @@ def test_the_named_choices():
 
 def test_a_named_step_that_is_not_there_is_a_hole_and_others_are_not():
     holes = select(family(0, 128, 512), Steps("list", list=[0, 300]))
-    assert [(c.step, c.exists, c.revision) for c in holes] == [(0, None, "step0"), (300, False, "step300")]
+    assert [(c.step, c.exists, c.revision) for c in holes] == [
+        (0, None, "step0"),
+        (300, False, "absent step 300"),
+    ]
     assert [c.step for c in select(family(0, 128, 512), Steps("log"))] == [0, 128, 512]
 
 
@@ -81,7 +84,7 @@ def test_planned_minus_recorded():
     checkpoints = family(0, 1, 2, 4, 8)
     checkpoints[4] = replace(checkpoints[4], exists=False)
     units = [Unit(c, *WAY) for c in checkpoints]
-    recorded = {u.key: record(u, s) for u, s in zip(units[:3], ("ok", "failed", "missing"), strict=True)}
+    recorded = {u.id: record(u, s) for u, s in zip(units[:3], ("ok", "failed", "missing"), strict=True)}
     assert states(checkpoints, recorded) == ["done", "retry", "known missing", "to do", "missing"]
     assert states(checkpoints, recorded, remeasure="missing")[2] == "retry"
     assert states(checkpoints, recorded, remeasure="all")[:3] == ["retry"] * 3
@@ -90,10 +93,10 @@ def test_planned_minus_recorded():
 def test_moved_commits_are_measured_again_only_when_asked():
     (checkpoint,) = family(0)
     unit = Unit(checkpoint, *WAY)
-    recorded = {unit.key: record(unit, commit="abc")}
-    assert states([checkpoint], recorded, commits={unit.key: "def"}) == ["done"]
-    assert states([checkpoint], recorded, remeasure="moved", commits={unit.key: "abc"}) == ["done"]
-    assert states([checkpoint], recorded, remeasure="moved", commits={unit.key: "def"}) == ["retry"]
+    recorded = {unit.id: record(unit, commit="abc")}
+    assert states([checkpoint], recorded, commits={unit.id: "def"}) == ["done"]
+    assert states([checkpoint], recorded, remeasure="moved", commits={unit.id: "abc"}) == ["done"]
+    assert states([checkpoint], recorded, remeasure="moved", commits={unit.id: "def"}) == ["retry"]
 
 
 def test_shards_are_disjoint_complete_and_stable_when_the_plan_grows():
@@ -111,7 +114,7 @@ def test_a_name_taken_by_another_place_is_refused_before_anything_is_measured():
     with pytest.raises(
         RequestError, match=r"m seed 0 step 0 of suite suite is already in the store, measured from org/other"
     ):
-        make_plan(family(0), *WAY, {taken.key: record(taken)})
+        make_plan(family(0), *WAY, {taken.id: record(taken)})
 
 
 @pytest.mark.parametrize(
@@ -131,3 +134,20 @@ def test_a_name_taken_by_another_place_is_refused_before_anything_is_measured():
 def test_a_choice_that_cannot_be_met_says_what_there_is(choice: Steps, message: str):
     with pytest.raises(RequestError, match=message):
         select(family(0, 128), choice)
+
+
+def test_one_branch_under_two_names_is_two_checkpoints():
+    here, there = family(0)[0], replace(family(0)[0], suite="other")
+    unit = Unit(here, *WAY)
+    recorded = {unit.id: record(unit)}
+    assert Unit(there, *WAY).key == unit.key
+    assert states([here], recorded) == ["done"]
+    assert states([there], recorded) == ["to do"]
+
+
+def test_an_absent_step_is_never_taken_for_one_that_is_there():
+    single = replace(family(0)[0], revision="final")
+    measured = Unit(single, *WAY)
+    chosen = select([single], Steps("list", list=[0, 128]))
+    assert states(chosen, {measured.id: record(measured)}) == ["done", "missing"]
+    assert len({Unit(checkpoint, *WAY).key for checkpoint in chosen}) == 2

@@ -116,7 +116,11 @@ def test_bad_input_is_named(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
         ProbeSource(text=str(tmp_path / "none.txt")),
         r"probe.text=.*none.txt: not known; allowed: a file that",
     )
-    refused(ProbeSource(text=str(tmp_path / "short.txt")), r"probe.number=4: the text gives only 0 sequences")
+    refused(
+        ProbeSource(text=str(tmp_path / "short.txt")),
+        r"probe.number=4: the text gives only 0 sequences",
+        CheckpointError,
+    )
     refused(ProbeSource(text=str(tmp_path / "binary.txt")), r"probe: binary.txt cannot be read as .txt")
     refused(ProbeSource(text=str(tmp_path / "broken.jsonl")), r"probe: broken.jsonl cannot be read as .jsonl")
     refused(
@@ -143,5 +147,54 @@ def test_bad_input_is_named(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
         spec_of(ProbeSource(), n=2)
     with pytest.raises(RequestError, match=r"probe.number=0: not known; allowed: 1 sequence or more"):
         spec_of(ProbeSource(), number=0)
+    (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"no tokenizer loads from it .*give probe.tokenizer=FOLDER"):
         load_tokenizer(tmp_path)
+
+
+def test_a_configuration_without_vocabulary_is_no_tokenizer(tmp_path: Path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt_neox"}')
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "GPTNeoXTokenizerFast"}')
+    with pytest.raises(CheckpointError, match=r"no tokenizer lies there; give probe.tokenizer=FOLDER"):
+        load_tokenizer(tmp_path)
+
+
+def test_of_a_long_text_only_the_beginning_is_encoded_with_the_same_ids(tokenizer, tmp_path: Path):
+    text = DEFAULT_TEXT.read_text()
+    (tmp_path / "long.txt").write_text(text)
+    source = ProbeSource(text=str(tmp_path / "long.txt"))
+    seen: list[int] = []
+
+    class Counting:
+        """The tokenizer, noting how much text it is given."""
+
+        def __call__(self, part: str, **options):
+            seen.append(len(part))
+            return tokenizer(part, **options)
+
+        def __getattr__(self, name: str):
+            return getattr(tokenizer, name)
+
+        def __len__(self) -> int:
+            return len(tokenizer)
+
+    found = encode_probe(spec_of(source, 96, 4), source, Counting(), vocabulary=400)
+    whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+    np.testing.assert_array_equal(found.ids.ravel(), whole[: 96 * 4])
+    assert sum(seen) < len(text) / 10
+
+
+def test_special_ids_are_left_out_also_where_only_the_vocabulary_marks_them(tokenizer):
+    bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
+    assert bare.all_special_ids == []
+    found = encode_probe(spec_of(ProbeSource()), ProbeSource(), bare, vocabulary=400)
+    assert 0 not in found.prefix_ids  # <s>
+
+
+def test_line_separators_inside_documents_do_not_end_them(tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "one\u2028two"}, ensure_ascii=False), encoding="utf-8")
+    assert read_text(ProbeSource(text=str(path))) == "one\u2028two"
+    pl.DataFrame({"other": ["a"]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(RequestError, match=r"probe: a.parquet cannot be read as .parquet, field 'text'"):
+        read_text(ProbeSource(text=str(tmp_path / "a.parquet")))

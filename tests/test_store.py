@@ -75,13 +75,13 @@ def test_the_first_ok_record_stands_and_replace_puts_another_in_its_place(tmp_pa
 def test_a_hole_is_recorded_with_its_reason_and_gives_way_to_a_measurement(tmp_path: Path):
     store, unit = Store(tmp_path), unit_of()
     store.write_hole(unit, "failed", "shard 2 is truncated")
-    record = store.recorded()[unit.key]
+    record = store.recorded()[unit.id]
     assert (record.status, record.reason) == ("failed", "shard 2 is truncated")
     assert open_store(tmp_path).heads().height == 0
     assert store.write(unit, measurement_of(unit))
-    assert store.recorded()[unit.key].status == "ok"
+    assert store.recorded()[unit.id].status == "ok"
     store.write_hole(unit, "failed", "too late")
-    assert store.recorded()[unit.key].status == "ok"
+    assert store.recorded()[unit.id].status == "ok"
 
 
 @pytest.mark.parametrize("table", ["heads", "layers", "sequences", "checkpoint"])
@@ -183,3 +183,26 @@ def test_a_killed_writer_leaves_whole_records_only(tmp_path: Path):
         os.kill(process.pid, signal.SIGKILL)
     folders = list(tmp_path.glob("checkpoints/*/*/*/*"))
     assert len(Store(tmp_path).recorded()) == len(folders) >= 20
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_store import unit_of, measurement_of
+from tracker.errors import StoreError
+from tracker.store import Store
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    Store(Path(sys.argv[1])).write(unit_of(), measurement_of(unit_of()))
+except StoreError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_no_record(tmp_path: Path):
+    command = [sys.executable, "-c", FULL, str(tmp_path), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "cannot write m seed 0 step 0 to" in done.stdout
+    assert Store(tmp_path).recorded() == {}

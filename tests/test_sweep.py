@@ -169,6 +169,29 @@ def test_an_interrupted_sweep_keeps_what_is_measured_and_goes_on(swept: tuple[Pa
     assert f"{16 - stored} units measured" in rest.stdout
 
 
+def test_a_checkpoint_that_fails_when_measured_again_is_told_and_its_old_result_stays(
+    swept: tuple[Path, str], tmp_path: Path
+):
+    trained = next((swept[0] / "tracker-store" / "nano").glob("*/0.05m/seed-0"))
+    shutil.copytree(trained / "step0", tmp_path / "mine" / "step0")
+    request = ("sweep", "suite=folder", "suite.path=mine", "probe.number=4", "sink=none")
+    assert tracker(tmp_path, *request).returncode == 0
+    (tmp_path / "mine" / "step0" / "model.safetensors").write_bytes(b"nothing")
+    again = tracker(tmp_path, *request, "remeasure=all")
+    assert again.returncode == 1
+    assert "0 units measured" in again.stdout
+    assert "model.safetensors" in again.stdout
+    assert package.open_store(tmp_path / "tracker-store").checkpoints()["status"].to_list() == ["ok"]
+
+
+def test_views_of_a_folder_that_cannot_be_written_are_one_line(swept: tuple[Path, str], tmp_path: Path):
+    shutil.copytree(swept[0] / "tracker-store", tmp_path / "tracker-store")
+    (tmp_path / "file").write_text("")
+    refused = tracker(tmp_path, "dashboard", "figures=file/below")
+    assert refused.returncode == 2
+    assert "the views cannot be written" in refused.stderr
+
+
 def test_a_store_that_cannot_be_written_is_refused_at_once(tmp_path: Path):
     (tmp_path / "file").write_text("")
     refused = tracker(tmp_path, "sweep", *SMALL, "store=file/below")

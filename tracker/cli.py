@@ -1,9 +1,11 @@
 """The command line: ``tracker VERB [field=value ...]``, composed by Hydra. Exit codes as in the README."""
 
+import contextlib
 import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 DONE, WRONG_REQUEST, INTERRUPTED = 0, 2, 130
 
@@ -59,8 +61,12 @@ def _compose_and_run(verb: str, overrides: list[str]) -> int:
     from tracker.errors import TrackerError
 
     codes: list[int] = []
+    started: list[str] = []
+    sweeps: set[Path] = set()
 
     def job(composed: DictConfig) -> None:
+        started.append(verb)
+        sweeps.add(Path(str(composed.store)) / ".multirun")
         codes.append(_run_verb(verb, composed))
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come here as they are, to be one line
@@ -71,9 +77,25 @@ def _compose_and_run(verb: str, overrides: list[str]) -> int:
         return _refuse(_one_line(error, overrides))
     except TrackerError as error:
         return _refuse(str(error))
+    except ValueError as error:  # Hydra's way to refuse `probe=null`
+        if started:
+            raise
+        return _refuse(_one_line(error, overrides))
     except SystemExit as stop:  # Hydra's argument parser has said what was wrong
         return stop.code if isinstance(stop.code, int) else WRONG_REQUEST
+    finally:
+        if set(codes) == {WRONG_REQUEST}:
+            _remove_traces(sweeps)
     return max(codes, default=DONE)
+
+
+def _remove_traces(sweeps: set[Path]) -> None:
+    """A refused request leaves nothing behind: not even what Hydra notes of a multirun before its jobs."""
+    for folder in sweeps:
+        (folder / "multirun.yaml").unlink(missing_ok=True)
+        for place in (folder, folder.parent):
+            with contextlib.suppress(OSError):
+                place.rmdir()
 
 
 def _run_verb(verb: str, composed: object) -> int:
@@ -86,8 +108,6 @@ def _run_verb(verb: str, composed: object) -> int:
         return VERBS[verb](config.read(composed), make_console())  # type: ignore[arg-type]
     except TrackerError as error:
         return _refuse(str(error))
-    except KeyboardInterrupt:
-        return _interrupted()
 
 
 def _one_line(error: Exception, overrides: list[str]) -> str:

@@ -195,7 +195,7 @@ def read(composed: DictConfig) -> Config:
         suite=_suite(plain.suite),
         steps=_section(Steps, "steps", plain.steps),
         probe=_section(Probe, "probe", plain.probe),
-        conventions=_conventions(_section(Spectrum, "spectrum", plain.spectrum)),
+        conventions=conventions_of(**vars(_section(Spectrum, "spectrum", plain.spectrum))),
         sink=dict(plain.sink),
         engine=_section(Engine, "engine", plain.engine),
         view=_section(View, "view", plain.view),
@@ -206,13 +206,21 @@ def read(composed: DictConfig) -> Config:
         remeasure=_chosen("remeasure", plain.remeasure, REMEASURE),
         figures=Path(str(plain.figures)) if plain.figures else None,
     )
+    if config.engine.threads is not None and config.engine.threads < 1:
+        raise unknown_value("engine.threads", config.engine.threads, "whole numbers from 1")
     _chosen("steps.name", config.steps.name, STEP_CHOICES)
     _chosen("engine.name", config.engine.name, ENGINES)
     return config
 
 
+def _refuse_no_group(name: str, node: Any) -> None:
+    if not OmegaConf.is_dict(node):
+        raise unknown_value(name, node, "a group of fields; leave it out for the defaults")
+
+
 def _suite(node: DictConfig) -> Suite:
     """Which kind a suite is shows in the field that only this kind has."""
+    _refuse_no_group("suite", node)
     kinds: tuple[tuple[str, type[Any]], ...] = (
         ("train_steps", NanoSuite),
         ("repo_format", PublishedSuite),
@@ -233,6 +241,7 @@ def _suite(node: DictConfig) -> Suite:
 
 
 def _section(kind: type[Section], name: str, node: DictConfig) -> Section:
+    _refuse_no_group(name, node)
     known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
     for given in node:
         if given not in known:
@@ -250,8 +259,16 @@ def _section(kind: type[Section], name: str, node: DictConfig) -> Section:
     return made  # type: ignore[return-value]
 
 
-def _conventions(spectrum: Spectrum) -> Conventions:
-    values = {each.name: getattr(spectrum, each.name) for each in fields(spectrum)}
+def conventions_of(**given: Any) -> Conventions:
+    """Conventions with every field checked.
+
+    Args:
+        given: fields of ``Conventions``; the others keep their defaults.
+
+    Raises:
+        RequestError: names the field, the value and what is allowed.
+    """
+    values = vars(Conventions()) | given
     for name in ("alphas", "windows"):
         values[name] = tuple(values[name])
     for name, allowed in (("alphas", (0.5, 0.25)), ("windows", (16, 32, 64))):

@@ -4,6 +4,7 @@ Legend: S sequences, L layers, H heads, B sequences of one batch, Q queries, K k
 """
 
 import resource
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -100,9 +101,9 @@ def _measure_batch(
         names = list(found.columns)
         host = torch.stack([found.columns[name] for name in names]).double().cpu().numpy()
         for name, column in zip(names, host, strict=True):
-            values.heads.setdefault(name, np.full((len(ids), facts.n_layers, facts.n_heads), np.nan))[
-                part, layer
-            ] = column
+            if name not in values.heads:
+                values.heads[name] = np.full((len(ids), facts.n_layers, facts.n_heads), np.nan)
+            values.heads[name][part, layer] = column
         values.spectrum[layer] += found.spectrum.sum(0).double().cpu().numpy()
         for prefix, (positional, spectral) in found.samples.items():
             pooled = [each.transpose(0, 1).flatten(1) for each in (positional, spectral)]
@@ -176,7 +177,7 @@ def sequence_losses(
     scored = np.unique(np.concatenate(parts))
     losses = np.empty((ids_BQ.shape[0], len(scored)))
     for row in range(ids_BQ.shape[0]):
-        logits = head(hidden_BQD[row, scored]).float()
+        logits = _scaled_logits(head(hidden_BQD[row, scored]).float(), model.config)
         losses[row] = (
             F.cross_entropy(logits, ids_BQ[row, scored + 1], reduction="none").double().cpu().numpy()
         )
@@ -186,8 +187,24 @@ def sequence_losses(
     return loss, late - early
 
 
+def _scaled_logits(logits: Tensor, config: Any) -> Tensor:
+    """What families do between head and softmax: Gemma caps, Cohere multiplies, Granite divides."""
+    logits = (
+        logits
+        * (getattr(config, "logit_scale", None) or 1.0)
+        / (getattr(config, "logits_scaling", None) or 1.0)
+    )
+    cap = getattr(config, "final_logit_softcapping", None)
+    return cap * torch.tanh(logits / cap) if cap else logits
+
+
 def measure(
-    unit: Unit, model: PreTrainedModel, tokens: ProbeTokens, *, commit: str | None = None
+    unit: Unit,
+    model: PreTrainedModel,
+    tokens: ProbeTokens,
+    *,
+    commit: str | None = None,
+    started: float | None = None,
 ) -> Measurement:
     """Measures a loaded checkpoint and puts it into the store's four tables.
 
@@ -196,11 +213,14 @@ def measure(
         model: the checkpoint, loaded, in evaluation mode.
         tokens: the probe encoded by the model's own tokenizer.
         commit: of the files that were loaded.
+        started: ``time.perf_counter()`` when loading began, where ``seconds`` is to include it.
 
     Raises:
         CheckpointError, RequestError: as ``measure_model``.
     """
-    started = time.perf_counter()
+    started = time.perf_counter() if started is None else started
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(model.device)
     facts = model_facts(model)
     values = measure_model(model, tokens, unit.conventions, facts)
     row = unit_row(unit, facts, tokens, commit) | {
@@ -251,7 +271,7 @@ def _device_name(model: PreTrainedModel) -> str:
 def _peak_bytes(model: PreTrainedModel) -> int:
     if model.device.type == "cuda":
         return torch.cuda.max_memory_allocated(model.device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def tables(values: Values, identity: dict[str, Any], row: dict[str, Any]) -> Measurement:

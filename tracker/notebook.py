@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracker.errors import RequestError
+from tracker.config import conventions_of
+from tracker.errors import CheckpointError, RequestError
 from tracker.measure import measure
 from tracker.models import DTYPES, model_facts
 from tracker.probes import encode_probe, prefix_ids, probe_spec, probe_tokens
 from tracker.records import Checkpoint, Conventions, Measurement, ProbeSource, ProbeSpec, Unit, digest
+from tracker.store import TABLES, conform
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +47,7 @@ def track(
 
     Raises:
         RequestError: neither tokens nor a tokenizer, tokens of another shape, or an unknown option.
-        CheckpointError: the model's attention cannot be measured, or ids are beyond its vocabulary.
+        CheckpointError: the model's attention cannot be measured, or it has too few positions.
 
     Example:
         >>> import tracker
@@ -60,7 +62,7 @@ def track(
     for name in options:
         if name not in known:
             raise RequestError(f"{name}: no such option; there are {', '.join(sorted(known))}")
-    conventions = Conventions(**options)
+    conventions = conventions_of(**options)
     facts = model_facts(model)
     block = min(conventions.block, (facts.max_positions or 2 * conventions.block) // 2)
     if tokens is None:
@@ -75,6 +77,10 @@ def track(
         )
     else:
         ids = _checked(tokens, facts.vocabulary)
+        if facts.max_positions is not None and ids.shape[1] > facts.max_positions:
+            raise CheckpointError(
+                f"tokens: {ids.shape[1]} a sequence, the model has {facts.max_positions} positions"
+            )
         special = list(tokenizer.all_special_ids) if tokenizer is not None else []
         encoded = probe_tokens(ids, prefix_ids(facts.vocabulary, special, block=block, seed=0))
         spec = ProbeSpec("given", digest(ids.tolist(), 64), ids.shape[1], ids.shape[0])
@@ -87,7 +93,7 @@ def track(
     finally:
         model.set_attn_implementation(before)
         model.train(training)
-    return TrackedMeasurement(found.heads, found.layers, found.sequences, found.checkpoint)
+    return TrackedMeasurement(*(conform(table, getattr(found, table)) for table in TABLES))
 
 
 def _checked(tokens: Any, vocabulary: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from tracker.config import Steps
 from tracker.errors import RequestError, unknown_value
-from tracker.records import Checkpoint, Conventions, PlannedUnit, ProbeSpec, Recorded, State, Unit
+from tracker.records import Checkpoint, Conventions, PlannedUnit, ProbeSpec, Recorded, RecordId, State, Unit
 
 PAPER_STEPS = (0, 128, 512, 1000, 5000, 10000, 143000)
 """Steps of the paper's table 5."""
@@ -95,8 +95,10 @@ def select(checkpoints: Iterable[Checkpoint], choice: Steps) -> list[Checkpoint]
 
 
 def _absent(sibling: Checkpoint, step: int) -> Checkpoint:
-    revision = sibling.revision.replace(str(sibling.step), str(step), 1)
-    return replace(sibling, step=step, revision=revision, tokens_seen=None, commit=None, exists=False)
+    """A step that the source does not have; its name there is nobody's, so no other's key can equal its."""
+    return replace(
+        sibling, step=step, revision=f"absent step {step}", tokens_seen=None, commit=None, exists=False
+    )
 
 
 def _brief(steps: list[int]) -> str:
@@ -109,22 +111,22 @@ def make_plan(
     probe: ProbeSpec,
     conventions: Conventions,
     dtype: str,
-    recorded: Mapping[str, Recorded],
+    recorded: Mapping[RecordId, Recorded],
     *,
     remeasure: str = "failed",
     shard: tuple[int, int] = (1, 1),
-    commits: Mapping[str, str] | None = None,
+    commits: Mapping[RecordId, str] | None = None,
 ) -> Plan:
     """Planned minus recorded.
 
     Args:
         checkpoints: what is wanted, from ``select``.
         probe, conventions, dtype: how to measure.
-        recorded: the store's ledger, by key.
+        recorded: the store's ledger.
         remeasure: ``failed`` tries failed ones again; ``missing`` those too that did not exist; ``moved``
             also measures again what lies at another commit than recorded; ``all`` everything.
         shard: (i, n): a fixed i-th part of n, by the units' keys, whatever else the plan holds.
-        commits: per key the commit now at the source, needed for ``moved``.
+        commits: the commit now at the source, needed for ``moved``.
 
     Raises:
         RequestError: the store holds another checkpoint under a planned one's name.
@@ -133,10 +135,10 @@ def make_plan(
     _refuse_taken_names(units, recorded)
     number, count = shard
     mine = [unit for unit in units if int(unit.key, 16) % count == number - 1]
-    return Plan(tuple(_planned(unit, recorded.get(unit.key), remeasure, commits or {}) for unit in mine))
+    return Plan(tuple(_planned(unit, recorded.get(unit.id), remeasure, commits or {}) for unit in mine))
 
 
-def _refuse_taken_names(units: list[Unit], recorded: Mapping[str, Recorded]) -> None:
+def _refuse_taken_names(units: list[Unit], recorded: Mapping[RecordId, Recorded]) -> None:
     """Two checkpoints of one name could never be told apart in a plot or a fit."""
     taken = {
         (r.suite, r.model, r.seed, r.step, r.probe, r.conventions): r
@@ -153,7 +155,9 @@ def _refuse_taken_names(units: list[Unit], recorded: Mapping[str, Recorded]) -> 
             )
 
 
-def _planned(unit: Unit, record: Recorded | None, remeasure: str, commits: Mapping[str, str]) -> PlannedUnit:
+def _planned(
+    unit: Unit, record: Recorded | None, remeasure: str, commits: Mapping[RecordId, str]
+) -> PlannedUnit:
     if record is None:
         absent = unit.checkpoint.exists is False
         return PlannedUnit(
@@ -166,7 +170,7 @@ def _planned(unit: Unit, record: Recorded | None, remeasure: str, commits: Mappi
         return PlannedUnit(unit, "retry" if again else "known missing", record.reason)
     if record.status == "failed":
         return PlannedUnit(unit, "retry", record.reason)
-    now = commits.get(unit.key)
+    now = commits.get(unit.id)
     if remeasure == "moved" and now is not None and now != record.commit:
         return PlannedUnit(unit, "retry", f"moved from {record.commit} to {now}")
     return PlannedUnit(unit, "done")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from tracker.errors import CheckpointError, RequestError, unknown_value
 from tracker.records import ProbeSource, ProbeSpec, digest
@@ -19,6 +20,13 @@ from tracker.records import ProbeSource, ProbeSpec, digest
 DEFAULT_TEXT = Path(__file__).with_name("default_probe.txt")
 """Jane Austen, Persuasion (1818), its first chapters: public domain; the embedded suite never sees it."""
 PREFIX_SEQUENCES = 4
+CHARACTERS_PER_TOKEN = 8
+"""How much text is encoded per token wanted, at first; more where it turns out too little."""
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
+"""What makes a tokenizer; the first five hold its vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,8 @@ def probe_spec(
         text = digest(address, 64)
     else:
         path = _local(source)
+        if source.ids:
+            _given_ids(path, n, number)
         field = source.field.encode() if path.suffix == ".jsonl" else b""
         text = hashlib.sha256(path.read_bytes() + field).hexdigest()
     if source.tokenizer:
@@ -70,10 +80,9 @@ def tokenizer_digest(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise unknown_value("probe.tokenizer", folder, "a folder that holds a tokenizer")
-    names = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "tokenizer.model")
     found = [
         hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        for name in names
+        for name in TOKENIZER_FILES
         if (folder / name).is_file()
     ]
     return digest(found)
@@ -96,14 +105,18 @@ def read_text(source: ProbeSource) -> str:
     path = _download(source) if source.dataset else _local(source)
     try:
         if path.suffix == ".jsonl":
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8").split("\n")
             return "\n\n".join(json.loads(line)[source.field] for line in lines if line.strip())
         if path.suffix == ".parquet":
-            import polars as pl
-
             return "\n\n".join(pl.read_parquet(path, columns=[source.field])[source.field].drop_nulls())
         return path.read_text(encoding="utf-8")
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (
+        UnicodeDecodeError,
+        json.JSONDecodeError,
+        KeyError,
+        TypeError,
+        pl.exceptions.PolarsError,
+    ) as error:
         raise RequestError(
             f"probe: {path.name} cannot be read as {path.suffix or 'text'}, field {source.field!r}: {error}"
         ) from error
@@ -138,6 +151,11 @@ def load_tokenizer(path: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    # transformers makes an empty tokenizer of a configuration alone, and says nothing.
+    if not any((path / name).is_file() for name in TOKENIZER_FILES[:5]):
+        raise CheckpointError(
+            f"{path}: no tokenizer lies there; give probe.tokenizer=FOLDER or probe.ids=FILE"
+        )
     try:
         return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:
@@ -166,22 +184,22 @@ def encode_probe(
         max_positions: longest sequence that the model takes.
 
     Raises:
-        RequestError: the source gives too few sequences, or ids of another shape.
-        CheckpointError: ids beyond the vocabulary, sequences longer than the model's positions, or no
-            beginning-of-sequence token where one is asked for.
+        RequestError: ids of another shape, or a text without a tokenizer.
+        CheckpointError: the text gives too few sequences, ids are beyond the vocabulary, sequences longer
+            than the model's positions, or there is no beginning-of-sequence token where one is asked for.
     """
     if max_positions is not None and spec.n > max_positions:
         raise CheckpointError(
             f"probe.n={spec.n} is longer than the model's {max_positions} positions; lower probe.n"
         )
     if source.ids:
-        ids, special = _given_ids(spec, source), []
+        ids, special = _given_ids(_local(source), spec.n, spec.number), []
     elif tokenizer is None:
         raise RequestError(
             "a probe of text needs a tokenizer; give one, or token ids of shape (sequences, n)"
         )
     else:
-        ids, special = _encoded_ids(spec, source, tokenizer), list(tokenizer.all_special_ids)
+        ids, special = _encoded_ids(spec, source, tokenizer), _special_ids(tokenizer)
     if int(ids.max()) >= vocabulary or int(ids.min()) < 0:
         raise CheckpointError(
             f"token id {int(ids.max())} is beyond the model's vocabulary of {vocabulary}: "
@@ -198,20 +216,19 @@ def probe_tokens(ids: np.ndarray, prefix: np.ndarray) -> ProbeTokens:
     return ProbeTokens(ids, prefix, content.hexdigest()[:12])
 
 
-def _given_ids(spec: ProbeSpec, source: ProbeSource) -> np.ndarray:
-    path = Path(str(source.ids))
+def _given_ids(path: Path, n: int, number: int) -> np.ndarray:
     try:
         loaded = np.load(path, allow_pickle=False) if path.suffix == ".npy" else json.loads(path.read_text())
         ids = np.asarray(loaded)
         fits = ids.ndim == 2 and np.issubdtype(ids.dtype, np.integer)
     except (ValueError, OSError) as error:
         raise RequestError(f"probe.ids={path}: cannot be read as .npy or .json token ids: {error}") from error
-    if not fits or ids.shape[0] < spec.number or ids.shape[1] != spec.n:
+    if not fits or ids.shape[0] < number or ids.shape[1] != n:
         raise RequestError(
             f"probe.ids={path}: holds {ids.dtype} of shape {ids.shape}; wanted whole numbers of shape "
-            f"({spec.number} or more, {spec.n}), as probe.number and probe.n say"
+            f"({number} or more, {n}), as probe.number and probe.n say"
         )
-    return ids[: spec.number].astype(np.int64)
+    return ids[:number].astype(np.int64)
 
 
 def _encoded_ids(spec: ProbeSpec, source: ProbeSource, tokenizer: Any) -> np.ndarray:
@@ -220,15 +237,32 @@ def _encoded_ids(spec: ProbeSpec, source: ProbeSource, tokenizer: Any) -> np.nda
         if tokenizer.bos_token_id is None:
             raise CheckpointError("probe.bos=true, but the tokenizer has no beginning-of-sequence token")
         head = [tokenizer.bos_token_id]
-    stream = tokenizer(read_text(source), add_special_tokens=False, verbose=False)["input_ids"]
     body = spec.n - len(head)
+    stream = _stream(read_text(source), body * spec.number, tokenizer)
     if len(stream) < body * spec.number:
-        raise RequestError(
+        raise CheckpointError(
             f"probe.number={spec.number}: the text gives only {len(stream) // body} sequences of "
             f"{spec.n} tokens with this tokenizer; lower probe.number or probe.n, or give a longer probe.text"
         )
     rows = np.asarray(stream[: body * spec.number], dtype=np.int64).reshape(spec.number, body)
     return np.concatenate((np.tile(np.array(head, dtype=np.int64), (spec.number, 1)), rows), axis=1)
+
+
+def _special_ids(tokenizer: Any) -> list[int]:
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return sorted({*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)})
+
+
+def _stream(text: str, wanted: int, tokenizer: Any) -> list[int]:
+    """The first ids of a text; as much of it is encoded as that takes, cut at white space."""
+    size = CHARACTERS_PER_TOKEN * wanted
+    while True:
+        part = text if size >= len(text) else text[:size].rpartition(" ")[0] or text[:size]
+        stream = tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
+        # The last ids before a cut may differ from those of the whole text; a margin keeps them out.
+        if size >= len(text) or len(stream) >= wanted + wanted // 8 + 16:
+            return stream
+        size *= 2
 
 
 def prefix_ids(vocabulary: int, special: list[int], *, block: int, seed: int) -> np.ndarray:

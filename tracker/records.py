@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 Status = Literal["ok", "failed", "missing"]
+RecordId = tuple[str, str, int, int, str]
+"""Suite, model, seed, step and key: what the ledger knows a unit by."""
 State = Literal["done", "to do", "retry", "missing", "known missing"]
 
 
@@ -149,6 +151,12 @@ class Unit:
             [source, self.checkpoint.revision, asdict(self.probe), asdict(self.conventions), self.dtype]
         )
 
+    @property
+    def id(self) -> RecordId:
+        """Key and name: one branch may be a checkpoint of two suites, and is then measured for both."""
+        at = self.checkpoint
+        return at.suite, at.model, at.seed, at.step, self.key
+
 
 @dataclass(frozen=True)
 class Recorded:
@@ -168,6 +176,11 @@ class Recorded:
     conventions: str
     repo: str
     dtype: str | None
+
+    @property
+    def id(self) -> RecordId:
+        """Key and name, as of the unit that it is of."""
+        return self.suite, self.model, self.seed, self.step, self.key
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ is written under a temporary name and moved into place, so a record is there who
 dashboard, figures and phases are views of it and can be made again at any time.
 """
 
+import contextlib
 import os
 import shutil
 import time
@@ -18,7 +19,7 @@ import polars as pl
 
 from tracker.columns import checkpoint_columns, head_columns, layer_columns, sequence_columns
 from tracker.errors import RequestError, StoreError
-from tracker.records import Measurement, Recorded, Status, Unit
+from tracker.records import Measurement, Recorded, RecordId, Status, Unit
 
 TABLES = ("heads", "layers", "sequences", "checkpoint")
 SPECTRUM_BANDS = 16
@@ -164,7 +165,7 @@ class Store:
                     file.flush()
                     os.fsync(file.fileno())
             return self._move(partial, place, replace)
-        except OSError as error:
+        except (OSError, pl.exceptions.PolarsError) as error:
             raise StoreError(
                 f"cannot write {unit.checkpoint.label} to {place}: {error}; free or change store=DIR, "
                 "then run the same command again"
@@ -207,20 +208,21 @@ class Store:
             shutil.rmtree(retired, ignore_errors=True)
         raise OSError(f"{place} is being rewritten by other workers without end")
 
-    def recorded(self) -> dict[str, Recorded]:
-        """Every record that reads back, by key; a folder that does not read back counts as not there."""
-        found: dict[str, Recorded] = {}
+    def recorded(self) -> dict[RecordId, Recorded]:
+        """Every record that reads back; a folder that does not counts as not there."""
+        found: dict[RecordId, Recorded] = {}
         for place in record_folders(self.folder):
             record = read_record(place)
             if record is not None:
-                found[record.key] = record
+                found[record.id] = record
         return found
 
     def sweep_partial(self) -> None:
         """Removes half-written folders that a killed worker left behind more than an hour ago."""
         for path in (self.folder / ".partial").glob("*"):
-            if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def record_folders(folder: Path) -> Iterator[Path]:
@@ -273,6 +275,20 @@ class Results:
         return self._read("checkpoint", columns)
 
 
+def require_store(folder: str | os.PathLike[str]) -> Path:
+    """The folder of a store that is there.
+
+    Raises:
+        RequestError: it holds no measurements.
+    """
+    folder = Path(folder)
+    if not (folder / "checkpoints").is_dir():
+        raise RequestError(
+            f"store={folder}: holds no measurements; `tracker sweep store={folder}` makes them"
+        )
+    return folder
+
+
 def open_store(
     folder: str | os.PathLike[str],
     *,
@@ -293,11 +309,7 @@ def open_store(
             probes or conventions and none was chosen.
         StoreError: one checkpoint is recorded twice from different places.
     """
-    folder = Path(folder)
-    if not (folder / "checkpoints").is_dir():
-        raise RequestError(
-            f"store={folder}: holds no measurements; `tracker sweep store={folder}` makes them"
-        )
+    folder = require_store(folder)
     records = [(place, record) for place in record_folders(folder) if (record := read_record(place))]
     for field, chosen in (("suite", suite), ("probe", probe), ("conventions", conventions)):
         present = sorted({getattr(record, field) for _, record in records})

@@ -1,7 +1,10 @@
 """Asks checkpoints and store what exists and what is done, and hands both to the plan."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+
+from pywt import Wavelet, dwt_max_level  # pyright: ignore[reportAttributeAccessIssue]
 
 from tracker import checkpoints as sources
 from tracker.config import Config, FolderSuite, HubSuite, NanoSuite, PublishedSuite
@@ -9,7 +12,7 @@ from tracker.errors import CheckpointError, unknown_value
 from tracker.nano import NanoRecipe, suite_checkpoints
 from tracker.plan import Plan, make_plan, select
 from tracker.probes import probe_spec
-from tracker.records import Checkpoint, Conventions, ProbeSource, ProbeSpec, Recorded, Unit
+from tracker.records import Checkpoint, Conventions, ProbeSource, ProbeSpec, Recorded, RecordId, Unit
 from tracker.store import Store
 
 NANO_SEQUENCES, USUAL_SEQUENCES = 16, 500
@@ -102,10 +105,11 @@ def survey(config: Config) -> Survey:
         source,
         name=config.probe.name,
         n=config.probe.n,
-        number=config.probe.number or usual,
+        number=usual if config.probe.number is None else config.probe.number,
         seed=config.probe.seed,
         bos=config.probe.bos,
     )
+    _refuse_lengths(config)
     chosen = select(available(config), config.steps)
     recorded = Store(config.store).recorded()
     commits = _commits(chosen, probe, config, recorded) if config.remeasure == "moved" else {}
@@ -122,20 +126,34 @@ def survey(config: Config) -> Survey:
     return Survey(plan, probe, source, config.conventions)
 
 
+def _refuse_lengths(config: Config) -> None:
+    """What the number of tokens rules out is said before anything is trained or fetched."""
+    n, conventions, suite = config.probe.n, config.conventions, config.suite
+    if isinstance(suite, NanoSuite) and n > suite.tokens:
+        raise unknown_value("probe.n", n, f"at most the {suite.tokens} positions of the suite (suite.tokens)")
+    if conventions.n_fft is not None and conventions.n_fft < n:
+        raise unknown_value("spectrum.n_fft", conventions.n_fft, f"at least probe.n={n}")
+    if conventions.align == "dilate":
+        shortest = min(conventions.alphas)
+        taps = Wavelet(conventions.wavelet).dec_len
+        if dwt_max_level(math.floor(shortest * n), taps) <= round(math.log2(1 / shortest)):
+            raise unknown_value("spectrum.align", "dilate", f"longer sequences than probe.n={n}")
+
+
 def _commits(
-    chosen: list[Checkpoint], probe: ProbeSpec, config: Config, recorded: dict[str, Recorded]
-) -> dict[str, str]:
+    chosen: list[Checkpoint], probe: ProbeSpec, config: Config, recorded: dict[RecordId, Recorded]
+) -> dict[RecordId, str]:
     """What each recorded checkpoint's source holds now; one that cannot be asked counts as not moved."""
-    now: dict[str, str] = {}
+    now: dict[RecordId, str] = {}
     for checkpoint in chosen:
-        key = Unit(checkpoint, probe, config.conventions, config.dtype).key
-        if key in recorded:
+        unit = Unit(checkpoint, probe, config.conventions, config.dtype)
+        if unit.id in recorded:
             try:
                 commit = current_commit(checkpoint)
             except CheckpointError:
                 continue
             if commit is not None:
-                now[key] = commit
+                now[unit.id] = commit
     return now
 
 

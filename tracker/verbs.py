@@ -22,9 +22,9 @@ from tracker.console import (
     say,
     tell_holes,
 )
-from tracker.errors import CheckpointError, RequestError
-from tracker.records import PlannedUnit
-from tracker.store import Results, Store, open_store
+from tracker.errors import CheckpointError, RequestError, StoreError
+from tracker.records import Outcome, PlannedUnit
+from tracker.store import Results, Store, open_store, require_store
 from tracker.survey import Survey, nano_recipe, suite_name, survey
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ def sweep(config: Config, console: Console) -> int:
         train(config, console, {planned.unit.checkpoint.model for planned in pending})
     publisher = start_publisher(config.store, options)
     try:
-        measured = _measure_pending(config, surveyed, store, console) if pending else 0
+        outcomes = _measure_pending(config, surveyed, store, console) if pending else []
         views = _show(_sweep_results(config, surveyed), config, console)
     finally:
         sentences = _finish(publisher)
     for sentence in [*views, *sentences]:
         say(console, sentence)
-    return _closing(surveyed, store, measured, console)
+    return _closing(surveyed, store, outcomes, console)
 
 
 def _opening(config: Config, surveyed: Survey) -> str:
@@ -120,8 +120,8 @@ def train(config: Config, console: Console, models: Iterable[str]) -> None:
         train_suite(recipe, folder, wanted, suite.seeds, moved, suite.threads)
 
 
-def _measure_pending(config: Config, surveyed: Survey, store: Store, console: Console) -> int:
-    """Runs the engine over the pending units; returns how many were measured."""
+def _measure_pending(config: Config, surveyed: Survey, store: Store, console: Console) -> list[Outcome]:
+    """Runs the engine over the pending units."""
     import torch
 
     from tracker.engines import Worker, run_inline
@@ -133,26 +133,28 @@ def _measure_pending(config: Config, surveyed: Survey, store: Store, console: Co
     bars, done = Bars(console, "measuring"), dict.fromkeys(groups, 0)
     for name, units in groups.items():
         bars.add(name, len(units))
-    worker = Worker(store, surveyed.source, check_device(config), token_digests(store))
-    measured = 0
+    worker = Worker(store, surveyed.source, check_device(config), token_digests(store, surveyed))
+    outcomes: list[Outcome] = []
     with bars.running():
         for outcome in run_inline(pending, worker):
             checkpoint = outcome.unit.checkpoint
             name = f"{checkpoint.model} seed {checkpoint.seed}"
             done[name] += 1
-            measured += outcome.status == "ok"
+            outcomes.append(outcome)
             bars.advance_to(name, done[name], f"step {checkpoint.step} in {readable_time(outcome.seconds)}")
             if outcome.status != "ok":
                 say(console, str(outcome.reason))
-    return measured
+    return outcomes
 
 
-def token_digests(store: Store) -> dict[tuple[str, str, int, str], str]:
-    """Per model and probe the digest of the token ids that its recorded checkpoints were measured on."""
+def token_digests(store: Store, surveyed: Survey) -> dict[tuple[str, str, int, str], str]:
+    """Per model and probe the digest of the token ids that its recorded checkpoints were measured on,
+    those left out that are about to be measured again."""
+    again = {planned.unit.id for planned in surveyed.plan.pending}
     return {
         (record.suite, record.model, record.seed, record.probe): record.token_digest
         for record in store.recorded().values()
-        if record.status == "ok" and record.token_digest is not None
+        if record.status == "ok" and record.token_digest is not None and record.id not in again
     }
 
 
@@ -170,14 +172,16 @@ def _finish(publisher: "PublisherHandle") -> list[str]:
         return ["W&B was not waited for; `tracker stream` sends the rest"]
 
 
-def _closing(surveyed: Survey, store: Store, measured: int, console: Console) -> int:
+def _closing(surveyed: Survey, store: Store, outcomes: list[Outcome], console: Console) -> int:
     """Says how many units were measured and names every hole; the exit code of the sweep."""
+    measured = sum(outcome.status == "ok" for outcome in outcomes)
     say(console, f"{counted(measured, 'unit')} measured")
     ledger = store.recorded()
-    holes: list[Any] = []
+    holes: list[Any] = [outcome for outcome in outcomes if outcome.status != "ok"]
+    told = {hole.unit.id for hole in holes}
     for planned in surveyed.plan.units:
-        record = ledger.get(planned.unit.key)
-        if record is None or record.status != "ok":
+        record = ledger.get(planned.unit.id)
+        if planned.unit.id not in told and (record is None or record.status != "ok"):
             reason = record.reason if record else "not recorded"
             holes.append(PlannedUnit(planned.unit, "missing", reason))
     if holes:
@@ -195,20 +199,27 @@ def _show(results: Results, config: Config, console: Console) -> list[str]:
     write_json(config.store / "analysis.json", report)
     for sentence in report["summary"]:
         say(console, sentence)
-    page = write_dashboard(results, report, config.store / "dashboard.html")
+    try:
+        page = write_dashboard(results, report, config.store / "dashboard.html")
+        figures = write_figures(results, report, config.figures) if config.figures else []
+    except OSError as error:
+        raise StoreError(f"the views cannot be written: {error}; change store= or figures=") from error
     places = [f"Dashboard: {page}"]
-    if config.figures:
-        places.append(
-            f"Figures: {len(write_figures(results, report, config.figures))} files in {config.figures}"
-        )
-    return places
+    return [*places, f"Figures: {len(figures)} files in {config.figures}"] if figures else places
 
 
 def write_json(path: Path, content: object) -> None:
-    """Writes JSON whole or not at all."""
+    """Writes JSON whole or not at all.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    partial.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error}; free it, or change store=") from error
 
 
 def plan(config: Config, console: Console) -> int:
@@ -313,7 +324,7 @@ def stream(config: Config, console: Console) -> int:
     from tracker.sinks import publish
 
     options = sink_options(config)
-    open_store(config.store, probe=config.view.probe, conventions=config.view.conventions)
+    require_store(config.store)
     published = publish(config.store, options)
     for sentence in published.sentences:
         say(console, sentence)

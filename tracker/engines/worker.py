@@ -77,12 +77,13 @@ class Worker:
 
     def _measured(self, unit: Unit) -> Measurement:
         fetched = sources.fetch(unit.checkpoint)
+        started = time.perf_counter()
         model = load_model(fetched.path, dtype=unit.dtype, device=self.device)
         try:
             facts = model_facts(model)
             tokens = self._tokens(unit, fetched.path, facts.vocabulary, facts.max_positions)
             pinned = replace(unit, checkpoint=replace(unit.checkpoint, commit=fetched.commit))
-            return measure(pinned, model, tokens, commit=fetched.commit)
+            return measure(pinned, model, tokens, commit=fetched.commit, started=started)
         finally:
             del model
             gc.collect()

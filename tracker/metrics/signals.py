@@ -18,8 +18,8 @@ from tracker.metrics.spectrum import band_power, equal_bands, frequency_selectiv
 from tracker.metrics.wavelet import max_level, reconstruction_error, wavelet_coefficients
 from tracker.records import CONVENTION_CHOICES, Conventions
 
-TILE_ROWS = 1024
-"""Attention rows worked on at once: transforms of that many stay in cache."""
+TILE_VALUES, TILE_VALUES_GPU = 1 << 18, 1 << 25
+"""Probabilities worked on at once: so many stay in a processor's cache, and keep a GPU busy."""
 SPECTRUM_BANDS = 16
 AVERAGINGS = CONVENTION_CHOICES["averaging"]
 
@@ -120,7 +120,8 @@ def layer_values(attention_BHQK: Tensor, scaled: list[Tensor], plan: SignalPlan)
 
 
 def _tiles(maps: list[Tensor]) -> Iterator[list[Tensor]]:
-    size = max(1, TILE_ROWS // maps[0].shape[-2])
+    values = TILE_VALUES if maps[0].device.type == "cpu" else TILE_VALUES_GPU
+    size = max(1, values // (maps[0].shape[-2] * maps[0].shape[-1]))
     for start in range(0, maps[0].shape[0], size):
         yield [each[start : start + size] for each in maps]
 

@@ -180,4 +180,6 @@ def check_attention(attention_BHQK: Tensor, layer: int, *, causal: bool) -> None
     # Each row is checked by the one key next to it: a missing mask fills that diagonal on every head.
     if causal and (attention_BHQK.diagonal(1, -2, -1) > 0).any():
         head = int((attention_BHQK.diagonal(1, -2, -1) > 0).nonzero()[0, 1])
-        raise CheckpointError(f"layer {layer} head {head}: attention looks ahead in a causal model")
+        raise CheckpointError(
+            f"layer {layer} head {head}: attention looks ahead; only causal language models are supported"
+        )

@@ -72,6 +72,11 @@ def load_model(path: Path, *, dtype: str = "float32", device: str = "cpu") -> Pr
                 trust_remote_code=False,
                 output_loading_info=True,
             )
+        except KeyError as error:
+            raise CheckpointError(
+                f"{path}: the architecture does not read its attention through transformers' attention "
+                f"interface (unknown there: {error}); it is not supported"
+            ) from error
         except Exception as error:
             reason = " ".join(str(error).split())[:400]
             raise CheckpointError(f"{path} does not load: {type(error).__name__}: {reason}") from error
