@@ -189,7 +189,7 @@ def test_views_of_a_folder_that_cannot_be_written_are_one_line(swept: tuple[Path
     (tmp_path / "file").write_text("")
     refused = tracker(tmp_path, "dashboard", "figures=file/below")
     assert refused.returncode == 2
-    assert "the views cannot be written" in refused.stderr
+    assert "cannot write the figures to file/below" in refused.stderr
 
 
 def test_a_store_that_cannot_be_written_is_refused_at_once(tmp_path: Path):

@@ -92,7 +92,8 @@ def _compose_and_run(verb: str, overrides: list[str]) -> int:
 def _remove_traces(sweeps: set[Path]) -> None:
     """A refused request leaves nothing behind: not even what Hydra notes of a multirun before its jobs."""
     for folder in sweeps:
-        (folder / "multirun.yaml").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (folder / "multirun.yaml").unlink()
         for place in (folder, folder.parent):
             with contextlib.suppress(OSError):
                 place.rmdir()

@@ -199,11 +199,8 @@ def _show(results: Results, config: Config, console: Console) -> list[str]:
     write_json(config.store / "analysis.json", report)
     for sentence in report["summary"]:
         say(console, sentence)
-    try:
-        page = write_dashboard(results, report, config.store / "dashboard.html")
-        figures = write_figures(results, report, config.figures) if config.figures else []
-    except OSError as error:
-        raise StoreError(f"the views cannot be written: {error}; change store= or figures=") from error
+    page = write_dashboard(results, report, config.store / "dashboard.html")
+    figures = write_figures(results, report, config.figures) if config.figures else []
     places = [f"Dashboard: {page}"]
     return [*places, f"Figures: {len(figures)} files in {config.figures}"] if figures else places
 
