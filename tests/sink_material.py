@@ -17,7 +17,7 @@ from loopback_wandb import API_KEY, LoopbackWandb, ServedRun
 from tracker.columns import checkpoint_columns
 from tracker.records import Checkpoint, Conventions, Measurement, ProbeSpec, Unit
 from tracker.sinks import Published, SinkOptions, publish
-from tracker.store import Store, identity_of, open_store
+from tracker.store import Store, open_store
 
 PROBE = ProbeSpec("default", "0" * 64, n=96, number=2)
 LAYERS, HEADS = 3, 4
@@ -35,7 +35,7 @@ def store_one(folder: Path, step: int, model: str = "70m", seed: int = 0, suite:
     """Stores one made-up measurement whose numbers depend on all of its names."""
     unit = unit_of(step, model, seed, suite)
     values = np.random.default_rng([step, seed, len(model)])
-    identity = identity_of(unit, "ok")
+    identity = unit.identity("ok")
     heads = [
         identity | {"layer": layer, "head": head} | {metric: values.uniform() for metric in METRICS}
         for layer in range(LAYERS) for head in range(HEADS)

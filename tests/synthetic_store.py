@@ -14,7 +14,7 @@ import polars as pl
 
 from tracker.columns import METRICS, head_columns, layer_columns, sequence_columns
 from tracker.records import Checkpoint, Conventions, Measurement, ProbeSpec, Unit, digest
-from tracker.store import SPECTRUM_BANDS, Store, identity_of
+from tracker.store import SPECTRUM_BANDS, Store
 
 SMALL_STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 2000, 4000, 8000, 16000)
 PYTHIA_STEPS = (0, *(2**k for k in range(10)), *range(1000, 144000, 1000))
@@ -94,7 +94,7 @@ def measurement_of(unit: Unit, shape: Shape, size: float) -> Measurement:
     amount = exploration * (0.6 + 0.8 * character) + noise
     heads = {name: np.full(count, np.nan) for name in head_columns()}
     heads |= _head_values(amount, character, maturity)
-    identity = identity_of(unit, "ok")
+    identity = unit.identity("ok")
     places = {"layer": np.repeat(np.arange(shape.layers), shape.heads),
               "head": np.tile(np.arange(shape.heads), shape.layers)}  # fmt: skip
     stds = {f"{name}_std": 0.05 * np.abs(values) for name, values in heads.items()}

@@ -22,6 +22,8 @@ FLOORS = {
     "store": 2,
     "survey": 3,
     "measure": 3,
+    "values": 2,
+    "forecast": 3,
     "sinks": 3,
     "views": 3,
     "engines": 4,

@@ -10,7 +10,7 @@ import pytest
 
 from tracker.errors import RequestError, StoreError
 from tracker.records import Checkpoint, Conventions, Measurement, ProbeSpec, Unit
-from tracker.store import SCHEMAS, Store, conform, identity_of, open_store, safe_name
+from tracker.store import SCHEMAS, Store, conform, open_store, safe_name
 
 PROBE = ProbeSpec("default", "0" * 64, n=96, number=2)
 CONVENTIONS = Conventions()
@@ -28,7 +28,7 @@ def unit_of(
 
 
 def measurement_of(unit: Unit, value: float = 1.0) -> Measurement:
-    identity = identity_of(unit, "ok")
+    identity = unit.identity("ok")
     heads = pl.DataFrame([identity | {"layer": 0, "head": h, "spectral_entropy": value} for h in range(2)])
     layers = pl.DataFrame([identity | {"layer": 0, "frame_ratio": 0.5}])
     sequences = pl.DataFrame([identity | {"sequence": s, "loss": float("nan")} for s in range(2)])

@@ -157,6 +157,19 @@ class Unit:
         at = self.checkpoint
         return at.suite, at.model, at.seed, at.step, self.key
 
+    def identity(self, status: Status) -> dict[str, object]:
+        """The columns that every table carries."""
+        at = self.checkpoint
+        return {
+            "suite": at.suite,
+            "model": at.model,
+            "seed": at.seed,
+            "step": at.step,
+            "probe": self.probe.label,
+            "conventions": self.conventions.label,
+            "status": status,
+        }
+
 
 @dataclass(frozen=True)
 class Recorded:

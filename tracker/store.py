@@ -108,20 +108,6 @@ def safe_name(name: str) -> str:
     return quoted.replace(".", "%2E") if set(quoted) <= {"."} else quoted
 
 
-def identity_of(unit: Unit, status: Status) -> dict[str, object]:
-    """The columns that every table carries."""
-    checkpoint = unit.checkpoint
-    return {
-        "suite": checkpoint.suite,
-        "model": checkpoint.model,
-        "seed": checkpoint.seed,
-        "step": checkpoint.step,
-        "probe": unit.probe.label,
-        "conventions": unit.conventions.label,
-        "status": status,
-    }
-
-
 @dataclass(frozen=True)
 class Store:
     """Writes records and keeps the ledger. Making one touches nothing; the first write makes folders."""
@@ -176,7 +162,7 @@ class Store:
     def write_hole(self, unit: Unit, status: Status, reason: str) -> None:
         """Records that a unit failed or does not exist, and why; never in place of an ok record."""
         checkpoint = unit.checkpoint
-        row = identity_of(unit, status) | {
+        row = unit.identity(status) | {
             "key": unit.key,
             "repo": checkpoint.location,
             "revision": checkpoint.revision,

@@ -2,7 +2,6 @@
 
 import json
 import os
-import statistics
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from tracker import facts
 from tracker.config import Config, NanoSuite
 from tracker.console import (
     Bars,
@@ -22,7 +20,8 @@ from tracker.console import (
     say,
     tell_holes,
 )
-from tracker.errors import CheckpointError, RequestError, StoreError
+from tracker.errors import RequestError, StoreError
+from tracker.forecast import bytes_to_fetch, expected_seconds, recorded_rates
 from tracker.records import Outcome, PlannedUnit
 from tracker.store import Results, Store, open_store, require_store
 from tracker.survey import Survey, nano_recipe, suite_name, survey
@@ -222,9 +221,9 @@ def write_json(path: Path, content: object) -> None:
 def plan(config: Config, console: Console) -> int:
     """Says what a sweep would do; touches nothing."""
     surveyed = survey(config)
-    groups, rates = by_model(surveyed.plan.units), _rates(config)
+    groups, rates = by_model(surveyed.plan.units), recorded_rates(Store(config.store))
     sizes = {name: bytes_to_fetch(units) for name, units in groups.items()}
-    seconds = {name: _expected(name, units, rates) for name, units in groups.items()}
+    seconds = {name: expected_seconds(units, rates.get(name)) for name, units in groups.items()}
     rows = {
         name: (_told(sizes[name], readable_bytes), _told(seconds[name], readable_time)) for name in groups
     }
@@ -251,42 +250,6 @@ def _told(amount: float | None, readable: Callable[[float], str]) -> str:
 def _total(amounts: dict[str, float | None]) -> float | None:
     known = [amount for amount in amounts.values() if amount is not None]
     return sum(known) if len(known) == len(amounts) else None
-
-
-def _rates(config: Config) -> dict[str, list[float]]:
-    """Seconds per unit that this store has recorded, by model and seed."""
-    rates: dict[str, list[float]] = {}
-    for record in Store(config.store).recorded().values():
-        if record.seconds is not None:
-            rates.setdefault(f"{record.model} seed {record.seed}", []).append(record.seconds)
-    return rates
-
-
-def _expected(name: str, units: list[PlannedUnit], rates: dict[str, list[float]]) -> float | None:
-    """Seconds; None where this store has no rate for the model yet."""
-    pending = sum(planned.pending for planned in units)
-    if not pending:
-        return 0.0
-    return pending * statistics.median(rates[name]) if name in rates else None
-
-
-def bytes_to_fetch(units: list[PlannedUnit]) -> float | None:
-    """Bytes of one model's pending checkpoints: Pythia's from its table of facts, others from the hub's
-    answer for the first of them. None where the hub does not say."""
-    pending = [planned.unit.checkpoint for planned in units if planned.pending]
-    remote = [each for each in pending if each.kind == "hub" and each.exists is not False]
-    if not remote:
-        return 0.0
-    sizes = facts.table("pythia_suite")
-    known = sizes.filter(sizes["size"] == remote[0].model)["fp16_bytes"]
-    if "/pythia-" in remote[0].location and len(known):
-        return float(known[0]) * len(remote)
-    from tracker.checkpoints import inspect
-
-    try:
-        return float(sum(file.size for file in inspect(remote[0]).files) * len(remote))
-    except CheckpointError:
-        return None
 
 
 def analyse_store(config: Config, console: Console) -> int:

@@ -2,6 +2,7 @@
 
 from tracker.models.capture import IMPLEMENTATION, AttentionStream, check_attention
 from tracker.models.loading import DTYPES, ModelFacts, load_model, model_facts
+from tracker.models.loss import loss_positions, sequence_losses
 
 __all__ = [
     "DTYPES",
@@ -10,5 +11,7 @@ __all__ = [
     "ModelFacts",
     "check_attention",
     "load_model",
+    "loss_positions",
     "model_facts",
+    "sequence_losses",
 ]
