@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tracker.analysis.labels import label_columns
+from tracker.analysis.labels import RECOVERY, label_columns
 from tracker.analysis.phases import ChangePoint, Phase, Phases
 from tracker.analysis.thresholds import Verdict
 from tracker.analysis.trajectories import Trajectory
@@ -57,13 +57,26 @@ def _extremum(phases: Sequence[Phase]) -> str:
     )
 
 
-def _end(phase: Phase) -> str:
-    """Selectivity and entropy at the last checkpoint."""
-    columns = label_columns(list(phase.evidence))
+def _returned(phases: Sequence[dict[str, dict[str, Any]]], column: str, pick: Any) -> float:
+    """Share of the way from the first checkpoint to the extremum that is lost again at the last; 0 to 1."""
+    first, last = phases[0][column]["first"], phases[-1][column]["last"]
+    extremum = pick(each[column]["extremum"] for each in phases)
+    return max(0.0, (extremum - last) / (extremum - first)) if extremum != first else 0.0
+
+
+def _recovery(phases: Sequence[Phase]) -> str:
+    """How far selectivity and entropy have come back by the last checkpoint."""
+    evidence = [phase.evidence for phase in phases]
+    columns = label_columns(list(evidence[0]))
     if columns is None:
         return ""
-    entropy, selectivity = (_number(phase.evidence[name]["last"]) for name in columns)
-    return f"selectivity {selectivity}, entropy {entropy} at step {phase.last_step}"
+    entropy, selectivity = (evidence[-1][name]["last"] for name in columns)
+    back = [_returned(evidence, name, pick) for name, pick in zip(columns, (max, min), strict=True)]
+    return (
+        f"by step {phases[-1].last_step} entropy has come back {back[0]:.0%} of the way "
+        f"(to {_number(entropy)}) and selectivity {back[1]:.0%} (to {_number(selectivity)}); "
+        f"a phase of its own needs {RECOVERY:.0%} on average over it"
+    )
 
 
 def _labelled(found: Phases) -> str:
@@ -83,7 +96,7 @@ def _labelled(found: Phases) -> str:
     elif all(phase.peak_step is None for phase in exploring):
         parts.append("the extremum is the last checkpoint, so a recovery cannot be told: measure later ones")
     else:
-        parts.append(f"no recovery after it that makes a phase of its own: {_end(found.phases[-1])}")
+        parts.append(_recovery(found.phases))
     named = {_start(found, phase) for phase in [*exploring[:1], *later[:1]]}
     others = [place for place in map(_bracket, found.change_points) if place not in named]
     if others:
@@ -191,8 +204,20 @@ def seeds_sentence(entries: list[Entry]) -> str:
     return (
         f"{entries[0]['model']}, {runs} seeds: exploratory phase "
         f"{_counted(_starts(entries, 'exploratory'), runs)}{lowest}; "
-        f"specialisation {_counted(_starts(entries, 'specialisation'), runs)}."
+        f"specialisation {_counted(_starts(entries, 'specialisation'), runs)}{_returns(entries, columns)}."
     )
+
+
+def _returns(entries: list[Entry], columns: tuple[str, str] | None) -> str:
+    """How far the seeds have come back from their extremum by their last checkpoint."""
+    told = [[phase["evidence"] for phase in entry["phases"]] for entry in entries if entry["phases"]]
+    if columns is None or not told:
+        return ""
+    spans = []
+    for name, pick, word in zip(columns, (max, min), ("entropy", "selectivity"), strict=True):
+        shares = sorted(_returned(evidence, name, pick) for evidence in told)
+        spans.append(f"{word} {shares[0]:.0%} to {shares[-1]:.0%}")
+    return f" (come back at the end, of the way to the extremum: {', '.join(spans)})"
 
 
 def _runs_told(phases: list[Entry]) -> list[str]:
