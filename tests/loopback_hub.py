@@ -193,6 +193,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.route = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         raw = [part for part in urllib.parse.urlsplit(self.path).path.split("/") if part]
         parts = [urllib.parse.unquote(part) for part in raw]
+        if parts[:1] == ["datasets"]:
+            parts = parts[1:]  # data sets lie beside models here
         with self.serving.lock:
             busy = self.hub.busy.pop(0) if self.hub.busy and self.hub.busy_path in self.route else None
         if busy is not None:

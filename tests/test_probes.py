@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from loopback_hub import loopback_hub, use_hub
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -198,3 +199,19 @@ def test_line_separators_inside_documents_do_not_end_them(tmp_path: Path):
     pl.DataFrame({"other": ["a"]}).write_parquet(tmp_path / "a.parquet")
     with pytest.raises(RequestError, match=r"probe: a.parquet cannot be read as .parquet, field 'text'"):
         read_text(ProbeSource(text=str(tmp_path / "a.parquet")))
+
+
+def test_a_data_set_on_the_hub_is_read_at_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for revision, text in (("main", "new"), ("v1", "old")):
+        folder = tmp_path / "hub" / "org" / "texts" / revision
+        folder.mkdir(parents=True)
+        pl.DataFrame({"body": [text, "end"]}).write_parquet(folder / "part.parquet")
+    with loopback_hub(tmp_path / "hub") as hub:
+        use_hub(monkeypatch, hub, tmp_path / "home")
+        source = ProbeSource(dataset="org/texts", file="part.parquet", field="body", revision="v1")
+        assert read_text(source) == "old\n\nend"
+        assert read_text(replace(source, revision="main")) == "new\n\nend"
+        with pytest.raises(RequestError, match=r"probe.dataset=org/texts: none.parquet cannot be fetched"):
+            read_text(replace(source, file="none.parquet"))
+        with pytest.raises(RequestError, match=r"probe.dataset=no/where: part.parquet cannot be fetched"):
+            read_text(replace(source, dataset="no/where"))
