@@ -9,7 +9,7 @@ from tracker.config import conventions_of
 from tracker.errors import CheckpointError, RequestError
 from tracker.measure import measure
 from tracker.models import DTYPES, model_facts
-from tracker.probes import encode_probe, prefix_ids, probe_spec, probe_tokens
+from tracker.probes import encode_probe, prefix_ids, probe_spec, probe_tokens, special_ids
 from tracker.records import Checkpoint, Conventions, Measurement, ProbeSource, ProbeSpec, Unit, digest
 from tracker.store import TABLES, conform
 
@@ -81,7 +81,7 @@ def track(
             raise CheckpointError(
                 f"tokens: {ids.shape[1]} a sequence, the model has {facts.max_positions} positions"
             )
-        special = list(tokenizer.all_special_ids) if tokenizer is not None else []
+        special = special_ids(tokenizer) if tokenizer is not None else []
         encoded = probe_tokens(ids, prefix_ids(facts.vocabulary, special, block=block, seed=0))
         spec = ProbeSpec("given", digest(ids.tolist(), 64), ids.shape[1], ids.shape[0])
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__

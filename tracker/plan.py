@@ -10,8 +10,6 @@ from tracker.records import Checkpoint, Conventions, PlannedUnit, ProbeSpec, Rec
 
 PAPER_STEPS = (0, 128, 512, 1000, 5000, 10000, 143000)
 """Steps of the paper's table 5."""
-NAMED_STEPS = ("paper", "list")
-"""Choices that name their steps: one that does not exist is a hole, not a step nobody asked for."""
 
 
 @dataclass(frozen=True)

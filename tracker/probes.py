@@ -199,7 +199,7 @@ def encode_probe(
             "a probe of text needs a tokenizer; give one, or token ids of shape (sequences, n)"
         )
     else:
-        ids, special = _encoded_ids(spec, source, tokenizer), _special_ids(tokenizer)
+        ids, special = _encoded_ids(spec, source, tokenizer), special_ids(tokenizer)
     if int(ids.max()) >= vocabulary or int(ids.min()) < 0:
         raise CheckpointError(
             f"token id {int(ids.max())} is beyond the model's vocabulary of {vocabulary}: "
@@ -248,7 +248,8 @@ def _encoded_ids(spec: ProbeSpec, source: ProbeSource, tokenizer: Any) -> np.nda
     return np.concatenate((np.tile(np.array(head, dtype=np.int64), (spec.number, 1)), rows), axis=1)
 
 
-def _special_ids(tokenizer: Any) -> list[int]:
+def special_ids(tokenizer: Any) -> list[int]:
+    """Ids that stand for no text: those the tokenizer names, and those its vocabulary marks."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
     return sorted({*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)})
 
