@@ -26,9 +26,7 @@ def resampled_means(samples: Sequence[np.ndarray], resamples: int, seed: int = 0
     return np.stack([array @ weights[array.shape[1]] for array in samples], axis=-1).transpose(1, 0, 2)
 
 
-def bracket_confidence(
-    curves_RTD: np.ndarray, breaks: tuple[int, ...], search: Search
-) -> tuple[float, ...]:
+def bracket_confidence(curves_RTD: np.ndarray, breaks: tuple[int, ...], search: Search) -> tuple[float, ...]:
     """Share of the resampled curves whose changes include each break at exactly the same place."""
     found = [search(curve) for curve in curves_RTD]
     return tuple(sum(place in each for each in found) / len(found) for place in breaks)

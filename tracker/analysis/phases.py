@@ -166,12 +166,18 @@ def find_phases(
         raise RequestError("metrics: none given; at least one curve is needed to look for phases")
     curves = gather_curves(places, metrics)
     if len(curves.steps) < FEWEST:
-        return _one_phase(curves, None, (
-            f"no phases can be told from {len(curves.steps)} checkpoint{'s' * (len(curves.steps) != 1)}: "
-            f"measure at least {FEWEST}, better 10 or more spread evenly over log steps"
-        ))
+        return _one_phase(
+            curves,
+            None,
+            (
+                f"no phases can be told from {len(curves.steps)} checkpoint{'s' * (len(curves.steps) != 1)}: "
+                f"measure at least {FEWEST}, better 10 or more spread evenly over log steps"
+            ),
+        )
     if not curves.names:
-        return _one_phase(curves, None, (
-            "no phases can be told: no metric is defined and varies; measure checkpoints where one does"
-        ))
+        return _one_phase(
+            curves,
+            None,
+            ("no phases can be told: no metric is defined and varies; measure checkpoints where one does"),
+        )
     return _searched(curves, resamples, seed)

@@ -37,7 +37,11 @@ def log_steps(points: int) -> np.ndarray:
 
 
 def noisy_samples(
-    curves: Mapping[str, np.ndarray], sequences: int, rng: np.random.Generator, *, error: float = 1.0,
+    curves: Mapping[str, np.ndarray],
+    sequences: int,
+    rng: np.random.Generator,
+    *,
+    error: float = 1.0,
     shared: float = SHARED,
 ) -> dict[str, np.ndarray]:
     """Samples (T, S) around each curve (T,).
@@ -61,7 +65,12 @@ def noisy_samples(
 
 
 def shifting_run(
-    steps: np.ndarray, starts: Sequence[int], size: float, rng: np.random.Generator, *, metrics: int = 3,
+    steps: np.ndarray,
+    starts: Sequence[int],
+    size: float,
+    rng: np.random.Generator,
+    *,
+    metrics: int = 3,
     sequences: int = 16,
 ) -> SyntheticRun:
     """Levels that jump by ``size`` standard errors, up and down in turn, at the checkpoints ``starts``.
@@ -152,8 +161,12 @@ def scale_values(scale: np.ndarray, kind: ScaleKind, height: float, rng: np.rand
 
 
 def stored_tables(
-    runs: Mapping[tuple[str, int], SyntheticRun], sizes: Mapping[str, int], *, suite: str = "synthetic",
-    probe: str = "synthetic-probe", conventions: str = "paper-synthetic",
+    runs: Mapping[tuple[str, int], SyntheticRun],
+    sizes: Mapping[str, int],
+    *,
+    suite: str = "synthetic",
+    probe: str = "synthetic-probe",
+    conventions: str = "paper-synthetic",
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The store's checkpoint and sequence tables for made-up runs.
 

@@ -156,19 +156,27 @@ def judge_threshold(scale: object, values: object, samples: object | None = None
     rounder = sigmoid_residual(place, levels) / left
     p_value = _p_value(levels, splits)
     if factor < FACTOR or rounder < SIGMOID_FACTOR or p_value > LEVEL:
-        return Verdict(None, len(sizes), (
-            f"no break: the best step leaves {factor:.2f} times less unexplained than a line or hinge "
-            f"(needed {FACTOR}), {rounder:.2f} times less than a wide sigmoid (needed {SIGMOID_FACTOR}), "
-            f"permutation p = {p_value:.3f} (needed {LEVEL})"
-        ))
+        return Verdict(
+            None,
+            len(sizes),
+            (
+                f"no break: the best step leaves {factor:.2f} times less unexplained than a line or hinge "
+                f"(needed {FACTOR}), {rounder:.2f} times less than a wide sigmoid (needed {SIGMOID_FACTOR}), "
+                f"permutation p = {p_value:.3f} (needed {LEVEL})"
+            ),
+        )
     effect = float(levels[best:].mean() - levels[:best].mean())
     found = Threshold(
         float(sizes[best - 1]), float(sizes[best]), effect, p_value, factor, _confidence(draws, splits, best)
     )
-    return Verdict(found, len(sizes), (
-        f"a step leaves {factor:.2f} times less unexplained than the best line or hinge, "
-        f"permutation p = {p_value:.3f} (one metric, one axis, uncorrected)"
-    ))
+    return Verdict(
+        found,
+        len(sizes),
+        (
+            f"a step leaves {factor:.2f} times less unexplained than the best line or hinge, "
+            f"permutation p = {p_value:.3f} (one metric, one axis, uncorrected)"
+        ),
+    )
 
 
 def find_threshold(

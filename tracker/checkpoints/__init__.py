@@ -20,8 +20,18 @@ discover_folder = folder.discover
 discover_hub = hub.discover
 
 __all__ = [
-    "PYTHIA_STEPS", "PYTHIA_TOKENS_PER_STEP", "SUITES", "Inspected", "Published", "RemoteFile", "declared",
-    "discover_folder", "discover_hub", "fetch", "inspect", "published",
+    "PYTHIA_STEPS",
+    "PYTHIA_TOKENS_PER_STEP",
+    "SUITES",
+    "Inspected",
+    "Published",
+    "RemoteFile",
+    "declared",
+    "discover_folder",
+    "discover_hub",
+    "fetch",
+    "inspect",
+    "published",
 ]
 
 

@@ -85,8 +85,14 @@ def fetch(checkpoint: Checkpoint) -> Fetched:
 
 def _checkpoint(folder: Path, suite: str, model: str, named: patterns.Named, seed: int) -> Checkpoint:
     return Checkpoint(
-        suite=suite, model=model, seed=seed if named.seed is None else named.seed, step=named.step,
-        kind="folder", location=str(folder.parent), revision=folder.name, tokens_seen=named.tokens,
+        suite=suite,
+        model=model,
+        seed=seed if named.seed is None else named.seed,
+        step=named.step,
+        kind="folder",
+        location=str(folder.parent),
+        revision=folder.name,
+        tokens_seen=named.tokens,
         exists=True,
     )
 
@@ -109,14 +115,13 @@ def _steps_or_seeds(path: Path, suite: str, model: str, seed: int, pattern: str 
     seeds = [(entry, _SEED.fullmatch(entry.name)) for entry in _folders(path)]
     return [
         checkpoint
-        for entry, match in seeds if match is not None
+        for entry, match in seeds
+        if match is not None
         for checkpoint in _steps(entry, suite, model, int(match[1]), pattern)
     ]
 
 
-def _models(
-    root: Path, suite: str, model: str | None, seed: int, pattern: str | None
-) -> list[Checkpoint]:
+def _models(root: Path, suite: str, model: str | None, seed: int, pattern: str | None) -> list[Checkpoint]:
     found = [
         checkpoint
         for entry in _folders(root)

@@ -79,7 +79,13 @@ def declared(
         raise RequestError(f"revision={revision}: has no field {{step}}, so every step would be the same")
     return [
         Checkpoint(
-            suite=suite, model=model, seed=seed, step=step, kind="hub", location=repo, revision=name,
+            suite=suite,
+            model=model,
+            seed=seed,
+            step=step,
+            kind="hub",
+            location=repo,
+            revision=name,
             tokens_seen=None if tokens_per_step is None else step * tokens_per_step,
         )
         for step, name in sorted(named.items())
@@ -120,9 +126,16 @@ def discover(
         if named is None:
             continue
         found = Checkpoint(
-            suite=suite, model=model or repo.rpartition("/")[2], kind="hub", location=repo, revision=branch,
-            seed=seed if named.seed is None else named.seed, step=named.step, tokens_seen=named.tokens,
-            commit=commit, exists=True,
+            suite=suite,
+            model=model or repo.rpartition("/")[2],
+            kind="hub",
+            location=repo,
+            revision=branch,
+            seed=seed if named.seed is None else named.seed,
+            step=named.step,
+            tokens_seen=named.tokens,
+            commit=commit,
+            exists=True,
         )
         other = taken.setdefault((found.seed, found.step), found)
         if other is not found:
@@ -150,7 +163,9 @@ def inspect(checkpoint: Checkpoint) -> Inspected:
     repo, revision = checkpoint.location, checkpoint.commit or checkpoint.revision
     info = answers.ask(
         lambda: _api().model_info(repo, revision=revision, files_metadata=True),
-        repo=repo, revision=checkpoint.revision, who=checkpoint.label,
+        repo=repo,
+        revision=checkpoint.revision,
+        who=checkpoint.label,
     )
     where = f"{checkpoint.label}: {repo} at {checkpoint.revision}"
     if info.sha is None or not cached.COMMIT.fullmatch(info.sha):
@@ -195,17 +210,20 @@ def fetch(checkpoint: Checkpoint, *, cache_dir: str | Path | None = None) -> Fet
         return found
 
 
-def _download(
-    checkpoint: Checkpoint, commit: str, files: tuple[RemoteFile, ...], cache: Path
-) -> Fetched:
+def _download(checkpoint: Checkpoint, commit: str, files: tuple[RemoteFile, ...], cache: Path) -> Fetched:
     repo, revision, who = checkpoint.location, checkpoint.revision, checkpoint.label
     where = f"{who}: {repo} at {revision}"
 
     def bring() -> Path:
-        folder = Path(snapshot_download(
-            repo, revision=commit, cache_dir=cache, endpoint=_endpoint(),
-            allow_patterns=[file.name for file in files],
-        ))
+        folder = Path(
+            snapshot_download(
+                repo,
+                revision=commit,
+                cache_dir=cache,
+                endpoint=_endpoint(),
+                allow_patterns=[file.name for file in files],
+            )
+        )
         for file in files:
             cached.verify(folder / file.name, sha256=file.sha256, blob_id=file.blob_id, who=where)
         weights.whole(folder, who)
@@ -251,7 +269,9 @@ def _files(info: ModelInfo, where: str) -> tuple[RemoteFile, ...]:
     _check_shards(heavy, where)
     return tuple(
         RemoteFile(
-            name, size=siblings[name].size or 0, blob_id=siblings[name].blob_id,
+            name,
+            size=siblings[name].size or 0,
+            blob_id=siblings[name].blob_id,
             sha256=None if (large := siblings[name].lfs) is None else large.sha256,
         )
         for name in small + heavy

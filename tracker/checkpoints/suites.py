@@ -38,8 +38,10 @@ SUITES: dict[str, Published] = {
         Published("pythia", "EleutherAI/pythia-{size}", _SIZES, (0,)),
         Published("pythia-deduped", "EleutherAI/pythia-{size}-deduped", _SIZES, (0,)),
         Published(
-            "polypythias", "EleutherAI/pythia-{size}-seed{seed}",
-            _SIZES[: _SIZES.index("410m") + 1], tuple(range(10)),
+            "polypythias",
+            "EleutherAI/pythia-{size}-seed{seed}",
+            _SIZES[: _SIZES.index("410m") + 1],
+            tuple(range(10)),
         ),
     )
 }
@@ -84,7 +86,11 @@ def published(
         for size in models
         for seed in seeds
         for checkpoint in hub.declared(
-            suite, _repo(form, size, seed), model=size, seed=seed, steps=steps,
+            suite,
+            _repo(form, size, seed),
+            model=size,
+            seed=seed,
+            steps=steps,
             tokens_per_step=PYTHIA_TOKENS_PER_STEP,
         )
     ]

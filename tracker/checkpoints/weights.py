@@ -12,8 +12,16 @@ from tracker.errors import CheckpointError
 
 CONFIG = "config.json"
 TOKENIZER = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
 )
 FORMATS = (("model", "safetensors"), ("pytorch_model", "bin"))
 """In order of preference, as transformers prefers them: stem and ending."""

@@ -1,7 +1,8 @@
 """Models: checkpoints loaded for measuring, and their attention layer by layer."""
 
+from tracker.models.architecture import ModelFacts, model_facts
 from tracker.models.capture import IMPLEMENTATION, AttentionStream, check_attention
-from tracker.models.loading import DTYPES, ModelFacts, load_model, model_facts
+from tracker.models.loading import DTYPES, load_model
 from tracker.models.loss import loss_positions, sequence_losses
 
 __all__ = [

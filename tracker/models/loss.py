@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from tracker.errors import CheckpointError
-from tracker.models.loading import ModelFacts
+from tracker.models.architecture import ModelFacts
 
 LOSS_POSITIONS, TENTH_POSITIONS = 32, 16
 """Where the vocabulary head costs more than the body: strided positions, and of each tenth."""

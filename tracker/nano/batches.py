@@ -20,7 +20,7 @@ class Batches:
         starts = np.arange(count) * recipe.tokens
         aside = min(count - 1, max(1, round(count * HELD_OUT_SHARE)))
         self._ids = ids
-        self._starts, self._held_out = starts[:count - aside], starts[count - aside:]
+        self._starts, self._held_out = starts[: count - aside], starts[count - aside :]
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def training(self, step: int) -> np.ndarray:

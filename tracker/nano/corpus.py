@@ -17,13 +17,20 @@ from tracker.nano.saving import save_folder
 END_OF_TEXT = "<|endoftext|>"
 """Token 0. Stands after every document, as in Pythia's data."""
 
-LEFT_OUT = frozenset({
-    "__pycache__", "dist-packages", "site-packages",
-    "test", "tests", "idle_test",
-    "encodings",  # character tables, not language
-    "ensurepip", "pydoc_data",  # bundled archives; topics are read as text below
-    "lib2to3",  # grammars and fixers, gone since 3.13
-})
+LEFT_OUT = frozenset(
+    {
+        "__pycache__",
+        "dist-packages",
+        "site-packages",
+        "test",
+        "tests",
+        "idle_test",
+        "encodings",  # character tables, not language
+        "ensurepip",
+        "pydoc_data",  # bundled archives; topics are read as text below
+        "lib2to3",  # grammars and fixers, gone since 3.13
+    }
+)
 LEAST_BYTES = 1_000_000
 """Less text than this is no training set: the library is stripped or stands in an archive."""
 

@@ -41,7 +41,7 @@ class Progress:
     def recent_loss(self) -> float | None:
         """Mean training loss since the checkpoint before, None at step 0."""
         before = self.held_out_loss[-2][0] if len(self.held_out_loss) > 1 else 0
-        recent = self.training_loss[before:self.step]
+        recent = self.training_loss[before : self.step]
         return float(np.mean(recent)) if recent else None
 
 
@@ -73,7 +73,10 @@ class _Training:
         self.job, self.on_step = job, on_step
         self.model = fresh(recipe, job.size, recipe.vocab, job.seed)
         self.optimizer = torch.optim.AdamW(
-            decay_groups(self.model, recipe.weight_decay), lr=0.0, betas=recipe.betas, eps=recipe.epsilon,
+            decay_groups(self.model, recipe.weight_decay),
+            lr=0.0,
+            betas=recipe.betas,
+            eps=recipe.epsilon,
             fused=True,
         )
         self.batches = Batches(recipe, job.corpus.ids(), job.seed)
@@ -127,14 +130,23 @@ class _Training:
             held_out = round(self._loss(self.batches.held_out()).item(), 6)
         progress.held_out_loss.append((progress.step, held_out))
         save_folder(job.step_folder(progress.step), self._fill)
-        save_json(job.folder / "training.json", self._record() | {
-            "seconds": round(progress.seconds, 1),
-            "training_loss": progress.training_loss,
-            "held_out_loss": progress.held_out_loss,
-        })
-        state = {"label": job.label, "recipe": job.recipe.digest, "text": job.corpus.text_digest,
-                 "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-                 "progress": asdict(progress)}
+        save_json(
+            job.folder / "training.json",
+            self._record()
+            | {
+                "seconds": round(progress.seconds, 1),
+                "training_loss": progress.training_loss,
+                "held_out_loss": progress.held_out_loss,
+            },
+        )
+        state = {
+            "label": job.label,
+            "recipe": job.recipe.digest,
+            "text": job.corpus.text_digest,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": asdict(progress),
+        }
         save_file(job.folder / RESUME, lambda new: torch.save(state, new))
 
     def _fill(self, folder: Path) -> None:
@@ -147,14 +159,19 @@ class _Training:
     def _record(self) -> dict[str, Any]:
         job, progress = self.job, self.progress
         return {
-            "suite": "nano", "model": job.model, "seed": job.seed, "step": progress.step,
+            "suite": "nano",
+            "model": job.model,
+            "seed": job.seed,
+            "step": progress.step,
             "tokens_seen": progress.step * job.recipe.tokens_per_step,
             "mean_training_loss_since_last_checkpoint": progress.recent_loss(),
             "mean_held_out_loss": progress.held_out_loss[-1][1],
             "python": platform.python_version(),
             "text_digest": job.corpus.text_digest,
             "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-            "recipe": asdict(job.recipe), "recipe_digest": job.recipe.digest, "identity": job.identity,
+            "recipe": asdict(job.recipe),
+            "recipe_digest": job.recipe.digest,
+            "identity": job.identity,
         }
 
     def _resume(self) -> None:
