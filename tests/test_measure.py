@@ -41,7 +41,8 @@ def tokens_for(n: int = N, number: int = 10, vocabulary: int = 64):
 def spectra(signal: np.ndarray, prefix: str, out: dict, at: tuple) -> tuple[float, float]:
     """Columns of one signal, from scipy, pywt and the formulas."""
     keys = len(signal)
-    power = np.abs(scipy.fft.rfft(signal * scipy.signal.get_window("hann", keys, fftbins=False), n=64)) ** 2
+    n_fft = 2 ** math.ceil(math.log2(keys))
+    power = np.abs(scipy.fft.rfft(signal * scipy.signal.get_window("hann", keys, fftbins=False), n=n_fft)) ** 2
     defined = power.sum() > 1e-10
     frequency = np.linspace(0, 1, len(power))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -52,7 +53,7 @@ def spectra(signal: np.ndarray, prefix: str, out: dict, at: tuple) -> tuple[floa
             "band_power_high": power[frequency >= 0.75].sum() / power.sum() if defined else np.nan,
             "positional_entropy": scipy.stats.entropy(signal),
         }
-        values["spectral_entropy_normalised"] = values["spectral_entropy"] / math.log(33)
+        values["spectral_entropy_normalised"] = values["spectral_entropy"] / math.log(len(power))
         values["band_power_mid"] = 1 - values["band_power_low"] - values["band_power_high"]
         coefficients = pywt.wavedec(signal, "db2", level=pywt.dwt_max_level(keys, 4))
         for scale, c in enumerate(coefficients):
@@ -76,7 +77,8 @@ def reference(maps: list[np.ndarray], shorts: dict[float, list[np.ndarray]]) -> 
     """Per column {(sequence, layer, head): value}; per prefix the entropies of every sample of a head."""
     out: dict = {}
     samples: dict = {}
-    level = pywt.dwt_max_level(N // 4, 4)
+    n = maps[0].shape[-1]
+    level = pywt.dwt_max_level(n // 4, 4)
     for layer, attention in enumerate(maps):
         for s, h in np.ndindex(attention.shape[:2]):
             at, a = (s, layer, h), attention[s, h]
@@ -86,17 +88,17 @@ def reference(maps: list[np.ndarray], shorts: dict[float, list[np.ndarray]]) -> 
             samples.setdefault(("averaged_", layer, h), []).append(spectra(mean, "averaged_", out, at))
             for alpha, short in shorts.items():
                 b = short[layer][s, h]
-                kept = np.arange(len(b)) * N // len(b)
+                kept = np.arange(len(b)) * n // len(b)
                 rows = [scale(a[kept[i]], b[i], level) for i in range(2**level - 1, len(b))]
                 out.setdefault(f"scale_sensitivity_{alpha}", {})[at] = rows
                 out.setdefault(f"averaged_scale_sensitivity_{alpha}", {})[at] = [
                     scale(mean, b.mean(0), level)
                 ]
-            q = np.arange(N)
+            q = np.arange(n)
             out.setdefault("previous_token_score", {})[at] = [a[q[1:], q[:-1]].mean()]
             out.setdefault("sink_share", {})[at] = [a[1:, 0].mean()]
             out.setdefault("local_share", {})[at] = [
-                np.mean([a[i, i - 15 : i + 1].sum() for i in range(16, N)])
+                np.mean([a[i, i - 15 : i + 1].sum() for i in range(16, n)])
             ]
     with np.errstate(all="ignore"):
         means = {

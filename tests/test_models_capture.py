@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
-    BloomConfig,
-    BloomForCausalLM,
+    BertConfig,
+    BertModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
@@ -64,7 +64,7 @@ def streamed(
 ) -> tuple[list[list[torch.Tensor]], list[torch.Tensor]]:
     stream = AttentionStream(model, list(ids))
     with torch.inference_mode():
-        layers = [attention for _, attention in stream]
+        layers = [[each.whole() for each in attention] for _, attention in stream]
     return layers, stream.hidden
 
 
@@ -122,13 +122,44 @@ def test_a_stream_left_early_leaves_no_thread_behind():
     assert threading.active_count() == before
 
 
-def test_a_model_that_ignores_the_seam_is_an_error_not_a_gap():
-    torch.manual_seed(0)
-    model = BloomForCausalLM(BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4)).eval()
+def test_a_layer_that_never_arrives_is_an_error_not_a_gap():
+    model = neox()
+    model.config.num_hidden_layers = 4
     with pytest.raises(
-        CheckpointError, match=r"BloomForCausalLM does not hand out its attention: layer 0 of 2"
+        CheckpointError,
+        match=r"GPTNeoXForCausalLM does not hand out its attention: layer 3 of 4 never arrived",
     ):
         streamed(model, torch.randint(0, 64, (1, 24)))
+
+
+@pytest.mark.parametrize("make", [neox, llama])
+def test_tiles_are_parts_of_the_whole_and_the_model_goes_on_from_them(make):
+    model = make(max_position_embeddings=256) if make is neox else make()
+    n = 200 if make is neox else 60
+    ids = torch.randint(0, 64, (3, n))
+    expected, logits = eager(model, ids)
+    stream = AttentionStream(model, [ids])
+    with torch.inference_mode():
+        for layer, (attention,) in stream:
+            assert (attention.cut and attention.keys(70 if n > 70 else 10) < n) or n <= 64
+            for rows in (slice(0, n // 3), slice(n // 3, n)):
+                tile = attention.tile(slice(1, 3), rows)
+                part = expected[layer][1:3, :, rows]
+                torch.testing.assert_close(tile, part[..., : tile.shape[-1]], rtol=0, atol=1e-6)
+                assert not part[..., tile.shape[-1] :].any()
+        mine = model.get_output_embeddings()(stream.hidden[0])
+    torch.testing.assert_close(mine, logits, rtol=0, atol=1e-4)
+
+
+def test_a_model_without_a_mask_is_not_cut_into_a_causal_one():
+    model = BertModel(
+        BertConfig(
+            vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
+        )
+    ).eval()
+    ids = torch.randint(0, 64, (2, 100))
+    layers, _ = streamed(model, ids)
+    assert all(float(attention[:, :, 0, 1:].sum()) > 0.5 for (attention,) in layers)
 
 
 def test_an_error_inside_the_model_comes_out_as_it_is():

@@ -6,7 +6,7 @@ Legend: S sequences, L layers, H heads, B sequences of one batch, Q queries, K k
 import resource
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,23 +15,26 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tracker.columns import layer_columns
+from tracker.errors import CheckpointError
 from tracker.metrics import (
     CoMoments,
     admissibility,
     frame_bounds,
-    head_redundancy,
     lag_profile,
     prefix_matching_score,
     refinement_residual,
 )
-from tracker.metrics.signals import SPECTRUM_BANDS, SignalPlan, layer_values
+from tracker.metrics.layers import LayerValues, layer_values
+from tracker.metrics.signals import SPECTRUM_BANDS, SignalPlan
 from tracker.models import AttentionStream, ModelFacts, model_facts, sequence_losses
 from tracker.probes import ProbeTokens
 from tracker.records import Conventions, Measurement, Unit, tracker_version
 from tracker.values import Values, tables
 
-BATCH_BYTES = 64 << 20
-"""Attention of one layer that a batch may take; sets the number of sequences run at once."""
+BATCH_BYTES, BATCH_SHARE = 128 << 20, 0.5
+"""Memory that a batch's states may take: so much on a processor, such a share of what a GPU has free."""
+STATES = 24
+"""About how many values of the model's width a token has alive at once, in all passes."""
 
 
 def measure_model(
@@ -64,43 +67,83 @@ def measure_model(
         loss=np.full(number, np.nan),
         in_context=np.full(number, np.nan),
     )
-    size = max(1, BATCH_BYTES // (4 * facts.n_heads * n * n))
     with torch.inference_mode():
-        for start in range(0, number, size):
-            _measure_batch(model, tokens.ids, slice(start, min(start + size, number)), plan, facts, values)
-        _measure_prefix(model, tokens.prefix_ids, values)
+        _measure_batches(model, tokens.ids, plan, facts, values)
+        if facts.causal:
+            _measure_prefix(model, tokens.prefix_ids, values)
     return values
 
 
-def _measure_batch(
-    model: PreTrainedModel, ids: np.ndarray, part: slice, plan: SignalPlan, facts: ModelFacts, values: Values
+def _batch_size(model: PreTrainedModel, facts: ModelFacts, n: int) -> int:
+    """Sequences that go through the model at once; attention takes no part, it comes in tiles."""
+    room = BATCH_BYTES
+    if model.device.type == "cuda":
+        room = int(BATCH_SHARE * torch.cuda.mem_get_info(model.device)[0])
+    return max(1, room // (STATES * model.dtype.itemsize * facts.d_model * n))
+
+
+def _measure_batches(
+    model: PreTrainedModel, ids: np.ndarray, plan: SignalPlan, facts: ModelFacts, values: Values
 ) -> None:
+    """Batch after batch; one that does not fit into the GPU's memory is tried again at half its size."""
+    start, size = 0, _batch_size(model, facts, ids.shape[1])
+    while start < len(ids):
+        part = slice(start, min(start + size, len(ids)))
+        try:
+            batch = _measured_batch(model, ids, part, plan, facts)
+        except torch.cuda.OutOfMemoryError as error:
+            if part.stop - part.start == 1:
+                raise CheckpointError(f"one sequence does not fit into the GPU's memory: {error}") from error
+            size = max(1, (part.stop - part.start) // 2)
+            torch.cuda.empty_cache()
+            continue
+        _add_batch(batch, part, len(ids), values)
+        start = part.stop
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What a batch yields: its layers, on the host in float64, and its losses."""
+
+    layers: list[LayerValues]
+    losses: tuple[np.ndarray, np.ndarray] | None
+
+
+def _measured_batch(
+    model: PreTrainedModel, ids: np.ndarray, part: slice, plan: SignalPlan, facts: ModelFacts
+) -> _Batch:
     full = torch.from_numpy(ids[part]).to(model.device)
-    stream = AttentionStream(model, [full, *(full[:, kept] for kept in plan.positions)], causal=facts.causal)
-    for layer, (attention_BHQK, *scaled) in stream:
-        found = layer_values(attention_BHQK, scaled, plan)
-        names = list(found.columns)
-        host = torch.stack([found.columns[name] for name in names]).double().cpu().numpy()
-        for name, column in zip(names, host, strict=True):
+    kept = [full[:, positions] for positions in plan.positions]
+    stream = AttentionStream(model, [full, *kept])
+    corner = min(plan.conventions.theory_tokens, plan.n) if part.start == 0 else 0
+    layers = [layer_values(attention, scaled, plan, corner).on_host() for _, (attention, *scaled) in stream]
+    losses = sequence_losses(model, stream.hidden[0], full, facts) if facts.causal else None
+    return _Batch(layers, losses)
+
+
+def _add_batch(batch: _Batch, part: slice, number: int, values: Values) -> None:
+    for layer, found in enumerate(batch.layers):
+        for name, column in found.columns.items():
             if name not in values.heads:
-                values.heads[name] = np.full((len(ids), facts.n_layers, facts.n_heads), np.nan)
-            values.heads[name][part, layer] = column
-        values.spectrum[layer] += found.spectrum.sum(0).double().cpu().numpy()
+                shape = number, len(batch.layers), column.shape[1]
+                values.heads[name] = np.full(shape, np.nan)
+            values.heads[name][part, layer] = column.numpy()
+        values.spectrum[layer] += found.spectrum.sum(0).numpy()
         for prefix, (positional, spectral) in found.samples.items():
             pooled = [each.transpose(0, 1).flatten(1) for each in (positional, spectral)]
             values.correlation[prefix].add(layer, *pooled)
-        values.redundancy[part, layer] = head_redundancy(attention_BHQK).double().cpu().numpy()
+        values.redundancy[part, layer] = found.redundancy.numpy()
         values.undefined += int(found.undefined)
-        if part.start == 0 and plan.conventions.theory_tokens:
-            _theory(attention_BHQK[0], layer, plan.conventions.theory_tokens, values)
-    values.loss[part], values.in_context[part] = sequence_losses(model, stream.hidden[0], full, facts)
+        if found.corner is not None:
+            _theory(found.corner, layer, values)
+    if batch.losses is not None:
+        values.loss[part], values.in_context[part] = batch.losses
 
 
-def _theory(attention_HQK: Tensor, layer: int, tokens: int, values: Values) -> None:
+def _theory(attention_HQK: Tensor, layer: int, values: Values) -> None:
     """The theory checks, on the first tokens of one sequence, in float64 on the host."""
-    part = attention_HQK[:, :tokens, :tokens].double().cpu()
-    lower, upper = frame_bounds(part)
-    profile = lag_profile(part)
+    lower, upper = frame_bounds(attention_HQK)
+    profile = lag_profile(attention_HQK)
     found = {
         "frame_lower": lower,
         "frame_upper": upper,
@@ -114,8 +157,8 @@ def _theory(attention_HQK: Tensor, layer: int, tokens: int, values: Values) -> N
 
 def _measure_prefix(model: PreTrainedModel, prefix_ids: np.ndarray, values: Values) -> None:
     ids = torch.from_numpy(prefix_ids).to(model.device)
-    for layer, (attention_BHQK,) in AttentionStream(model, [ids]):
-        scores = prefix_matching_score(attention_BHQK, prefix_ids.shape[1] // 2)
+    for layer, (attention,) in AttentionStream(model, [ids]):
+        scores = prefix_matching_score(attention.whole(), prefix_ids.shape[1] // 2)
         values.prefix_matching[layer] = scores.double().mean(0).cpu().numpy()
 
 

@@ -1,26 +1,26 @@
-"""Every metric of one layer in one pass over tiles of attention that stay in the processor's cache.
+"""Metrics of attention rows, each a signal over key positions, as many at once as stay in the cache.
 
-Legend: B sequences, H heads, M maps (B and H flattened), Q queries, K keys, m kept tokens.
+Legend: (...) any signals, K keys of the whole signal, of which the first are given and the others zero.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tracker.errors import unknown_value
-from tracker.metrics.entropy import positional_entropy, spectral_entropy, wavelet_entropy, window_entropy
-from tracker.metrics.patterns import local_share, previous_token_score, sink_share
+from tracker.metrics.entropy import EMPTY_WINDOW
 from tracker.metrics.scale import kept_positions, scale_level, scale_sensitivity
-from tracker.metrics.spectrum import band_power, equal_bands, frequency_selectivity, power_spectrum
-from tracker.metrics.wavelet import max_level, reconstruction_error, wavelet_coefficients
+from tracker.metrics.spectrum import UNDEFINED_POWER, WINDOWS, band_edges, next_power_of_two
+from tracker.metrics.wavelet import FilterBank, filter_bank, max_level
 from tracker.records import CONVENTION_CHOICES, Conventions
 
-TILE_VALUES, TILE_VALUES_GPU = 1 << 18, 1 << 25
-"""Probabilities worked on at once: so many stay in a processor's cache, and keep a GPU busy."""
 SPECTRUM_BANDS = 16
+FINEST_WINDOW = 16
 AVERAGINGS = CONVENTION_CHOICES["averaging"]
 
 
@@ -30,6 +30,7 @@ class SignalPlan:
 
     conventions: Conventions
     n: int
+    device: torch.device
     level: int
     scale_level: int
     positions: tuple[Tensor, ...]
@@ -42,177 +43,223 @@ class SignalPlan:
         Raises:
             RequestError: a convention that is not offered.
         """
-        if conventions.averaging not in AVERAGINGS:
-            raise unknown_value("spectrum.averaging", conventions.averaging, AVERAGINGS)
+        for name, allowed in (("averaging", AVERAGINGS), ("window", tuple(WINDOWS))):
+            if getattr(conventions, name) not in allowed:
+                raise unknown_value(f"spectrum.{name}", getattr(conventions, name), allowed)
+        if conventions.n_fft is not None and conventions.n_fft < n:
+            raise unknown_value(
+                "spectrum.n_fft", conventions.n_fft, f"at least the {n} samples of the signal"
+            )
         kept = tuple(
             torch.from_numpy(kept_positions(n, alpha, sample=conventions.sample)).to(device)
             for alpha in conventions.alphas
         )
-        return cls(
-            conventions,
-            n,
-            max_level(n, conventions.wavelet),
-            scale_level(n, conventions.alphas, conventions.wavelet),
-            kept,
-        )
+        level = max_level(n, conventions.wavelet)
+        shortest = scale_level(n, conventions.alphas, conventions.wavelet) if kept else 0
+        return cls(conventions, n, torch.device(device), level, shortest, kept)
+
+    @property
+    def n_fft(self) -> int:
+        """Length of the Fourier transform."""
+        return self.conventions.n_fft or next_power_of_two(self.n)
+
+    @cached_property
+    def bank(self) -> FilterBank:
+        """The wavelet transform of a signal."""
+        return filter_bank(self.n, self.conventions.wavelet, self.level, self.conventions.mode)
+
+    @cached_property
+    def scale_bank(self) -> FilterBank:
+        """The wavelet transform in which a signal is compared with its shortened twin."""
+        return filter_bank(self.n, self.conventions.wavelet, self.scale_level, self.conventions.mode)
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Which rows are measured: all, or ``queries`` evenly spaced ones."""
+        return chosen_rows(self.n, self.conventions.queries)
+
+    @cached_property
+    def compared(self) -> tuple[np.ndarray, ...]:
+        """Per alpha: which rows of the shortened sequence are compared."""
+        first = 2**self.scale_level - 1
+        queries = self.conventions.queries
+        return tuple(first + chosen_rows(max(0, len(kept) - first), queries) for kept in self.positions)
+
+    @cached_property
+    def _constants(self) -> dict[torch.dtype, tuple[Tensor, Tensor]]:
+        return {}
+
+    def taper_and_bands(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The taper, shape (K,), and what sums a spectrum's bins into 16 bands, shape (bins, 16)."""
+        if dtype not in self._constants:
+            taper = WINDOWS[self.conventions.window](self.n, periodic=False, dtype=dtype, device=self.device)
+            edges = band_edges(self.n_fft // 2 + 1, SPECTRUM_BANDS)
+            bands = torch.zeros(self.n_fft // 2 + 1, SPECTRUM_BANDS, dtype=dtype, device=self.device)
+            for band, (start, stop) in enumerate(pairwise(edges)):
+                bands[start:stop, band] = 1
+            self._constants[dtype] = taper, bands
+        return self._constants[dtype]
 
 
-@dataclass(frozen=True)
-class LayerValues:
-    """What one layer yields.
-
-    columns: (B, H) per head column, NaN where undefined; spectrum: (B, H, 16) summed power;
-    samples: per column prefix the positional and spectral entropies, (B, H, samples), for the correlation;
-    undefined: rows without a spectrum or with infinite selectivity.
-    """
-
-    columns: dict[str, Tensor]
-    spectrum: Tensor
-    samples: dict[str, tuple[Tensor, Tensor]]
-    undefined: Tensor
-
-
-def average_signal(attention_MQK: Tensor, averaging: str) -> Tensor:
-    """One signal per map, shape (M, K): attention received, of the last query, or by distance."""
-    if averaging == "last":
-        return attention_MQK[:, -1]
-    if averaging == "lag":
-        lags = range(attention_MQK.shape[-2])
-        return torch.stack([attention_MQK.diagonal(-lag, -2, -1).mean(-1) for lag in lags], -1)
-    return attention_MQK.mean(-2)
-
-
-def chosen_rows(count: int, queries: int | None) -> Tensor:
+def chosen_rows(count: int, queries: int | None) -> np.ndarray:
     """Indices of ``queries`` evenly spaced rows of ``count``, or of all."""
     if queries is None or queries >= count:
-        return torch.arange(count)
-    return (torch.arange(queries, dtype=torch.float64) * (count - 1) / max(queries - 1, 1)).round().long()
-
-
-def layer_values(attention_BHQK: Tensor, scaled: list[Tensor], plan: SignalPlan) -> LayerValues:
-    """Every head metric of one layer.
-
-    Args:
-        attention_BHQK: probabilities of the full sequences.
-        scaled: those of the shortened sequences in the order of ``conventions.alphas``, (B, H, m, m).
-        plan: the conventions worked out.
-    """
-    batch, heads = attention_BHQK.shape[:2]
-    maps = [attention_BHQK.flatten(0, 1), *(each.flatten(0, 1) for each in scaled)]
-    tiles = [_row_values(tile[0], tile[1:], plan) for tile in _tiles(maps)]
-
-    def joined(parts: list[Tensor]) -> Tensor:
-        return torch.cat(parts).unflatten(0, (batch, heads))
-
-    columns = {name: joined([tile.columns[name] for tile in tiles]) for name in tiles[0].columns}
-    positional, spectral = (joined([tile.samples[side] for tile in tiles]) for side in (0, 1))
-    averaged = {
-        name: value.unflatten(0, (batch, heads)) for name, value in _averaged_values(maps, plan).items()
-    }
-    samples = {
-        "": (positional, spectral),
-        "averaged_": tuple(
-            averaged[f"averaged_{name}_entropy"].unsqueeze(-1) for name in ("positional", "spectral")
-        ),
-    }
-    undefined = torch.stack([tile.undefined for tile in tiles]).sum()
-    return LayerValues(columns | averaged, joined([tile.spectrum for tile in tiles]), samples, undefined)
-
-
-def _tiles(maps: list[Tensor]) -> Iterator[list[Tensor]]:
-    values = TILE_VALUES if maps[0].device.type == "cpu" else TILE_VALUES_GPU
-    size = max(1, values // (maps[0].shape[-2] * maps[0].shape[-1]))
-    for start in range(0, maps[0].shape[0], size):
-        yield [each[start : start + size] for each in maps]
+        return np.arange(count)
+    return (np.arange(queries) * (count - 1) / max(queries - 1, 1)).round().astype(np.int64)
 
 
 @dataclass(frozen=True)
-class _TileValues:
-    """Of the rows of some maps: columns (M,), power (M, 16), the two entropies (M, Q), undefined rows."""
+class SignalValues:
+    """Of signals (...): values by column (...), NaN where undefined; power in 16 bands (..., 16); what the
+    filters leave, and the details they split off; norm and norm of what the transform loses (...)."""
 
-    columns: dict[str, Tensor]
-    spectrum: Tensor
-    samples: tuple[Tensor, Tensor]
-    undefined: Tensor
-
-
-def _row_values(maps_MQK: Tensor, scaled: list[Tensor], plan: SignalPlan) -> _TileValues:
-    conventions = plan.conventions
-    rows = maps_MQK
-    if conventions.queries is not None:
-        rows = maps_MQK[:, chosen_rows(maps_MQK.shape[-2], conventions.queries).to(maps_MQK.device)]
-    values, power, coefficients = _signal_values(rows, plan)
-    columns = {name: value.nanmean(-1) for name, value in values.items()}
-    columns["reconstruction_error"] = _reconstruction(rows, coefficients, plan)
-    for alpha, positions, short in zip(conventions.alphas, plan.positions, scaled, strict=True):
-        columns[f"scale_sensitivity_{alpha}"] = _row_scale(maps_MQK, short, positions, plan).nanmean(-1)
-    columns["local_share"] = local_share(maps_MQK, conventions.span)
-    columns["previous_token_score"] = previous_token_score(maps_MQK)
-    columns["sink_share"] = sink_share(maps_MQK)
-    undefined = values["frequency_selectivity"].isnan().sum()
-    samples = values["positional_entropy"], values["spectral_entropy"]
-    return _TileValues(columns, power.sum(-2), samples, undefined)
+    values: dict[str, Tensor]
+    power: Tensor
+    approximation: Tensor
+    details: list[Tensor]
+    norm: Tensor
+    loss: Tensor
 
 
-def _averaged_values(maps: list[Tensor], plan: SignalPlan) -> dict[str, Tensor]:
-    """Columns of the averaged signals, one signal per map: so few that all of a layer's are done at once."""
-    conventions = plan.conventions
-    averaged, *scaled = (average_signal(each, conventions.averaging) for each in maps)
-    values, _, coefficients = _signal_values(averaged, plan)
-    single = [scale.unsqueeze(-2) for scale in coefficients]
-    values["reconstruction_error"] = _reconstruction(averaged.unsqueeze(-2), single, plan)
-    for alpha, positions, short in zip(conventions.alphas, plan.positions, scaled, strict=True):
-        values[f"scale_sensitivity_{alpha}"] = _scale(averaged, short, positions, plan)
-    return {f"averaged_{name}": value for name, value in values.items()}
+def signal_values(signal: Tensor, plan: SignalPlan) -> SignalValues:
+    """Every metric of each signal.
+
+    Args:
+        signal: shape (..., given): the first samples of a signal of ``plan.n``, the others being zero.
+        plan: the conventions worked out.
+    """
+    values, power = _spectral_values(signal, plan)
+    values |= _positional_values(signal, plan)
+    approximation, details = plan.bank.split(signal)
+    parts = [plan.bank.tail(approximation), *details]
+    for scale, value in enumerate(_scale_entropies(parts, plan.bank)):
+        values[f"wavelet_entropy_{scale}"] = value
+    back = plan.bank.synthesise(parts)[..., : plan.n]
+    back[..., : signal.shape[-1]].sub_(signal)
+    norms = [torch.linalg.vector_norm(each, dim=-1) for each in (signal, back)]
+    return SignalValues(values, power, approximation, details, *norms)
 
 
-def _signal_values(signal: Tensor, plan: SignalPlan) -> tuple[dict[str, Tensor], Tensor, list[Tensor]]:
-    """Metrics of each signal (..., K): values (...), power in 16 bands (..., 16), wavelet coefficients."""
-    conventions = plan.conventions
-    spectrum = power_spectrum(signal, window=conventions.window, n_fft=conventions.n_fft)
-    selectivity = frequency_selectivity(spectrum)
-    entropy = spectral_entropy(spectrum)
-    low, mid, high = band_power(spectrum).unbind(-1)
-    values = {
+def _spectral_values(signal: Tensor, plan: SignalPlan) -> tuple[dict[str, Tensor], Tensor]:
+    """The metrics of ``spectrum`` and ``entropy`` from one look at the power spectrum P: with T = sum P,
+    spectral entropy is log T - sum P log P / T, and the three bands are sums of the sixteen."""
+    taper, bands = plan.taper_and_bands(signal.dtype)
+    transform = torch.fft.rfft(signal * taper[: signal.shape[-1]], n=plan.n_fft)
+    spectrum = transform.real.square().addcmul_(transform.imag, transform.imag)
+    power = spectrum @ bands
+    total, peak = power.sum(-1), spectrum.amax(-1)
+    total = torch.where(total > UNDEFINED_POWER, total, torch.nan)
+    rest = total - peak
+    noise = torch.finfo(signal.dtype).eps * spectrum.shape[-1] * total
+    entropy = total.log() - _x_log_x(spectrum).sum(-1) / total
+    shares = power / total.unsqueeze(-1)
+    return {
         "spectral_entropy": entropy,
         "spectral_entropy_normalised": entropy / math.log(spectrum.shape[-1]),
-        "frequency_selectivity": selectivity.where(selectivity.isfinite(), torch.nan),
-        "band_power_low": low,
-        "band_power_mid": mid,
-        "band_power_high": high,
-        "positional_entropy": positional_entropy(signal),
-    }
-    coefficients = wavelet_coefficients(
-        signal, wavelet=conventions.wavelet, level=plan.level, mode=conventions.mode
-    )
-    for scale, value in enumerate(wavelet_entropy(coefficients).unbind(-1)):
-        values[f"wavelet_entropy_{scale}"] = value
-    for width in conventions.windows:
-        values[f"window_entropy_{width}"] = window_entropy(signal, width)
-    return values, equal_bands(spectrum, SPECTRUM_BANDS), coefficients
+        "frequency_selectivity": torch.where(rest > noise, peak / rest, torch.nan),
+        "band_power_low": shares[..., : SPECTRUM_BANDS // 4].sum(-1),
+        "band_power_mid": shares[..., SPECTRUM_BANDS // 4 : -(SPECTRUM_BANDS // 4)].sum(-1),
+        "band_power_high": shares[..., -(SPECTRUM_BANDS // 4) :].sum(-1),
+    }, power
 
 
-def _reconstruction(rows: Tensor, coefficients: list[Tensor], plan: SignalPlan) -> Tensor:
-    return reconstruction_error(
-        rows, wavelet=plan.conventions.wavelet, level=plan.level, coefficients=coefficients
-    )
+def _x_log_x(x: Tensor) -> Tensor:
+    """x log x, 0 at 0; half the price of ``torch.special.entr``, which asks about every sign."""
+    return (x + torch.finfo(x.dtype).tiny).log_().mul_(x)
 
 
-def _scale(signal: Tensor, scaled: Tensor, positions: Tensor, plan: SignalPlan) -> Tensor:
-    conventions = plan.conventions
-    return scale_sensitivity(
-        signal,
-        scaled,
-        positions=positions,
-        level=plan.scale_level,
-        align=conventions.align,
-        wavelet=conventions.wavelet,
-        mode=conventions.mode,
-    )
+def _positional_values(signal: Tensor, plan: SignalPlan) -> dict[str, Tensor]:
+    """Positional and window entropies: those of wide windows are sums over narrow ones."""
+    information = _x_log_x(signal)
+    values = {"positional_entropy": -information.sum(-1)}
+    windows = signal.shape[-1] // FINEST_WINDOW
+    inside = windows * FINEST_WINDOW
+    split = (windows, FINEST_WINDOW)
+    mass, inner = (each[..., :inside].unflatten(-1, split).sum(-1) for each in (signal, information))
+    for width in plan.conventions.windows:
+        values[f"window_entropy_{width}"] = _window_entropy(mass, inner, width)
+    return values
 
 
-def _row_scale(maps_MQK: Tensor, short_Mmm: Tensor, positions: Tensor, plan: SignalPlan) -> Tensor:
-    """Row i of the shortened sequence against row positions[i] of the full one, (M, rows kept)."""
-    first = 2**plan.scale_level - 1
-    kept = first + chosen_rows(short_Mmm.shape[-2] - first, plan.conventions.queries).to(positions.device)
-    return _scale(maps_MQK[:, positions[kept]], short_Mmm[:, kept], positions, plan)
+def _window_entropy(mass: Tensor, inner: Tensor, width: int) -> Tensor:
+    merged = width // FINEST_WINDOW
+    windows = mass.shape[-1] // merged
+    if windows == 0:
+        return torch.full_like(mass.sum(-1), torch.nan)
+    if merged > 1:
+        split = (windows, merged)
+        mass, inner = (each[..., : windows * merged].unflatten(-1, split).sum(-1) for each in (mass, inner))
+    full = mass > EMPTY_WINDOW
+    entropy = torch.where(full, mass.log() - inner / mass, 0.0).sum(-1) / math.log(width)
+    return entropy / full.sum(-1)  # 0 / 0 where no window holds attention
+
+
+def _scale_entropies(parts: list[Tensor], bank: FilterBank) -> list[Tensor]:
+    information = [_x_log_x(part.square()) for part in parts]
+    return [-scale.sum(-1) for scale in bank.scales(information)]
+
+
+def row_scale_sensitivity(
+    found: SignalValues, rows: Tensor, short: Tensor, chosen: slice | Tensor, plan: SignalPlan, alpha: int
+) -> Tensor:
+    """Scale sensitivity of rows whose wavelet transform is at hand (eq. 10), shape (..., chosen).
+
+    Args:
+        found: of the full sequence's rows.
+        rows: these rows themselves, shape (..., R, given).
+        short: the shortened sequence's rows, shape (..., chosen, given short).
+        chosen: which of the rows they are compared with.
+        plan: the conventions worked out.
+        alpha: number of the shortening in ``conventions.alphas``.
+    """
+    conventions, kept = plan.conventions, len(plan.positions[alpha])
+    if conventions.align != "interpolate":
+        return scale_sensitivity(
+            _padded(_rows(rows, chosen), plan.n),
+            _padded(short, kept),
+            positions=plan.positions[alpha],
+            level=plan.scale_level,
+            align=conventions.align,
+            wavelet=conventions.wavelet,
+            mode=conventions.mode,
+        )
+    bank = plan.scale_bank
+    theirs = bank.analyse(_lengthened(short, kept, plan.n))
+    if bank.steps == plan.bank.steps:
+        ours = [bank.tail(_rows(found.approximation, chosen)), *(_rows(d, chosen) for d in found.details)]
+    else:
+        ours = bank.analyse(_rows(rows, chosen))
+    norm = (_product(ours, ours) * _product(theirs, theirs)).sqrt()
+    return 1 - _product(ours, theirs) / torch.where(norm > 1e-10, norm, torch.nan)
+
+
+def _rows(values: Tensor, chosen: slice | Tensor) -> Tensor:
+    return values[..., chosen, :]
+
+
+def _padded(signal: Tensor, length: int) -> Tensor:
+    return torch.nn.functional.pad(signal, (0, length - signal.shape[-1]))
+
+
+def _lengthened(short: Tensor, length: int, n: int) -> Tensor:
+    """Signals of ``length`` samples resampled linearly onto n, ends aligned, up to their last non-zero
+    sample."""
+    given = short.shape[-1]
+    reach = n if given == length or length < 2 else min(n, -(-given * (n - 1) // (length - 1)))
+    place = torch.arange(reach, dtype=torch.float64) * ((length - 1) / max(n - 1, 1))
+    left = place.floor().clamp(max=length - 1)
+    weight = (place - left).to(short.device, short.dtype)
+    index = left.long().to(short.device)
+    padded = torch.nn.functional.pad(short, (0, 1))
+    return torch.lerp(padded.index_select(-1, index), padded.index_select(-1, index + 1), weight)
+
+
+def _product(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
+    """Inner product of two lists of coefficients, the shorter of each pair going on with zeros."""
+    total: Tensor | None = None
+    for a, b in zip(ours, theirs, strict=True):
+        size = min(a.shape[-1], b.shape[-1])
+        part = (a[..., :size] * b[..., :size]).sum(-1)
+        total = part if total is None else total + part
+    assert total is not None
+    return total

@@ -1,6 +1,7 @@
 """Fourier structure of attention: power spectrum, bands and frequency selectivity (eqs. 1-3)."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -62,16 +63,18 @@ def total_power(spectrum: Tensor) -> Tensor:
     return torch.where(total > UNDEFINED_POWER, total, torch.nan)
 
 
-def equal_bands(spectrum: Tensor, bands: int) -> Tensor:
-    """Power summed over ``bands`` equal shares of the frequency axis, shape (..., bands).
+def band_edges(bins: int, bands: int) -> list[int]:
+    """First bins of ``bands`` equal shares of the frequency axis, and the number of bins at the end.
 
     Band k holds the frequencies in [k, k + 1) / bands of the Nyquist frequency, the last one that too.
     """
-    bins = spectrum.shape[-1]
-    place = torch.arange(bins, device=spectrum.device)
-    band = (place * bands // (bins - 1)).clamp(max=bands - 1)
-    summed = torch.zeros(*spectrum.shape[:-1], bands, dtype=spectrum.dtype, device=spectrum.device)
-    return summed.index_add_(-1, band, spectrum)
+    return [-(-k * (bins - 1) // bands) for k in range(bands)] + [bins]
+
+
+def equal_bands(spectrum: Tensor, bands: int) -> Tensor:
+    """Power summed over ``bands`` equal shares of the frequency axis, shape (..., bands): ``band_edges``."""
+    edges = band_edges(spectrum.shape[-1], bands)
+    return torch.stack([spectrum[..., start:stop].sum(-1) for start, stop in pairwise(edges)], -1)
 
 
 def band_power(spectrum: Tensor) -> Tensor:

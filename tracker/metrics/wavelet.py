@@ -32,10 +32,6 @@ def _filters(wavelet: str) -> np.ndarray:
     return np.array(Wavelet(wavelet).filter_bank)
 
 
-def _filters_like(wavelet: str, signal: Tensor) -> list[list[float]]:
-    return [[float(tap) for tap in taps] for taps in _filters(wavelet)]
-
-
 @lru_cache(maxsize=256)
 def _edges(length: int, left: int, right: int, mode: str) -> Tensor:
     """Which samples stand for those before the first and after the last."""
@@ -50,18 +46,151 @@ def _extend(signal: Tensor, left: int, right: int, mode: str) -> Tensor:
     return torch.cat((outside[..., :left], signal, outside[..., left:]), -1)
 
 
-def _analyse(signal: Tensor, low: list[float], high: list[float], mode: str) -> tuple[Tensor, Tensor]:
-    """One level: (approximation, detail), each of floor((N + taps - 1) / 2) samples."""
-    taps, length = len(low), signal.shape[-1]
-    out = (length + taps - 1) // 2
-    extended = _extend(signal, taps - 2, 2 * out - length, mode)
-    samples = [extended[..., i : i + 2 * out - 1 : 2] for i in range(taps)]
-    approximation = samples[0] * low[-1]
-    detail = samples[0] * high[-1]
-    for i in range(1, taps):
-        approximation = torch.add(approximation, samples[i], alpha=low[taps - 1 - i])
-        detail = torch.add(detail, samples[i], alpha=high[taps - 1 - i])
-    return approximation, detail
+def _filtered(even: Tensor, odd: Tensor, taps: list[float], count: int) -> Tensor:
+    """Sum of the taps over samples 2 i + t, the samples of each parity side by side in memory."""
+    total = even[..., :count] * taps[0]
+    for t in range(1, len(taps)):
+        source = odd if t % 2 else even
+        total.add_(source[..., t // 2 : t // 2 + count], alpha=taps[t])
+    return total
+
+
+def _analyse(signal: Tensor, filters: list[list[float]], length: int, mode: str) -> tuple[Tensor, Tensor]:
+    """One level of a signal of ``length`` samples, given up to its last one that is not zero: its
+    (approximation, detail), likewise."""
+    low, high = filters[:2]
+    taps, given = len(low), signal.shape[-1]
+    if given < length and (mode == "periodic" or not taps <= given <= length - taps):
+        signal, given = torch.nn.functional.pad(signal, (0, length - given)), length
+    count = (given + taps - 1) // 2
+    right = 2 * count - given
+    if given == length:
+        extended = _extend(signal, taps - 2, right, mode)
+    else:
+        before = _extend(signal[..., :taps], taps - 2, 0, mode)[..., : taps - 2]
+        after = signal.new_zeros(*signal.shape[:-1], right)
+        extended = torch.cat((before, signal, after), -1)
+    even, odd = extended[..., 0::2].contiguous(), extended[..., 1::2].contiguous()
+    return _filtered(even, odd, low[::-1], count), _filtered(even, odd, high[::-1], count)
+
+
+def _synthesise(approximation: Tensor, detail: Tensor, low: list[float], high: list[float]) -> Tensor:
+    """One level back: the two phases of the output are filtered apart and interleaved."""
+    half = len(low) // 2
+    count = detail.shape[-1] - half + 1
+    phases = []
+    for phase in (0, 1):
+        total = approximation[..., half - 1 : half - 1 + count] * low[phase]
+        total.add_(detail[..., half - 1 : half - 1 + count], alpha=high[phase])
+        for i in range(1, half):
+            part = slice(half - 1 - i, half - 1 - i + count)
+            total.add_(approximation[..., part], alpha=low[phase + 2 * i])
+            total.add_(detail[..., part], alpha=high[phase + 2 * i])
+        phases.append(total)
+    return torch.stack(phases, -1).flatten(-2)
+
+
+SHORT = 100
+"""Signals of at most so many samples are transformed, all levels at once, by one small matrix: there the
+filter bank would spend its time on starting operations, not on samples."""
+
+
+class FilterBank:
+    """The multilevel transform there and back, of signals of one length.
+
+    A signal may be given without its last samples where those are zero, as in rows of causal attention;
+    its coefficients then come without the zeros behind. Filters halve the signal until it is short, a
+    matrix made of the same filters does the remaining levels.
+
+    Args:
+        length: samples of the whole signal.
+        wavelet: any of ``pywt.wavelist(kind="discrete")``.
+        level: how many times the approximation is split; 0 leaves the signal.
+        mode: how the signal goes on beyond its ends, a key of ``MODES``.
+
+    Raises:
+        RequestError: unknown wavelet or mode.
+    """
+
+    def __init__(self, length: int, wavelet: str, level: int, mode: str) -> None:
+        if mode not in MODES:
+            raise unknown_value("spectrum.mode", mode, MODES)
+        self.level, self.mode = level, mode
+        self.filters = [[float(tap) for tap in taps] for taps in _filters(wavelet)]
+        self.lengths = [length]
+        for _ in range(level):
+            self.lengths.append((self.lengths[-1] + len(self.filters[0]) - 1) // 2)
+        self.steps = next((j for j, each in enumerate(self.lengths) if each <= SHORT), level)
+        self.sizes = (self.lengths[-1], *reversed(self.lengths[self.steps + 1 :]))
+        """Of the scales in the matrix's part: cA_L, cD_L, ..., down to the filters' last level."""
+        self._matrices: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+
+    def split(self, signal: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What the filters do: (approximation that is left, details split off, coarsest first)."""
+        details: list[Tensor] = []
+        for j in range(self.steps):
+            signal, detail = _analyse(signal, self.filters, self.lengths[j], self.mode)
+            details.append(detail)
+        return signal, details[::-1]
+
+    def tail(self, approximation: Tensor) -> Tensor:
+        """What the matrix does: the remaining scales [cA_L, cD_L, ...] side by side."""
+        if self.steps == self.level:
+            return approximation
+        return approximation @ self._matrix("forward", approximation)[: approximation.shape[-1]]
+
+    def analyse(self, signal: Tensor) -> list[Tensor]:
+        """Coefficients of a signal, shape (..., given): the matrix's scales, then the filters' details."""
+        approximation, details = self.split(signal)
+        return [self.tail(approximation), *details]
+
+    def synthesise(self, parts: list[Tensor]) -> Tensor:
+        """The signal of such coefficients, as long as they reach."""
+        signal, *details = parts
+        if self.steps < self.level:
+            signal = signal @ self._matrix("backward", signal)
+        for detail in details:
+            signal = signal[..., : detail.shape[-1]]
+            signal = _synthesise(signal, detail, *self.filters[2:])
+        return signal
+
+    def scales(self, parts: list[Tensor]) -> list[Tensor]:
+        """[cA_L, cD_L, ..., cD_1] of such coefficients."""
+        if self.steps == self.level:
+            return parts
+        return [*parts[0].split(self.sizes, -1), *parts[1:]]
+
+    def _matrix(self, kind: str, like: Tensor) -> Tensor:
+        """The remaining levels as a matrix: the filters applied to every unit impulse, in float64."""
+        at = kind, like.dtype, like.device
+        if at not in self._matrices:
+            size = self.lengths[self.steps]
+            if kind == "forward":
+                made = torch.cat(self._bank(torch.eye(size, dtype=torch.float64)), -1)
+            else:
+                impulses = torch.eye(sum(self.sizes), dtype=torch.float64).split(self.sizes, -1)
+                made = self._back(list(impulses))[..., :size]
+            self._matrices[at] = made.to(like.device, like.dtype)
+        return self._matrices[at]
+
+    def _bank(self, signal: Tensor) -> list[Tensor]:
+        details: list[Tensor] = []
+        for j in range(self.steps, self.level):
+            signal, detail = _analyse(signal, self.filters, self.lengths[j], self.mode)
+            details.append(detail)
+        return [signal, *reversed(details)]
+
+    def _back(self, scales: list[Tensor]) -> Tensor:
+        signal = scales[0]
+        for detail in scales[1:]:
+            signal = _synthesise(signal[..., : detail.shape[-1]], detail, *self.filters[2:])
+        return signal
+
+
+@lru_cache(maxsize=64)
+def filter_bank(length: int, wavelet: str, level: int, mode: str) -> FilterBank:
+    """The transform of signals of ``length`` samples, made once."""
+    return FilterBank(length, wavelet, level, mode)
 
 
 def wavelet_coefficients(
@@ -81,29 +210,8 @@ def wavelet_coefficients(
     Raises:
         RequestError: unknown wavelet or mode.
     """
-    if mode not in MODES:
-        raise unknown_value("spectrum.mode", mode, MODES)
-    low, high = _filters_like(wavelet, signal)[:2]
-    details: list[Tensor] = []
-    for _ in range(level):
-        signal, detail = _analyse(signal, low, high, mode)
-        details.append(detail)
-    return [signal, *reversed(details)]
-
-
-def _synthesise(approximation: Tensor, detail: Tensor, low: list[float], high: list[float]) -> Tensor:
-    """One level back: the two phases of the output are filtered apart and interleaved."""
-    half = len(low) // 2
-    count = detail.shape[-1] - half + 1
-    phases = []
-    for phase in (0, 1):
-        total = torch.zeros_like(detail[..., :count])
-        for i in range(half):
-            part = slice(half - 1 - i, half - 1 - i + count)
-            total = torch.add(total, approximation[..., part], alpha=low[phase + 2 * i])
-            total = torch.add(total, detail[..., part], alpha=high[phase + 2 * i])
-        phases.append(total)
-    return torch.stack(phases, -1).flatten(-2)
+    bank = filter_bank(signal.shape[-1], wavelet, level, mode)
+    return bank.scales(bank.analyse(signal))
 
 
 def reconstruct_signal(coefficients: list[Tensor], *, wavelet: str = "db2") -> Tensor:
@@ -116,7 +224,7 @@ def reconstruct_signal(coefficients: list[Tensor], *, wavelet: str = "db2") -> T
     Returns:
         shape (..., K) or (..., K + 1) where K is odd, as pywt does.
     """
-    low, high = _filters_like(wavelet, coefficients[0])[2:]
+    low, high = ([float(tap) for tap in taps] for taps in _filters(wavelet)[2:])
     signal = coefficients[0]
     for detail in coefficients[1:]:
         signal = _synthesise(signal[..., : detail.shape[-1]], detail, low, high)

@@ -1,7 +1,7 @@
 """Models: checkpoints loaded for measuring, and their attention layer by layer."""
 
 from tracker.models.architecture import ModelFacts, model_facts
-from tracker.models.capture import IMPLEMENTATION, AttentionStream, check_attention
+from tracker.models.capture import IMPLEMENTATION, AttentionStream, LayerAttention, check_attention
 from tracker.models.loading import DTYPES, load_model
 from tracker.models.loss import loss_positions, sequence_losses
 
@@ -9,6 +9,7 @@ __all__ = [
     "DTYPES",
     "IMPLEMENTATION",
     "AttentionStream",
+    "LayerAttention",
     "ModelFacts",
     "check_attention",
     "load_model",

@@ -3,16 +3,46 @@
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedModel
+from torch import nn
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+
+from tracker.errors import CheckpointError
 
 POSITION_ENCODINGS = {
     "gpt2": "learned",
-    "opt": "learned",
+    "gpt_bigcode": "learned",
     "gpt_neo": "learned",
+    "opt": "learned",
+    "bert": "learned",
+    "roberta": "learned",
+    "distilbert": "learned",
+    "electra": "learned",
+    "albert": "learned",
+    "bart": "learned",
     "bloom": "alibi",
     "mpt": "alibi",
+    "t5": "relative",
+    "mt5": "relative",
+    "umt5": "relative",
+    "longt5": "relative",
+    "switch_transformers": "relative",
+    "gptj": "rotary",
+    "codegen": "rotary",
 }
-"""By model_type, where the configuration does not tell; those with rope parameters are rotary."""
+"""By model_type, where the configuration has neither an ALiBi flag nor rope parameters."""
+UNBOUNDED = ("alibi", "relative", "none")
+"""Position encodings that need no table as long as the sequence."""
 
 
 @dataclass(frozen=True)
@@ -33,37 +63,113 @@ class ModelFacts:
 
 
 def model_facts(model: PreTrainedModel) -> ModelFacts:
-    """The architecture of a loaded model; embeddings are those of tokens in and out, and of positions."""
-    config = model.config
-    d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    rope = getattr(config, "rope_parameters", None)
-    rotary = int(d_head * rope.get("partial_rotary_factor", 1.0)) if rope else None
-    encoding = "rotary" if rope else POSITION_ENCODINGS.get(config.model_type, "unknown")
+    """The architecture of a loaded model.
+
+    ``n_heads`` counts queries' heads, whatever keys and values they share. Embeddings, which
+    ``params_non_embedding`` leaves out, are all tables looked up by an index (tokens, positions, segments,
+    T5's distance buckets) and the vocabulary head; a tied one counts once.
+
+    Raises:
+        CheckpointError: the configuration does not name a size that every transformer has.
+    """
+    config: Any = model.config
+    heads, width = _size(config, "num_attention_heads"), _size(config, "hidden_size")
+    d_head = int(getattr(config, "head_dim", None) or width // heads)
+    encoding = position_encoding(config)
+    causal = causal_layers(config)
     total = sum(p.numel() for p in model.parameters())
     tokens: Any = model.get_input_embeddings()
-    embeddings = {
-        id(module.weight): module.weight.numel()
-        for module in (*_position_tables(model), tokens, model.get_output_embeddings())
-        if module is not None
-    }
     return ModelFacts(
         params_total=total,
-        params_non_embedding=total - sum(embeddings.values()),
-        n_layers=config.num_hidden_layers,
-        n_heads=config.num_attention_heads,
-        d_model=config.hidden_size,
+        params_non_embedding=total - _embedding_parameters(model),
+        n_layers=len(causal),
+        n_heads=heads,
+        d_model=width,
         d_head=d_head,
-        rotary_dims=rotary,
+        rotary_dims=_rotary_dims(config, d_head) if encoding == "rotary" else None,
         position_encoding=encoding,
-        causal=True,
+        causal=all(causal),
         vocabulary=tokens.weight.shape[0],
-        max_positions=getattr(config, "max_position_embeddings", None),
+        max_positions=_max_positions(config, encoding),
     )
 
 
-def _position_tables(model: PreTrainedModel) -> list[Any]:
-    return [
-        module
-        for name, module in model.named_modules()
-        if name.rsplit(".", 1)[-1] in ("wpe", "embed_positions") and hasattr(module, "weight")
-    ]
+def position_encoding(config: Any) -> str:
+    """One of rotary, learned, alibi, relative, unknown."""
+    # Falcon's configuration keeps rope parameters that its ALiBi variant never uses.
+    if getattr(config, "alibi", False):
+        return "alibi"
+    if getattr(config, "rope_parameters", None):
+        return "rotary"
+    return POSITION_ENCODINGS.get(config.model_type, "unknown")
+
+
+def causal_layers(config: Any) -> list[bool]:
+    """Per self-attention layer, in the order in which they run, whether it must not look ahead.
+
+    An encoder-decoder has its encoder's layers first, then its decoder's; cross attention is none of them.
+
+    Raises:
+        CheckpointError: the configuration does not name the number of layers.
+    """
+    layers = _size(config, "num_hidden_layers")
+    if getattr(config, "is_encoder_decoder", False):
+        field = "num_decoder_layers" if hasattr(config, "num_decoder_layers") else "decoder_layers"
+        return [False] * layers + [True] * _size(config, field)
+    return [not _is_encoder(config)] * layers
+
+
+def auto_class(config: Any) -> Any:
+    """The transformers Auto class that loads a checkpoint whole: with its head where its files have one."""
+    bare = any(
+        name.endswith("Model") and not name.endswith("HeadModel")
+        for name in getattr(config, "architectures", None) or ()
+    )
+    if getattr(config, "is_encoder_decoder", False):
+        headed = config.model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+        return AutoModelForSeq2SeqLM if headed and not bare else AutoModel
+    if _is_encoder(config):
+        headed = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        return AutoModelForMaskedLM if headed and not bare else AutoModel
+    return AutoModelForCausalLM
+
+
+def _is_encoder(config: Any) -> bool:
+    """BERT and its kin stand among transformers' causal models too, for use as decoders."""
+    kind = config.model_type
+    known = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return known and not getattr(config, "is_decoder", False)
+
+
+def _size(config: Any, field: str) -> int:
+    value = getattr(config, field, None)
+    if not isinstance(value, int) or value < 1:
+        raise CheckpointError(
+            f"the configuration of {config.model_type} gives {field}={value}, so its attention cannot be "
+            "counted; the architecture is not supported"
+        )
+    return value
+
+
+def _rotary_dims(config: Any, d_head: int) -> int:
+    """How many dimensions of a head rotate; Gemma 3 has parameters per kind of layer, which agree on this."""
+    if hasattr(config, "rotary_dim"):
+        return config.rotary_dim or d_head
+    rope: Any = getattr(config, "rope_parameters", None) or {}
+    nested = [value for value in rope.values() if isinstance(value, dict)]
+    factor = (nested[0] if nested else rope).get("partial_rotary_factor")
+    return int(d_head * (factor or getattr(config, "partial_rotary_factor", None) or 1.0))
+
+
+def _max_positions(config: Any, encoding: str) -> int | None:
+    # MPT's bias is a table of this length, though ALiBi itself would need none.
+    if hasattr(config, "max_seq_len"):
+        return config.max_seq_len
+    return None if encoding in UNBOUNDED else getattr(config, "max_position_embeddings", None)
+
+
+def _embedding_parameters(model: PreTrainedModel) -> int:
+    tables: list[Any] = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    tables += [model.get_input_embeddings(), model.get_output_embeddings()]
+    weights = {id(table.weight): table.weight.numel() for table in tables if table is not None}
+    return sum(weights.values())

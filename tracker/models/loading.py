@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from tracker.errors import CheckpointError, unknown_value
+from tracker.models.architecture import auto_class
 from tracker.models.capture import IMPLEMENTATION
+from tracker.models.hooked import needs_hooks
 
 DTYPES = {
     "float32": torch.float32,
@@ -20,7 +23,7 @@ DTYPES = {
 
 
 def load_model(path: Path, *, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
-    """Loads a checkpoint folder as a causal language model, in evaluation mode.
+    """Loads a checkpoint folder as a language model, in evaluation mode.
 
     Args:
         path: a folder in Hugging Face layout.
@@ -33,19 +36,22 @@ def load_model(path: Path, *, dtype: str = "float32", device: str = "cpu") -> Pr
     """
     if dtype not in DTYPES:
         raise unknown_value("dtype", dtype, DTYPES)
-    with _QuietTransformers():
+    with QuietTransformers():
         try:
-            config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-            _standardise(config)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            config = read_config(path)
+            loaded: Any = auto_class(config).from_pretrained(
                 path,
                 config=config,
                 dtype=DTYPES[dtype],
-                attn_implementation=IMPLEMENTATION,
+                attn_implementation=attention_of(config),
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                # Only so that the tensor can be named below.
+                ignore_mismatched_sizes=True,
             )
+        except CheckpointError:
+            raise
         except KeyError as error:
             raise CheckpointError(
                 f"{path}: the architecture does not read its attention through transformers' attention "
@@ -56,8 +62,29 @@ def load_model(path: Path, *, dtype: str = "float32", device: str = "cpu") -> Pr
             raise CheckpointError(f"{path} does not load: {type(error).__name__}: {reason}") from error
     model, told = loaded
     _refuse_gaps(path, told)
-    _refuse_nan(path, model)
+    refuse_nan(path, model)
     return model.to(torch.device(device)).eval()
+
+
+def read_config(path: Path) -> Any:
+    """A checkpoint's configuration, dropout off.
+
+    Raises:
+        CheckpointError: the architecture has no attention.
+    """
+    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    if not getattr(config, "num_attention_heads", None):
+        raise CheckpointError(
+            f"{path}: a model of type {config.model_type} has no attention heads, so there is nothing to "
+            "measure; leave it out"
+        )
+    _standardise(config)
+    return config
+
+
+def attention_of(config: PreTrainedConfig) -> str:
+    """The attention implementation by which a model hands out its attention."""
+    return "eager" if needs_hooks(config) else IMPLEMENTATION
 
 
 def _standardise(config: PreTrainedConfig) -> None:
@@ -70,7 +97,7 @@ def _standardise(config: PreTrainedConfig) -> None:
 def _refuse_gaps(path: Path, told: dict[str, Any]) -> None:
     """transformers fills absent weights with random ones and only logs it: here that is an error."""
     for kind in ("missing_keys", "mismatched_keys"):
-        names = sorted(str(name) for name in told.get(kind) or ())
+        names = sorted(str(key[0] if isinstance(key, tuple) else key) for key in told.get(kind) or ())
         if names:
             raise CheckpointError(
                 f"{path}: weights do not fit the configuration: {kind.replace('_', ' ')} "
@@ -78,13 +105,23 @@ def _refuse_gaps(path: Path, told: dict[str, Any]) -> None:
             )
 
 
-def _refuse_nan(path: Path, model: PreTrainedModel) -> None:
+def refuse_nan(path: Path, model: PreTrainedModel) -> None:
+    """Refuses weights that are not numbers.
+
+    Raises:
+        CheckpointError: names the tensor.
+    """
     for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter.detach().sum()) and not parameter.detach().isfinite().all():
-            raise CheckpointError(f"{path}: weights hold NaN or infinite values in {name}")
+        refuse_nan_in(path, name, parameter.detach())
 
 
-class _QuietTransformers:
+def refuse_nan_in(path: Path, name: str, tensor: Tensor) -> None:
+    """The same for one tensor."""
+    if not torch.isfinite(tensor.sum()) and not tensor.isfinite().all():
+        raise CheckpointError(f"{path}: weights hold NaN or infinite values in {name}")
+
+
+class QuietTransformers:
     """transformers tells of unexpected keys and slow paths on stderr; what matters becomes an error here."""
 
     def __enter__(self) -> None:

@@ -54,7 +54,7 @@ def sequence_losses(
     scored = np.unique(np.concatenate(parts))
     losses = np.empty((ids_BQ.shape[0], len(scored)))
     for row in range(ids_BQ.shape[0]):
-        logits = _scaled_logits(head(hidden_BQD[row, scored]).float(), model.config)
+        logits = _scaled_logits(head(hidden_BQD[row, scored]).float(), model)
         losses[row] = (
             F.cross_entropy(logits, ids_BQ[row, scored + 1], reduction="none").double().cpu().numpy()
         )
@@ -64,12 +64,11 @@ def sequence_losses(
     return loss, late - early
 
 
-def _scaled_logits(logits: Tensor, config: Any) -> Tensor:
+def _scaled_logits(logits: Tensor, model: PreTrainedModel) -> Tensor:
     """What families do between head and softmax: Gemma caps, Cohere multiplies, Granite divides."""
-    logits = (
-        logits
-        * (getattr(config, "logit_scale", None) or 1.0)
-        / (getattr(config, "logits_scaling", None) or 1.0)
-    )
+    config: Any = model.config
+    # MPT's configuration has a logit_scale too, which transformers' model never reads.
+    scale = getattr(model, "logit_scale", None) or 1.0
+    logits = logits * scale / (getattr(config, "logits_scaling", None) or 1.0)
     cap = getattr(config, "final_logit_softcapping", None)
     return cap * torch.tanh(logits / cap) if cap else logits
