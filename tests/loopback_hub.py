@@ -171,6 +171,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+
     def log_message(self, format: str, *args) -> None:
         """Requests are logged as records, not to stderr."""
 
@@ -284,10 +285,15 @@ class _Handler(BaseHTTPRequestHandler):
         port = self.serving.server_address[1]
         # Another host name on purpose: the client follows redirects on one host and would lose the commit.
         place = urllib.parse.quote(f"content/{repo}/{folder.name}/{name}")
-        self._answer(302, commit | {
-            "Location": f"http://localhost:{port}/{place}?Signature=not-for-logs",
-            "X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(self._bytes(path))),
-        })
+        self._answer(
+            302,
+            commit
+            | {
+                "Location": f"http://localhost:{port}/{place}?Signature=not-for-logs",
+                "X-Linked-Etag": f'"{sha256}"',
+                "X-Linked-Size": str(len(self._bytes(path))),
+            },
+        )
 
     def _content(self, parts: list[str]) -> None:
         path = self.hub.root.joinpath(*parts[1:])
@@ -330,10 +336,16 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         body = b"" if self.command == "HEAD" else content if stop is None else content[:stop]
         # Logged before it goes out, so that a client that has its answer finds it in the log.
-        self.hub.log.append(Request(
-            self.command, self.route, status, len(body), "Authorization" in self.headers,
-            self.headers.get("Host", "").partition(":")[0],
-        ))
+        self.hub.log.append(
+            Request(
+                self.command,
+                self.route,
+                status,
+                len(body),
+                "Authorization" in self.headers,
+                self.headers.get("Host", "").partition(":")[0],
+            )
+        )
         self.send_response(status)
         for key, value in (headers or {}).items():
             self.send_header(key, value)

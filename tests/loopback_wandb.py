@@ -31,6 +31,7 @@ class ServedRun:
     summary: dict[str, Any] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
+    alerts: list[dict[str, Any]] = field(default_factory=list)
     complete: bool = False
 
     @property
@@ -94,7 +95,7 @@ class LoopbackWandb:
             "RunResumeStatus": self._resume, "UpsertBucket": self._upsert, "CreateRunFiles": self._files,
             "RunParquetHistory": self._parquet, "HistoryPage": self._page, "Run": self._run,
             "RunHistoryKeys": self._run,
-            "SampledHistoryPage": self._sampled,
+            "SampledHistoryPage": self._sampled, "NotifyScriptableRunAlert": self._alert,
         }  # fmt: skip
         if operation not in answers:
             self.unknown.add(operation)
@@ -164,6 +165,10 @@ class LoopbackWandb:
         rows = [{key: row[key] for key in wanted} for row in run.history
                 if wanted <= set(row) and spec["minStep"] <= row["_step"] <= spec["maxStep"]]  # fmt: skip
         return {"project": {"run": {"sampledHistory": [rows[: spec["samples"]]]}}}
+
+    def _alert(self, values: dict[str, Any]) -> dict[str, Any]:
+        self.runs[values["runName"]].alerts.append(values)
+        return {"notifyScriptableRunAlert": {"success": True}}
 
     def stream(self, run_id: str, sent: dict[str, Any]) -> None:
         """One message of the file stream; lines that arrive again overwrite themselves."""

@@ -81,9 +81,7 @@ def test_stretch_costs_equal_least_squares():
         assert stretches.cost(low, high) == pytest.approx(expected)
     level = values[4:6] - values[4:6].mean(axis=0)
     whole = Stretches(places, values, 0.0, 2)
-    assert whole.residual((4, 6)) == pytest.approx(
-        whole.cost(0, 4) + (level**2).sum() + whole.cost(6, 12)
-    )
+    assert whole.residual((4, 6)) == pytest.approx(whole.cost(0, 4) + (level**2).sum() + whole.cost(6, 12))
 
 
 def test_a_staircase_on_a_line_is_merged_and_a_shift_is_not():

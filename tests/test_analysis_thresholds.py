@@ -66,9 +66,7 @@ def test_p_value_counts_the_permutations():
     values = np.array([5.0, 4.8, 1.0, 1.2, 0.9, 2.0, 1.1, 1.3])
 
     def gain(row):
-        return max(
-            (np.mean(row[:at]) - np.mean(row[at:])) ** 2 * at * (8 - at) / 8 for at in range(2, 7)
-        )
+        return max((np.mean(row[:at]) - np.mean(row[at:])) ** 2 * at * (8 - at) / 8 for at in range(2, 7))
 
     best = gain(values)
     rng = np.random.default_rng(3)

@@ -29,6 +29,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def copied(saved: dict[str, Path], tmp_path: Path):
     def copy(form: str) -> Path:
         return Path(shutil.copytree(saved[form], tmp_path / "run" / "step7"))
+
     return copy
 
 
@@ -141,10 +142,12 @@ def damage(folder: Path, name: str, change) -> None:
 
 def renamed_shard(name: str):
     """An index that leads elsewhere."""
+
     def change(content: bytes) -> bytes:
         index = json.loads(content)
         index["weight_map"] = dict.fromkeys(index["weight_map"], name)
         return json.dumps(index).encode()
+
     return change
 
 
@@ -158,8 +161,12 @@ INDEX = "model.safetensors.index.json"
         ("safetensors", "model.safetensors", lambda b: b[: len(b) // 50], "not a whole safetensors file"),
         ("safetensors", "model.safetensors", lambda b: b"", "not a whole safetensors file"),
         ("safetensors", "model.safetensors", lambda b: b[:8] + b"x" + b[9:], "not a whole safetensors file"),
-        ("safetensors", "model.safetensors", lambda b: b"version https://git-lfs.github.com/spec/v1\n",
-         "Git LFS pointer, not the weights; run `git lfs pull`"),
+        (
+            "safetensors",
+            "model.safetensors",
+            lambda b: b"version https://git-lfs.github.com/spec/v1\n",
+            "Git LFS pointer, not the weights; run `git lfs pull`",
+        ),
         ("bin", "pytorch_model.bin", lambda b: b[:-100], "ends before its directory: the file is truncated"),
         ("bin", "pytorch_model.bin", lambda b: b"hello", "not a file that torch.save wrote"),
         ("sharded bin", "pytorch_model-00002-of-00002.bin", lambda b: b[:-9], "the file is truncated"),

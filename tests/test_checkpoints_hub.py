@@ -48,8 +48,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.fixture
 def serve(hub: Hub, saved: dict[str, Path]) -> Callable[..., Path]:
     """Puts a saved model on the hub as one revision."""
+
     def put(form: str = "safetensors", revision: str = "step7", repo: str = REPO) -> Path:
         return Path(shutil.copytree(saved[form], hub.root / repo / revision))
+
     return put
 
 
@@ -80,14 +82,16 @@ def test_every_form_arrives_equal_with_exact_requests(hub: Hub, serve, form: str
     # One for the revision, one for the client's own listing, HEAD and GET a file.
     commit = fetched.commit
     assert hub.asked("/api/") == [
-        f"GET /api/models/{REPO}/revision/step7", f"GET /api/models/{REPO}/tree/{commit}",
+        f"GET /api/models/{REPO}/revision/step7",
+        f"GET /api/models/{REPO}/tree/{commit}",
     ]
     assert sorted(hub.asked("/resolve/") + hub.asked("/content/")) == sorted(
         line
         for name in names
         for line in (
             f"HEAD /{REPO}/resolve/{commit}/{name}",
-            f"GET /content/{REPO}/step7/{name}" if name.endswith((".bin", ".safetensors"))
+            f"GET /content/{REPO}/step7/{name}"
+            if name.endswith((".bin", ".safetensors"))
             else f"GET /{REPO}/resolve/{commit}/{name}",
         )
     )
@@ -163,7 +167,9 @@ def test_discover_is_one_request_and_pins(hub: Hub, serve) -> None:
     found = discover_hub(REPO, seed=3)
     assert hub.asked() == [f"GET /api/models/{REPO}/refs"]
     assert [(one.step, one.revision, one.tokens_seen) for one in found] == [
-        (0, "step0", None), (7, "step7", None), (10, "step10-tokens2B", 2 * 10**9),
+        (0, "step0", None),
+        (7, "step7", None),
+        (10, "step10-tokens2B", 2 * 10**9),
     ]
     for one in found:
         assert (one.suite, one.model, one.seed, one.exists) == ("hub", "pythia-tiny", 3, True)
@@ -324,7 +330,9 @@ def test_cause_behind_not_in_the_cache_is_told(hub: Hub, monkeypatch: pytest.Mon
     with fails(match=f"^m: {REPO} at step7: not in the cache, and HF_HUB_OFFLINE forbids to ask; unset it"):
         answers.ask(
             lambda: snapshot_download(REPO, revision="0" * 40, endpoint=hub.url),
-            repo=REPO, revision="step7", who="m",
+            repo=REPO,
+            revision="step7",
+            who="m",
         )
 
 
@@ -371,12 +379,19 @@ def test_cached_commit_needs_no_network(hub: Hub, serve, tmp_path: Path, offline
     hub.log.clear()
     # A port where nobody listens, for the case that the library is not told to stay offline.
     environment = {
-        **os.environ, "HF_HUB_OFFLINE": offline, "HF_ENDPOINT": "http://127.0.0.1:9",
+        **os.environ,
+        "HF_HUB_OFFLINE": offline,
+        "HF_ENDPOINT": "http://127.0.0.1:9",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", OFFLINE], env=environment, capture_output=True, text=True,
-        cwd=Path(__file__).parents[1], check=False, timeout=60,
+        [sys.executable, "-W", "error", "-c", OFFLINE],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     found, named, unreached = done.stdout.splitlines()
@@ -413,7 +428,11 @@ def test_environment_is_set_only_where_the_user_did_not(tmp_path: Path) -> None:
     for given, want in (({}, "1"), ({"DISABLE_SAFETENSORS_CONVERSION": "0"}, "0")):
         clean = {key: value for key, value in os.environ.items() if "CONVERSION" not in key}
         done = subprocess.run(
-            [sys.executable, "-c", code], env={**clean, **given}, capture_output=True, text=True, check=True,
+            [sys.executable, "-c", code],
+            env={**clean, **given},
+            capture_output=True,
+            text=True,
+            check=True,
             cwd=Path(__file__).parents[1],
         )
         assert done.stdout.strip() == want

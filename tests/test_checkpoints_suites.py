@@ -41,7 +41,8 @@ def test_polypythias_seeds() -> None:
     found = checkpoints.published("polypythias", ["14m"], steps=[0, 8])
     assert [checkpoint.seed for checkpoint in found[::2]] == list(range(10))
     assert [checkpoint.location for checkpoint in found[:4:2]] == [
-        "EleutherAI/pythia-14m", "EleutherAI/pythia-14m-seed1",
+        "EleutherAI/pythia-14m",
+        "EleutherAI/pythia-14m-seed1",
     ]
     assert [checkpoint.step for checkpoint in found[:4]] == [0, 8, 0, 8]
 

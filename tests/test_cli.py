@@ -30,7 +30,7 @@ def tracker(
 
 
 REFUSALS = [
-    (["frob"], "frob: no such verb; there are sweep, plan, analyse, dashboard, stream, nano"),
+    (["frob"], "frob: no such verb; there are sweep, plan, analyse, validate, dashboard, stream, nano"),
     (
         ["sweep", "suite=pythai"],
         "Could not find 'suite/pythai' Available options in 'suite': folder hub nano",
@@ -74,6 +74,10 @@ REFUSALS = [
     (["sweep", "foo"], "Error parsing override 'foo' missing EQUAL"),
     (["analyse"], "holds no measurements; `tracker sweep store=tracker-store` makes them"),
     (["dashboard"], "holds no measurements"),
+    (["validate", "what=breaks"], "holds no measurements"),
+    (["validate", "what=heads"], "what=heads: not known; allowed: auto, experiments, breaks, analysis, all"),
+    (["validate", "validate.runs=0"], "validate.runs=0: not known; allowed: whole numbers from 1"),
+    (["validate", "validate.settled=inf"], "validate.settled=inf: not known; allowed: finite numbers"),
     (["stream"], "holds no measurements"),
     (["nano", "suite=pythia"], "tracker nano trains suite=nano, not suite=pythia"),
 ]

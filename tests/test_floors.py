@@ -27,6 +27,7 @@ FLOORS = {
     "sinks": 3,
     "views": 3,
     "engines": 4,
+    "validate": 4,
     "console": 5,
     "verbs": 5,
     "cli": 5,

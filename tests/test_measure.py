@@ -42,7 +42,8 @@ def spectra(signal: np.ndarray, prefix: str, out: dict, at: tuple) -> tuple[floa
     """Columns of one signal, from scipy, pywt and the formulas."""
     keys = len(signal)
     n_fft = 2 ** math.ceil(math.log2(keys))
-    power = np.abs(scipy.fft.rfft(signal * scipy.signal.get_window("hann", keys, fftbins=False), n=n_fft)) ** 2
+    taper = scipy.signal.get_window("hann", keys, fftbins=False)
+    power = np.abs(scipy.fft.rfft(signal * taper, n=n_fft)) ** 2
     defined = power.sum() > 1e-10
     frequency = np.linspace(0, 1, len(power))
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,12 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from tracker.checkpoints import discover_folder
 from tracker.errors import CheckpointError
-from tracker.forecast import Need, free_memory, how_to_run, memory_needed
+from tracker.forecast import Need, expected_need, free_memory, how_to_run, memory_needed
 from tracker.models import AttentionStream, load_model, model_facts
 from tracker.models.streaming import stream_model
+from tracker.records import Checkpoint, Conventions, PlannedUnit, ProbeSpec, Unit
 
 IDS = torch.randint(0, 64, (2, 24), generator=torch.Generator().manual_seed(1))
 
@@ -209,6 +212,24 @@ def test_needs_are_the_models_own(tmp_path: Path):
     lines = Path("/proc/meminfo").read_text().splitlines()
     total_memory = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemTotal"))
     assert 0 < free_memory() <= total_memory
+
+
+def test_a_plan_knows_the_need_before_anything_is_fetched(tmp_path: Path):
+    neox().save_pretrained(tmp_path / "mine" / "step1")
+    probe, conventions = ProbeSpec("test", "0" * 64, 8, 1), Conventions()
+
+    def need_of(checkpoint: Checkpoint) -> Need | None:
+        return expected_need([PlannedUnit(Unit(checkpoint, probe, conventions), "to do")], "float32")
+
+    (local,) = discover_folder(tmp_path / "mine")
+    assert need_of(local) == memory_needed(tmp_path / "mine" / "step1", "float32")
+    pythia = Checkpoint("pythia", "12b", 0, 512, "hub", "EleutherAI/pythia-12b", "step512")
+    need = need_of(pythia)
+    assert need is not None
+    assert need.whole == 4 * 11846072320
+    assert need.blocks is not None
+    assert 3e9 < need.blocks < 5e9
+    assert need_of(replace(pythia, exists=False)) is None
 
 
 MEASURE = """

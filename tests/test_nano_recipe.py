@@ -30,7 +30,22 @@ def _finds_tracker() -> dict[str, str]:
 
 def test_steps_double_to_512_then_follow_every_hundred():
     assert checkpoint_steps(NanoRecipe()) == (
-        0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 700, 800, 900, 1000
+        0,
+        1,
+        2,
+        4,
+        8,
+        16,
+        32,
+        64,
+        128,
+        256,
+        512,
+        600,
+        700,
+        800,
+        900,
+        1000,
     )
 
 
@@ -45,7 +60,7 @@ def test_steps_double_to_512_then_follow_every_hundred():
 def test_interval_rule_and_last_step(recipe, tail):
     steps = checkpoint_steps(recipe)
     start = steps.index(512)
-    assert list(steps[start:start + 4]) == tail
+    assert list(steps[start : start + 4]) == tail
     assert steps[-1] == recipe.train_steps
 
 
@@ -85,10 +100,21 @@ def test_default_models_are_three_sizes_in_order():
 def test_digest_follows_every_field():
     base = NanoRecipe()
     changed = {
-        "train_steps": 999, "batch": 8, "tokens": 64, "vocab": 512, "peak_learning_rate": 1e-3,
-        "warmup_share": 0.02, "floor_share": 0.2, "betas": (0.9, 0.99), "epsilon": 1e-7,
-        "weight_decay": 0.0, "clip_norm": 0.5, "rotary_pct": 0.5, "repeat_share": 0.0,
-        "text_bytes": 10**6, "interval": 50,
+        "train_steps": 999,
+        "batch": 8,
+        "tokens": 64,
+        "vocab": 512,
+        "peak_learning_rate": 1e-3,
+        "warmup_share": 0.02,
+        "floor_share": 0.2,
+        "betas": (0.9, 0.99),
+        "epsilon": 1e-7,
+        "weight_decay": 0.0,
+        "clip_norm": 0.5,
+        "rotary_pct": 0.5,
+        "repeat_share": 0.0,
+        "text_bytes": 10**6,
+        "interval": 50,
     }
     assert set(changed) == {field.name for field in dataclasses.fields(NanoRecipe)}
     digests = {dataclasses.replace(base, **{name: value}).digest for name, value in changed.items()}
@@ -182,7 +208,7 @@ def test_ids_decode_to_the_documents(tmp_path):
     ids = corpus.ids()
     ends = np.flatnonzero(ids == tokenizer.eos_token_id)
     assert len(ends) == len(found)
-    assert tokenizer.decode(ids[:ends[0]].tolist()) == found[0][1].decode()
+    assert tokenizer.decode(ids[: ends[0]].tolist()) == found[0][1].decode()
 
 
 def _batches(seed=0, share=0.25, size=4000):
@@ -196,8 +222,8 @@ def test_an_epoch_reads_every_sequence_once_and_never_the_held_out():
     kept = count - round(count * 0.02)
     starts = np.concatenate([batches.training(step)[:, 0] for step in range(2 * kept // 8 + 1)])
     assert sorted(starts[:kept]) == [16 * i for i in range(kept)]
-    assert sorted(starts[kept:2 * kept]) == [16 * i for i in range(kept)]
-    assert not np.array_equal(starts[:kept], starts[kept:2 * kept])
+    assert sorted(starts[kept : 2 * kept]) == [16 * i for i in range(kept)]
+    assert not np.array_equal(starts[:kept], starts[kept : 2 * kept])
     assert batches.held_out()[:, 0].min() >= 16 * kept
 
 
@@ -231,7 +257,10 @@ def test_suite_is_known_without_training_and_without_torch(tmp_path):
         "print(len(found))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], check=True, capture_output=True, text=True,
+        [sys.executable, "-c", program, str(tmp_path)],
+        check=True,
+        capture_output=True,
+        text=True,
         env=_finds_tracker(),
     )
     assert done.stdout.split() == [str(2 * 2 * 16)]

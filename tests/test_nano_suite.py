@@ -27,7 +27,8 @@ def test_suite_trains_side_by_side_reports_and_is_done_once(tmp_path):
     reports = []
     train_suite(recipe, tmp_path, ["0.05m", "0.2m"], 1, lambda *report: reports.append(report), threads=2)
     assert {(model, seed, step, total) for model, seed, step, total, _ in reports} >= {
-        ("0.05m", 0, 4, 4), ("0.2m", 0, 4, 4)
+        ("0.05m", 0, 4, 4),
+        ("0.2m", 0, 4, 4),
     }
     assert all(0 < loss < 10 for *_, loss in reports)
     found = suite_checkpoints(recipe, tmp_path, ["0.05m", "0.2m"], 1)
@@ -111,8 +112,12 @@ def _driver_past_step(folder: Path, least: int) -> subprocess.Popen:
     script = folder / "driver.py"
     script.write_text(DRIVER)
     driver = subprocess.Popen(
-        [sys.executable, str(script), str(folder / "suite")], stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True, start_new_session=True, env=_finds_tracker(),
+        [sys.executable, str(script), str(folder / "suite")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        env=_finds_tracker(),
     )
     assert driver.stdout is not None
     for line in driver.stdout:

@@ -63,8 +63,14 @@ def test_every_step_is_saved_and_nothing_else_stays(undisturbed):
     assert names == {f"step{step}" for step in checkpoint_steps(TINY)} | {"training.json"}
     for step in checkpoint_steps(TINY):
         files = {path.name for path in undisturbed.step_folder(step).iterdir()}
-        assert files == {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
-                         "tokenizer_config.json", "training.json"}
+        assert files == {
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "training.json",
+        }
 
 
 def test_checkpoints_load_as_hugging_face_folders_of_the_named_shape(undisturbed):
@@ -96,15 +102,21 @@ def test_fresh_weights_follow_small_init_and_wang_init():
     small, wang = (2 / (5 * size.width)) ** 0.5, 2 / (size.layers * size.width**0.5)
     block = "gpt_neox.layers.1"
     for name, sd in [
-        ("gpt_neox.embed_in.weight", small), ("lm_head.weight", small),
-        (f"{block}.attention.query_key_value.weight", small), (f"{block}.mlp.dense_h_to_4h.weight", small),
-        (f"{block}.attention.dense.weight", wang), (f"{block}.mlp.dense_4h_to_h.weight", wang),
+        ("gpt_neox.embed_in.weight", small),
+        ("lm_head.weight", small),
+        (f"{block}.attention.query_key_value.weight", small),
+        (f"{block}.mlp.dense_h_to_4h.weight", small),
+        (f"{block}.attention.dense.weight", wang),
+        (f"{block}.mlp.dense_4h_to_h.weight", wang),
     ]:
         assert model.get_parameter(name).std().item() == pytest.approx(sd, rel=0.03), name
     for name, value in [
-        (f"{block}.attention.query_key_value.bias", 0), (f"{block}.mlp.dense_h_to_4h.bias", 0),
-        (f"{block}.input_layernorm.weight", 1), (f"{block}.post_attention_layernorm.weight", 1),
-        ("gpt_neox.final_layer_norm.weight", 1), ("gpt_neox.final_layer_norm.bias", 0),
+        (f"{block}.attention.query_key_value.bias", 0),
+        (f"{block}.mlp.dense_h_to_4h.bias", 0),
+        (f"{block}.input_layernorm.weight", 1),
+        (f"{block}.post_attention_layernorm.weight", 1),
+        ("gpt_neox.final_layer_norm.weight", 1),
+        ("gpt_neox.final_layer_norm.bias", 0),
     ]:
         assert set(model.get_parameter(name).tolist()) == {value}, name
     assert torch.equal(model.lm_head.weight, fresh(NanoRecipe(), size, 1024, seed=3).lm_head.weight)

@@ -3,6 +3,7 @@
 Each dataclass mirrors a group below ``conf/``; a value of the wrong type or name is one clear line.
 """
 
+import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,8 @@ REMEASURE = ("failed", "missing", "moved", "all")
 DTYPE_NAMES = ("float32", "float64", "bfloat16", "float16")
 STEP_CHOICES = ("paper", "log", "all", "window", "list")
 ENGINES = ("inline",)
+STREAM = ("auto", "always", "never")
+VALIDATIONS = ("auto", "experiments", "breaks", "analysis", "all")
 Integers = list[int]
 Section = TypeVar("Section")
 
@@ -133,6 +136,7 @@ class Engine:
 
     name: str = "inline"
     threads: int | None = None
+    stream: str = "auto"
 
 
 @dataclass
@@ -142,6 +146,17 @@ class View:
     probe: str | None = None
     conventions: str | None = None
     suite: str | None = None
+
+
+@dataclass
+class Validate:
+    """Where the paper's mechanisms break (``tracker.analysis.break_conditions``), and how much is tried."""
+
+    entropy_spread: float = 0.1
+    correlation: float = 0.0
+    reconstruction: float = 1e-5
+    settled: float = 0.1
+    runs: int = 200
 
 
 @dataclass
@@ -155,6 +170,8 @@ class Config:
     sink: dict[str, Any]
     engine: Engine
     view: View
+    validate: Validate
+    what: str
     store: Path
     dtype: str
     device: str
@@ -199,6 +216,8 @@ def read(composed: DictConfig) -> Config:
         sink=dict(plain.sink),
         engine=_section(Engine, "engine", plain.engine),
         view=_section(View, "view", plain.view),
+        validate=_section(Validate, "validate", plain.validate),
+        what=_chosen("what", plain.what, VALIDATIONS),
         store=Path(_text("store", plain.store)),
         dtype=_chosen("dtype", plain.dtype, DTYPE_NAMES),
         device=_text("device", plain.device),
@@ -210,7 +229,17 @@ def read(composed: DictConfig) -> Config:
         raise unknown_value("engine.threads", config.engine.threads, "whole numbers from 1")
     _chosen("steps.name", config.steps.name, STEP_CHOICES)
     _chosen("engine.name", config.engine.name, ENGINES)
+    _chosen("engine.stream", config.engine.stream, STREAM)
+    _check_validate(config.validate)
     return config
+
+
+def _check_validate(validate: Validate) -> None:
+    for name, value in vars(validate).items():
+        if not math.isfinite(value):
+            raise unknown_value(f"validate.{name}", value, "finite numbers")
+    if validate.runs < 1:
+        raise unknown_value("validate.runs", validate.runs, "whole numbers from 1")
 
 
 def _refuse_no_group(name: str, node: Any) -> None:

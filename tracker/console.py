@@ -11,6 +11,7 @@ from tracker.plan import Plan
 from tracker.records import Outcome, PlannedUnit
 
 SHOWN_HOLES = 8
+SHOWN_ALERTS = 5
 PLAIN_WIDTH = 120
 """Columns of a table where no terminal tells its own."""
 
@@ -66,15 +67,27 @@ class Bars:
             yield self
 
 
-def plan_table(plan: Plan, rows: dict[str, tuple[str, str]]) -> Table:
-    """The plan by model: how many units are in each state, bytes to fetch and expected time.
+def plan_table(plan: Plan, rows: dict[str, tuple[str, str, str]]) -> Table:
+    """The plan by model: how many units are in each state, how it is run, bytes
+    to fetch and expected time.
 
     Args:
         plan: the units.
-        rows: per ``model seed s`` two texts: bytes to fetch, expected time.
+        rows: per ``model seed s`` three texts: how it is run, bytes to fetch, expected time.
     """
     table = Table(box=None, pad_edge=False)
-    for heading in ("model", "steps", "units", "done", "to do", "failed", "missing", "to fetch", "expected"):
+    for heading in (
+        "model",
+        "steps",
+        "units",
+        "done",
+        "to do",
+        "failed",
+        "missing",
+        "run",
+        "to fetch",
+        "expected",
+    ):
         table.add_column(heading, no_wrap=True, justify="left" if heading in ("model", "steps") else "right")
     for name, units in by_model(plan.units).items():
         part = Plan(tuple(units))
@@ -86,7 +99,7 @@ def plan_table(plan: Plan, rows: dict[str, tuple[str, str]]) -> Table:
             part.count("to do"),
             part.count("retry"),
             part.count("missing", "known missing"),
-            *rows.get(name, ("", "")),
+            *rows.get(name, ("", "", "")),
         ]
         table.add_row(name, *map(str, cells))
     return table
@@ -108,6 +121,14 @@ def tell_holes(console: Console, holes: list[Outcome | PlannedUnit]) -> None:
         say(console, f"  {reason if reason.startswith(label) else f'{label}: {reason}'}")
     if len(holes) > SHOWN_HOLES:
         say(console, f"  ... and {len(holes) - SHOWN_HOLES} more; `tracker plan` and the dashboard list them")
+
+
+def tell_alerts(console: Console, sentences: list[str]) -> None:
+    """Says where stored results break what the paper's mechanisms need; many are cut short."""
+    for sentence in sentences[:SHOWN_ALERTS]:
+        say(console, f"Alert: {sentence}")
+    if len(sentences) > SHOWN_ALERTS:
+        say(console, f"and {len(sentences) - SHOWN_ALERTS} more: tracker validate")
 
 
 def counted(number: int, thing: str) -> str:

@@ -18,16 +18,26 @@ from tracker.console import (
     readable_bytes,
     readable_time,
     say,
+    tell_alerts,
     tell_holes,
 )
 from tracker.errors import RequestError, StoreError
-from tracker.forecast import bytes_to_fetch, expected_seconds, recorded_rates
+from tracker.forecast import (
+    bytes_to_fetch,
+    expected_need,
+    expected_seconds,
+    free_memory,
+    recorded_rates,
+    run_in_words,
+)
 from tracker.records import Outcome, PlannedUnit
 from tracker.store import Results, Store, open_store, require_store
 from tracker.survey import Survey, nano_recipe, suite_name, survey
 
 if TYPE_CHECKING:
+    from tracker.analysis.break_conditions import Limits
     from tracker.sinks import PublisherHandle, SinkOptions
+    from tracker.validate import Finding
 
 DONE, SOME_FAILED = 0, 1
 Verb = Callable[[Config, Console], int]
@@ -132,7 +142,8 @@ def _measure_pending(config: Config, surveyed: Survey, store: Store, console: Co
     bars, done = Bars(console, "measuring"), dict.fromkeys(groups, 0)
     for name, units in groups.items():
         bars.add(name, len(units))
-    worker = Worker(store, surveyed.source, check_device(config), token_digests(store, surveyed))
+    device, digests = check_device(config), token_digests(store, surveyed)
+    worker = Worker(store, surveyed.source, device, digests, config.engine.stream)
     outcomes: list[Outcome] = []
     with bars.running():
         for outcome in run_inline(pending, worker):
@@ -191,17 +202,34 @@ def _closing(surveyed: Survey, store: Store, outcomes: list[Outcome], console: C
 
 def _show(results: Results, config: Config, console: Console) -> list[str]:
     """Analyses results, writes analysis.json and the dashboard, says what was found; returns where."""
-    from tracker.analysis import analyse
     from tracker.views import write_dashboard, write_figures
 
-    report = analyse(results.checkpoints(), results.sequences())
-    write_json(config.store / "analysis.json", report)
-    for sentence in report["summary"]:
-        say(console, sentence)
+    report = _analysed(results, config, console)
     page = write_dashboard(results, report, config.store / "dashboard.html")
     figures = write_figures(results, report, config.figures) if config.figures else []
     places = [f"Dashboard: {page}"]
     return [*places, f"Figures: {len(figures)} files in {config.figures}"] if figures else places
+
+
+def _analysed(results: Results, config: Config, console: Console) -> dict[str, Any]:
+    """Analyses results, writes analysis.json with its alerts, and says what was found."""
+    from tracker.analysis import analyse
+    from tracker.analysis.break_conditions import alerts_of, break_conditions
+
+    checkpoints = results.checkpoints()
+    report = analyse(checkpoints, results.sequences())
+    report["alerts"] = alerts_of(break_conditions(checkpoints, report["phases"], _limits(config)))
+    write_json(config.store / "analysis.json", report)
+    for sentence in report["summary"]:
+        say(console, sentence)
+    tell_alerts(console, [alert["sentence"] for alert in report["alerts"]])
+    return report
+
+
+def _limits(config: Config) -> "Limits":
+    from tracker.analysis.break_conditions import Limits
+
+    return Limits(**{name: value for name, value in vars(config.validate).items() if name != "runs"})
 
 
 def write_json(path: Path, content: object) -> None:
@@ -224,8 +252,14 @@ def plan(config: Config, console: Console) -> int:
     groups, rates = by_model(surveyed.plan.units), recorded_rates(Store(config.store))
     sizes = {name: bytes_to_fetch(units) for name, units in groups.items()}
     seconds = {name: expected_seconds(units, rates.get(name)) for name, units in groups.items()}
+    free = free_memory()
     rows = {
-        name: (_told(sizes[name], readable_bytes), _told(seconds[name], readable_time)) for name in groups
+        name: (
+            run_in_words(expected_need(units, config.dtype), free, config.engine.stream),
+            _told(sizes[name], readable_bytes),
+            _told(seconds[name], readable_time),
+        )
+        for name, units in groups.items()
     }
     console.print(plan_table(surveyed.plan, rows))
     say(console, _opening(config, surveyed))
@@ -254,13 +288,7 @@ def _total(amounts: dict[str, float | None]) -> float | None:
 
 def analyse_store(config: Config, console: Console) -> int:
     """Phases per model and thresholds over models: text and analysis.json."""
-    from tracker.analysis import analyse
-
-    results = view(config)
-    report = analyse(results.checkpoints(), results.sequences())
-    write_json(config.store / "analysis.json", report)
-    for sentence in report["summary"]:
-        say(console, sentence)
+    _analysed(view(config), config, console)
     say(console, f"Details: {config.store / 'analysis.json'}")
     return DONE
 
@@ -277,6 +305,64 @@ def dashboard(config: Config, console: Console) -> int:
     for sentence in _show(view(config), config, console):
         say(console, sentence)
     return DONE
+
+
+def validate(config: Config, console: Console) -> int:
+    """Tries the metrics on ground truth, the analysis on synthetic runs, and stored results on the paper's
+    mechanisms; 1 where anything fails."""
+    what = config.what
+    stored = what == "breaks" or (what in ("auto", "all") and (config.store / "checkpoints").is_dir())
+    results = view(config) if stored else None
+    from tracker.validate import agreement, findings_table, ground_truth
+
+    passed = []
+    if what in ("auto", "all", "experiments"):
+        findings = [*ground_truth(), *agreement()]
+        console.print(findings_table("Metrics: ground truth and independent witnesses", findings))
+        passed += [each.passed for each in findings]
+    if what in ("all", "analysis"):
+        findings = _detected(config.validate.runs, console)
+        console.print(findings_table("Analysis: synthetic runs whose truth is known", findings))
+        passed += [each.passed for each in findings]
+    if results is not None:
+        passed += _conditions(results, config, console)
+    failed = passed.count(False)
+    say(console, f"{counted(len(passed), 'check')}, {failed} failed")
+    return SOME_FAILED if failed else DONE
+
+
+def _detected(runs: int, console: Console) -> "list[Finding]":
+    from tracker.validate import detection, runs_in_all
+
+    bars, done = Bars(console, "analysing"), 0
+    bars.add("synthetic runs", runs_in_all(runs))
+
+    def moved() -> None:
+        nonlocal done
+        done += 1
+        bars.advance_to("synthetic runs", done)
+
+    with bars.running():
+        return detection(runs, moved)
+
+
+def _conditions(results: Results, config: Config, console: Console) -> list[bool]:
+    """Shows the break conditions of a store; whether each that could be judged holds."""
+    from tracker.analysis import analyse
+    from tracker.analysis.break_conditions import break_conditions
+    from tracker.validate import conditions_table
+
+    checkpoints = results.checkpoints()
+    phases = analyse(checkpoints, results.sequences())["phases"]
+    found = break_conditions(checkpoints, phases, _limits(config))
+    if not found:
+        say(console, f"{config.store}: no checkpoint is measured, so there is nothing to judge")
+        return []
+    console.print(conditions_table(f"Stored results in {config.store}", found))
+    for each in found:
+        if not each.passed:
+            say(console, each.sentence)
+    return [each.passed for each in found if each.passed is not None]
 
 
 def stream(config: Config, console: Console) -> int:
@@ -320,6 +406,7 @@ VERBS: dict[str, Verb] = {
     "sweep": sweep,
     "plan": plan,
     "analyse": analyse_store,
+    "validate": validate,
     "dashboard": dashboard,
     "stream": stream,
     "nano": nano,

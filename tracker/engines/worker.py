@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from tracker import checkpoints as sources
 from tracker.errors import CheckpointError, MissingCheckpoint, StoreError, TrackerError, unknown_value
+from tracker.forecast import free_memory, how_to_run, memory_needed
 from tracker.measure import measure
-from tracker.models import load_model, model_facts
+from tracker.models import model_facts
+from tracker.models.live import LiveModel
+from tracker.models.streaming import stream_model
 from tracker.probes import ProbeTokens, encode_probe, load_tokenizer, tokenizer_digest
 from tracker.records import Measurement, Outcome, PlannedUnit, ProbeSource, Status, Unit, digest
 from tracker.store import Store
@@ -36,14 +40,17 @@ class Worker:
     """Measures units one after the other and records them.
 
     ``token_digests`` holds, per model and probe, the digest of the token ids of its other checkpoints:
-    one that differs is an error, since their results could not be compared.
+    one that differs is an error, since their results could not be compared. ``stream`` says whether models
+    are loaded whole or block by block: ``always``, ``never``, or ``auto``, by the memory that is free.
     """
 
     store: Store
     source: ProbeSource
     device: str
     token_digests: dict[tuple[str, str, int, str], str] = field(default_factory=dict)
+    stream: str = "auto"
     _encoded: dict[str, ProbeTokens] = field(default_factory=dict)
+    _live: LiveModel = field(default_factory=LiveModel)
 
     def run(self, planned: PlannedUnit) -> Outcome:
         """Measures and records one unit.
@@ -78,7 +85,7 @@ class Worker:
     def _measured(self, unit: Unit) -> Measurement:
         fetched = sources.fetch(unit.checkpoint)
         started = time.perf_counter()
-        model = load_model(fetched.path, dtype=unit.dtype, device=self.device)
+        model = self._loaded(fetched.path, unit.dtype)
         try:
             facts = model_facts(model)
             tokens = self._tokens(unit, fetched.path, facts.vocabulary, facts.max_positions)
@@ -87,6 +94,19 @@ class Worker:
         finally:
             del model
             gc.collect()
+
+    def _loaded(self, path: Path, dtype: str) -> PreTrainedModel:
+        need = memory_needed(path, dtype)
+        free = self._free_memory() + self._live.bytes
+        if how_to_run(need, free, self.stream) == "whole":
+            return self._live.load(path, dtype=dtype, device=self.device)
+        self._live.drop()
+        return stream_model(path, dtype=dtype, device=self.device)
+
+    def _free_memory(self) -> int:
+        if torch.device(self.device).type == "cuda":
+            return torch.cuda.mem_get_info(self.device)[0]
+        return free_memory()
 
     def _tokens(self, unit: Unit, path: Path, vocabulary: int, max_positions: int | None) -> ProbeTokens:
         """The probe's ids by this checkpoint's tokenizer; encoded once per tokenizer."""

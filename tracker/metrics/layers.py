@@ -122,10 +122,8 @@ class _Sums:
             self.sums[name] = like.new_zeros(*self.attention.shape[:2], *shape)
         return self.sums[name]
 
-    def add_rows(
-        self, tile: Tensor, sequences: slice, rows: slice
-    ) -> tuple[SignalValues, Tensor, np.ndarray]:
-        """Adds the rows of a tile; gives back what was found, of which rows, and their numbers."""
+    def add_rows(self, tile: Tensor, sequences: slice, rows: slice) -> SignalValues:
+        """Adds the measured rows of a tile and gives back what was found of them."""
         measured = _between(self.plan.rows, rows)
         chosen = tile if len(measured) == tile.shape[-2] else tile[:, :, _index(measured - rows.start)]
         found = signal_values(chosen, self.plan)
@@ -145,7 +143,7 @@ class _Sums:
         self._add("squares", sequences, torch.stack((found.norm, found.loss), -1).square().sum(-2))
         self._add_patterns(tile, sequences, rows)
         self._add_averaged("averaged", tile, sequences, rows, self.plan.n)
-        return found, chosen, measured
+        return found
 
     def _add(self, name: str, sequences: slice, part: Tensor) -> None:
         self._at(name, part, *part.shape[2:])[sequences] += part
@@ -189,7 +187,7 @@ class _Sums:
         alpha: int,
         attention: Attention,
         tile: Tensor,
-        found: tuple[SignalValues, Tensor, np.ndarray],
+        found: SignalValues,
         sequences: slice,
         rows: slice,
     ) -> None:
@@ -204,13 +202,13 @@ class _Sums:
         compared = _between(plan.compared[alpha], slice(start, stop))
         if not len(compared):
             return
-        values, measured = found[0], found[2]
         source, wanted = tile, positions[compared] - rows.start
-        if len(measured) != tile.shape[-2]:
-            source = tile[:, :, _index(wanted)]
-            values, wanted = signal_values(source, plan), np.arange(len(wanted))
+        split = found.approximation, found.details
+        if len(_between(plan.rows, rows)) != tile.shape[-2]:
+            source, wanted = tile[:, :, _index(wanted)], np.arange(len(wanted))
+            split = plan.bank.split(source)
         sensitivity = row_scale_sensitivity(
-            values, source, short[:, :, _index(compared - start)], _index(wanted), plan, alpha
+            split, source, short[:, :, _index(compared - start)], _index(wanted), plan, alpha
         )
         defined = sensitivity.isfinite()
         total = torch.where(defined, sensitivity, 0.0).sum(-1)

@@ -102,10 +102,14 @@ class SignalPlan:
 
 
 def chosen_rows(count: int, queries: int | None) -> np.ndarray:
-    """Indices of ``queries`` evenly spaced rows of ``count``, or of all."""
+    """Indices of ``queries`` evenly spaced rows of ``count``, or of all.
+
+    Each stands in the middle of its share, so that the first rows, which see few keys, count no more than
+    they do among all.
+    """
     if queries is None or queries >= count:
         return np.arange(count)
-    return (np.arange(queries) * (count - 1) / max(queries - 1, 1)).round().astype(np.int64)
+    return (2 * np.arange(queries) + 1) * count // (2 * queries)
 
 
 @dataclass(frozen=True)
@@ -200,12 +204,17 @@ def _scale_entropies(parts: list[Tensor], bank: FilterBank) -> list[Tensor]:
 
 
 def row_scale_sensitivity(
-    found: SignalValues, rows: Tensor, short: Tensor, chosen: slice | Tensor, plan: SignalPlan, alpha: int
+    split: tuple[Tensor, list[Tensor]],
+    rows: Tensor,
+    short: Tensor,
+    chosen: slice | Tensor,
+    plan: SignalPlan,
+    alpha: int,
 ) -> Tensor:
     """Scale sensitivity of rows whose wavelet transform is at hand (eq. 10), shape (..., chosen).
 
     Args:
-        found: of the full sequence's rows.
+        split: what ``plan.bank`` splits the full sequence's rows into.
         rows: these rows themselves, shape (..., R, given).
         short: the shortened sequence's rows, shape (..., chosen, given short).
         chosen: which of the rows they are compared with.
@@ -226,7 +235,8 @@ def row_scale_sensitivity(
     bank = plan.scale_bank
     theirs = bank.analyse(_lengthened(short, kept, plan.n))
     if bank.steps == plan.bank.steps:
-        ours = [bank.tail(_rows(found.approximation, chosen)), *(_rows(d, chosen) for d in found.details)]
+        approximation, details = split
+        ours = [bank.tail(_rows(approximation, chosen)), *(_rows(detail, chosen) for detail in details)]
     else:
         ours = bank.analyse(_rows(rows, chosen))
     norm = (_product(ours, ours) * _product(theirs, theirs)).sqrt()

@@ -171,8 +171,7 @@ class _Streamed:
     def _looked_up(self, name: str, ids: Tensor) -> Tensor:
         """What the embedding gives, from the rows that these ids need."""
         if name not in self._checked:
-            for start in range(0, self._files.sources[name].shape[0], CHECKED_ROWS):
-                part = self._files.rows(name, slice(start, start + CHECKED_ROWS))
+            for part in self._files.parts(name, CHECKED_ROWS):
                 refuse_nan_in(self._files.folder, name, part)
             self._checked.add(name)
         needed, position = ids.unique(return_inverse=True)

@@ -78,10 +78,16 @@ class TensorFiles:
                     for name in part:
                         yield name, get(self.sources[name].name)
 
-    def rows(self, name: str, ids: Tensor | slice) -> Tensor:
-        """Some rows of a table, copied, in the file's dtype; the others are not read."""
+    def rows(self, name: str, ids: Tensor) -> Tensor:
+        """Some rows of a table, by number, copied, in the file's dtype; the others are not read."""
         with opened(self.sources[name].file) as get:
-            return get(self.sources[name].name)[ids].clone()
+            return get(self.sources[name].name)[ids]
+
+    def parts(self, name: str, rows: int) -> Iterator[Tensor]:
+        """A table, so many rows at a time; each part is valid until the next one is asked for."""
+        for start in range(0, self.sources[name].shape[0], rows):
+            with opened(self.sources[name].file) as get:
+                yield get(self.sources[name].name)[start : start + rows]
 
 
 @contextmanager

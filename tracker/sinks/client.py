@@ -9,6 +9,7 @@ from typing import Any
 
 from tracker.errors import TrackerError
 from tracker.sinks.access import has_key, resolve_mode, without_secrets
+from tracker.sinks.alerts import Alert
 from tracker.sinks.identity import RunIdentity
 from tracker.sinks.ledger import OFFLINE
 from tracker.sinks.options import SinkOptions
@@ -36,6 +37,8 @@ class OpenRun:
         """Address of the server, or ``OFFLINE``."""
         self.folder = Path(run.settings.sync_dir).name
         self.keys: list[str] = []
+        self.alerts: list[str] = []
+        """Ids of the alerts that it was given."""
         self.held: set[str] = set()
         """Keys of the records whose rows the server held before this run was opened."""
         self.url: str | None = run.url if server != OFFLINE else None
@@ -53,6 +56,11 @@ class OpenRun:
     def summarise(self, words: dict[str, Any]) -> None:
         """Sets the run's summary."""
         self._run.summary.update(words)
+
+    def alert(self, alert: Alert) -> None:
+        """Raises an alert, which W&B forwards as its user has chosen."""
+        self._run.alert(alert.title, alert.text, level="WARN")
+        self.alerts.append(alert.id)
 
     def finish(self) -> None:
         """Ends the run once its rows are delivered, or offline once they are flushed to disk.

@@ -41,6 +41,9 @@ class Ledger:
     summary: dict[str, str] = field(default_factory=dict)
     """By server address or ``OFFLINE``: digest of the summary that was sent last."""
 
+    alerts: dict[str, list[str]] = field(default_factory=dict)
+    """By server address or ``OFFLINE``: ids of the alerts that were sent."""
+
     @classmethod
     def load(cls, path: Path, identity: RunIdentity) -> "Ledger":
         """The ledger at ``path``; an empty one where there is none or it does not read back."""
@@ -52,6 +55,7 @@ class Ledger:
                 written={str(name): list(keys) for name, keys in content["written"].items()},
                 open=content["open"],
                 summary=dict(content["summary"]),
+                alerts={str(name): list(ids) for name, ids in content.get("alerts", {}).items()},
             )  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return cls(path, identity)
@@ -64,6 +68,7 @@ class Ledger:
             "written": self.written,
             "open": self.open,
             "summary": self.summary,
+            "alerts": self.alerts,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(f".{os.getpid()}.partial")
@@ -78,6 +83,12 @@ class Ledger:
         if server != OFFLINE:
             return set(self.confirmed.get(server, ()))
         return {key for keys in (*self.confirmed.values(), *self.written.values()) for key in keys}
+
+    def alerted(self, server: str) -> set[str]:
+        """Ids of the alerts that need not be sent: to a server, what it got; offline, what went anywhere."""
+        if server != OFFLINE:
+            return set(self.alerts.get(server, ()))
+        return {each for ids in self.alerts.values() for each in ids}
 
     def begin(self, run_folder: str) -> None:
         """Notes that rows are about to go into ``run_folder``."""

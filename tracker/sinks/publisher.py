@@ -15,6 +15,7 @@ import polars as pl
 from tracker.errors import RequestError, TrackerError
 from tracker.records import digest
 from tracker.sinks.account import Published, account
+from tracker.sinks.alerts import Alert, alerts_for
 from tracker.sinks.arrivals import Arrival, Arrivals
 from tracker.sinks.identity import RunIdentity
 from tracker.sinks.ledger import OFFLINE, Ledger, ledger_path
@@ -204,11 +205,16 @@ class _Publisher:
         holes = [arrival.record for arrival in records if arrival.record.status != "ok"]
         return summary_of(identity, last, holes, read_analysis(self.folder))
 
+    def _alerts(self, identity: RunIdentity, server: str) -> list[Alert]:
+        """Alerts of the analysis that were not sent to ``server`` yet."""
+        sent = self._ledger(identity).alerted(server)
+        return [alert for alert in alerts_for(identity, read_analysis(self.folder)) if alert.id not in sent]
+
     def _refresh_summary(self, identity: RunIdentity) -> None:
-        """Opens a run only because its words changed: new holes, or the analysis says something else."""
+        """Opens a run only because its words changed: new holes or alerts, or another analysis."""
         sent, server = self._ledger(identity).summary, self.client.server
         known = sent.values() if server == OFFLINE else [sent.get(server)]
-        if digest(self._summary(identity)) not in known:
+        if digest(self._summary(identity)) not in known or self._alerts(identity, server):
             self._open(identity, {})
             self._finish([identity])
 
@@ -218,6 +224,8 @@ class _Publisher:
         summaries = {name: self._summary(name) for name, _ in closing}
         for name, opened in closing:
             opened.summarise(summaries[name])
+            for alert in self._alerts(name, opened.server):
+                opened.alert(alert)
         with ThreadPoolExecutor(max_workers=max(1, len(closing))) as pool:
             failures = list(pool.map(_failure_of_finish, [opened for _, opened in closing]))
         for (name, opened), failure in zip(closing, failures, strict=True):
@@ -228,7 +236,9 @@ class _Publisher:
         ledger = self._ledger(identity)
         delivered = failure is None and opened.server != OFFLINE
         mine = {arrival.record.key for arrival in self.records[identity].values()}
-        ledger.summary[OFFLINE if failure else opened.server] = words
+        server = OFFLINE if failure else opened.server
+        ledger.summary[server] = words
+        ledger.alerts[server] = sorted({*ledger.alerts.get(server, ()), *opened.alerts})
         if failure is not None:
             self.client.fail(failure)
             self.service_hangs = True

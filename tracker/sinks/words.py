@@ -41,15 +41,25 @@ def _holes(records: list[Recorded]) -> str:
 
 
 def _findings(identity: RunIdentity, analysis: dict[str, Any]) -> dict[str, str]:
-    for field in ("probe", "conventions"):
-        if analysis.get(field, getattr(identity, field)) != getattr(identity, field):
-            return {}
-    mine = (identity.suite, identity.model, identity.seed)
-    phases = [entry for entry in _entries(analysis, "phases")
-              if (entry.get("suite"), entry.get("model"), entry.get("seed")) == mine]  # fmt: skip
+    if not _measured_alike(identity, analysis):
+        return {}
+    phases = entries_of(identity, analysis, "phases")
     thresholds = [e for e in _entries(analysis, "thresholds") if e.get("suite") == identity.suite]
     found = {"phases": _sentences(phases), "thresholds": _sentences(thresholds)}
     return {name: sentences for name, sentences in found.items() if sentences}
+
+
+def _measured_alike(identity: RunIdentity, analysis: dict[str, Any]) -> bool:
+    fields = ("probe", "conventions")
+    return all(analysis.get(field, getattr(identity, field)) == getattr(identity, field) for field in fields)
+
+
+def entries_of(identity: RunIdentity, analysis: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """The entries under ``name`` of an analysis that are of this run, measured in its way."""
+    if not _measured_alike(identity, analysis):
+        return []
+    mine = (identity.suite, identity.model, identity.seed)
+    return [e for e in _entries(analysis, name) if (e.get("suite"), e.get("model"), e.get("seed")) == mine]
 
 
 def _entries(analysis: dict[str, Any], name: str) -> list[dict[str, Any]]:

@@ -50,6 +50,7 @@ def dashboard_data(results: Results, analysis: Mapping[str, Any] | None) -> dict
         "probe": _only(results, "probe"),
         "conventions": _only(results, "conventions"),
         "summary": list(analysis.get("summary", [])),
+        "alerts": list(analysis.get("alerts", [])),
         "analysed": bool(analysis),
         "counts": _counts(runs, holes),
         "metrics": _metrics(runs),

@@ -10,6 +10,7 @@ function drawOverview() {
   byId('more-box').hidden = sentences.length <= 6;
   byId('more-name').textContent = `${sentences.length - 6} more`;
   byId('more').replaceChildren(...sentences.slice(6).map(sentence => el('li', {}, sentence)));
+  drawAlerts();
   const box = byId('counts');
   box.replaceChildren(el('strong', {}, plural(models, 'model')), runs > models ? ` in ${plural(runs, 'run')}` : '', ', ',
     el('strong', {}, plural(checkpoints, 'checkpoint')), ' measured');
@@ -19,6 +20,14 @@ function drawOverview() {
   }
   box.append('. Curves are means over heads and sequences; phases come from change points of several metrics together on the log-step axis.');
   drawModels();
+}
+
+// Where the results break what the paper's mechanisms need.
+function drawAlerts() {
+  const alerts = DATA.alerts;
+  byId('alerts-box').hidden = !alerts.length;
+  byId('alerts-name').textContent = `${plural(alerts.length, 'alert')}: results that the paper's mechanisms do not allow`;
+  byId('alerts').replaceChildren(...alerts.map(alert => el('li', {}, alert.sentence)));
 }
 
 function drawModels() {

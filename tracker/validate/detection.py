@@ -1,0 +1,116 @@
+"""Phases and thresholds on synthetic curves whose truth is known: found where they are, and nowhere else.
+
+The figures are shares of runs; their limits are what the analysis has to meet, whether or not it does today.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+
+from tracker.analysis import find_phases, find_threshold
+from tracker.analysis.synthetic import drift, log_steps, noisy_samples, scale_values, shifting_run
+from tracker.validate.finding import Finding, at_least, at_most
+
+POINTS = 19
+SIZES = np.geomspace(1e7, 1e10, 8)
+HOLD = 0.87
+"""Least share of claimed brackets and of shifts that hold the truth."""
+ALARMS = 0.05
+"""Largest share of runs without any change in which one is claimed."""
+FOUND = 0.8
+"""Least share of clear steps over model size that are found."""
+SURE = 0.9
+"""A bracket whose confidence is at least this counts as claimed at 90 %."""
+Drift = Literal["flat", "line", "sigmoid"]
+Moved = Callable[[], object]
+
+
+def shifts(runs: int, moved: Moved) -> Iterator[Finding]:
+    """One shift in levels, of 3 and of 6 standard errors, in three metrics of 16 sequences."""
+    steps = log_steps(POINTS)
+    for size in (3, 6):
+        rng = np.random.default_rng(size)
+        exact, claimed, held = 0, 0, 0
+        for _ in range(runs):
+            run = shifting_run(steps, [int(rng.integers(4, POINTS - 4))], size, rng)
+            points = find_phases(run.steps, run.metrics, resamples=50).change_points
+            brackets = tuple((point.step_low, point.step_high) for point in points)
+            exact += brackets == run.brackets
+            sure = [(p.step_low, p.step_high) for p in points if (p.confidence or 0) >= SURE]
+            claimed, held = claimed + len(sure), held + sum(each in run.brackets for each in sure)
+            moved()
+        named = f"shift of {size} standard errors, {runs} runs"
+        yield at_least(f"{named}: found, between the right two checkpoints", exact / runs, HOLD)
+        share = held / claimed if claimed else float("nan")
+        yield at_least(f"{named}: of {claimed} brackets with 90 % confidence, hold it", share, HOLD)
+
+
+def two_shifts(runs: int, moved: Moved) -> Iterator[Finding]:
+    """Two shifts of 5 standard errors, up and down."""
+    rng, exact = np.random.default_rng(2), 0
+    for _ in range(runs):
+        run = shifting_run(log_steps(POINTS), [5, 12], 5, rng)
+        points = find_phases(run.steps, run.metrics, resamples=2).change_points
+        exact += tuple((point.step_low, point.step_high) for point in points) == run.brackets
+        moved()
+    yield at_least(f"two shifts of 5 standard errors, {runs} runs: both found, rightly", exact / runs, HOLD)
+
+
+def false_alarms(runs: int, moved: Moved) -> Iterator[Finding]:
+    """Noise and smooth drift alone: no change may be claimed."""
+    steps = log_steps(POINTS)
+    place = np.log2(steps + 1.0)
+    kinds: tuple[tuple[Drift, float, str], ...] = (
+        ("flat", 0, "noise alone"), ("line", 5, "a straight drift of 5 standard errors"),
+        ("line", 50, "a straight drift of 50"), ("sigmoid", 5, "a wide sigmoid of 5"),
+        ("sigmoid", 50, "a wide sigmoid of 50"),
+    )  # fmt: skip
+    for number, (kind, height, name) in enumerate(kinds):
+        rng, claimed = np.random.default_rng(100 + number), 0
+        for _ in range(runs):
+            curve = height * drift(place, kind, width=rng.uniform(0.5, 1), centre=rng.uniform(0.3, 0.7))
+            samples = noisy_samples({"a": curve, "b": -curve, "c": 0.5 * curve}, 16, rng)
+            claimed += bool(find_phases(steps, samples, resamples=2).change_points)
+            moved()
+        yield at_most(f"{name}, {runs} runs: a change is claimed", claimed / runs, ALARMS)
+
+
+def thresholds(runs: int, moved: Moved) -> Iterator[Finding]:
+    """A step over 8 model sizes, and noise, trend and smooth sigmoid without one."""
+    rng = np.random.default_rng(1)
+    places = []
+    for _ in range(runs):
+        found = find_threshold(SIZES, scale_values(SIZES, "step", 10, rng, below=3))
+        places += [(found.low, found.high)] if found else []
+        moved()
+    yield at_least(f"step of 10 over 8 sizes, {runs} runs: found", len(places) / runs, FOUND)
+    right = places.count((SIZES[2], SIZES[3])) / len(places) if places else float("nan")
+    yield at_least(f"of those {len(places)}: between the right two sizes", right, HOLD)
+    for number, (kind, height) in enumerate((("noise", 0), ("line", 10), ("sigmoid", 8))):
+        rng, claimed = np.random.default_rng(200 + number), 0
+        for _ in range(runs):
+            values = scale_values(SIZES, kind, height, rng, width=rng.uniform(0.5, 1))  # type: ignore[arg-type]
+            claimed += find_threshold(SIZES, values) is not None
+            moved()
+        name = kind if kind == "noise" else f"smooth {kind} of {height}"
+        yield at_most(f"{name} over 8 sizes, {runs} runs: a threshold is claimed", claimed / runs, ALARMS)
+
+
+PARTS = ((shifts, 2), (two_shifts, 1), (false_alarms, 5), (thresholds, 4))
+"""Each part, and how many kinds of run it makes."""
+
+
+def runs_in_all(runs: int) -> int:
+    """How many runs ``detection`` makes with ``runs`` of each kind."""
+    return runs * sum(kinds for _, kinds in PARTS)
+
+
+def detection(runs: int, moved: Moved = lambda: None) -> list[Finding]:
+    """Detection, brackets and false alarms on synthetic runs.
+
+    Args:
+        runs: how many of each kind, at least 1.
+        moved: called after each of the ``runs_in_all(runs)``, for a progress bar.
+    """
+    return [finding for part, _ in PARTS for finding in part(runs, moved)]
