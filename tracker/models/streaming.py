@@ -35,8 +35,14 @@ class _Group:
     """Tensors that come and go together, and how many passes need them now."""
 
     places: dict[str, list[Place]]
+    absent: dict[str, Tensor]
+    """What stands in the places while the tensors are away: the shape without memory."""
     inside: int = 0
     here: bool = False
+
+    @classmethod
+    def of(cls, places: dict[str, list[Place]]) -> "_Group":
+        return cls(places, {name: _at(found[0]) for name, found in places.items()})
 
 
 def stream_model(path: Path, *, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
@@ -79,7 +85,7 @@ class _Streamed:
         for block in _blocks(model, files.folder):
             coming_and_going |= self._hold_while_used([block], places, coming_and_going)
         coming_and_going |= self._embedding_and_head(model, places, coming_and_going)
-        self._bring(_Group({name: places[name] for name in places if name not in coming_and_going}))
+        self._bring(_Group.of({name: places[name] for name in places if name not in coming_and_going}))
         for module in model.modules():
             for name, buffer in module._buffers.items():
                 if buffer is not None:
@@ -112,7 +118,7 @@ class _Streamed:
         self, modules: list[nn.Module], places: dict[str, list[Place]], taken: set[str]
     ) -> set[str]:
         mine = {id(p) for module in modules for p in module.parameters()}
-        group = _Group({name: found for name, found in places.items() if id(_at(found[0])) in mine})
+        group = _Group.of({name: found for name, found in places.items() if id(_at(found[0])) in mine})
         shared = sorted(taken & group.places.keys())
         if shared:
             raise CheckpointError(
@@ -160,7 +166,7 @@ class _Streamed:
                 tensor.copy_(stored)
                 del stored
                 self._check(name, tensor)
-                _put(group.places[name], tensor)
+                _put(group.places[name], nn.Parameter(tensor, requires_grad=False))
         group.here = True
 
     def _check(self, name: str, tensor: Tensor) -> None:
@@ -218,15 +224,11 @@ def _at(place: Place) -> Tensor:
 
 def _put(places: list[Place], tensor: Tensor) -> None:
     """One object in all places: what is tied stays tied."""
-    parameter = nn.Parameter(tensor, requires_grad=False)
     for module, name in places:
-        if name in module._buffers:
-            module._buffers[name] = tensor
-        else:
-            module._parameters[name] = parameter
+        (module._buffers if name in module._buffers else module._parameters)[name] = tensor  # type: ignore[index]
 
 
 def _send_away(group: _Group) -> None:
-    for places in group.places.values():
-        _put(places, _at(places[0]).detach().to("meta"))
+    for name, places in group.places.items():
+        _put(places, group.absent[name])
     group.here = False
