@@ -13,6 +13,7 @@ import scipy.fft
 import scipy.signal
 import scipy.stats
 import torch
+from polars.testing import assert_frame_equal
 from test_models_capture import eager, llama, neox
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
@@ -23,6 +24,7 @@ from tracker.models import load_model, loss_positions
 from tracker.probes import encode_probe, load_tokenizer, prefix_ids, probe_spec, probe_tokens
 from tracker.records import Checkpoint, Conventions, Measurement, ProbeSource, ProbeSpec, Unit
 from tracker.store import SCHEMAS, conform
+from tracker.values import TARGETED
 
 N = 48
 
@@ -247,6 +249,36 @@ def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch):
                 np.testing.assert_allclose(
                     b[name].to_numpy(), a[name].to_numpy(), rtol=1e-5, atol=1e-7, err_msg=name
                 )
+
+
+def test_sequences_are_measured_until_the_means_are_known_well_enough(monkeypatch: pytest.MonkeyPatch):
+    tokens, unit = tokens_for(number=100), unit_for(number=100)
+    every = measure(unit, neox(), tokens)
+
+    def errors(found: Measurement) -> list[float]:
+        drawn = [found.sequences[name].to_numpy() for name in TARGETED]
+        return [float(each.std(ddof=1) / len(each) ** 0.5 / abs(each.mean())) for each in drawn]
+
+    for_all = max(errors(every))
+    target = for_all * 2**0.5  # reached after about half of them, hence at the look of 64
+    aimed = replace(unit, probe=replace(unit.probe, target_error=target))
+    found = measure(aimed, neox(), tokens)
+    count = found.checkpoint["n_sequences"].item()
+    assert count in (16, 32, 64)
+    assert max(errors(found)) <= target
+    assert found.sequences["sequence"].to_list() == list(range(count))
+    for name in TARGETED:
+        assert found.sequences[name].to_list() == every.sequences[name][:count].to_list()
+    first = measure(unit, neox(), probe_tokens(tokens.ids[:count], tokens.prefix_ids))
+    for table in ("heads", "layers", "sequences"):
+        assert_frame_equal(getattr(found, table).drop("probe"), getattr(first, table).drop("probe"))
+
+    monkeypatch.setattr("tracker.measure.BATCH_BYTES", 1)
+    assert measure(aimed, neox(), tokens).checkpoint["n_sequences"].item() == count
+    out_of_reach = replace(unit, probe=replace(unit.probe, target_error=for_all / 100))
+    assert measure(out_of_reach, neox(), tokens).checkpoint["n_sequences"].item() == 100
+    assert aimed.key != unit.key
+    assert aimed.probe.label != unit.probe.label
 
 
 def test_a_subset_of_rows_estimates_all_of_them_and_averaged_signals_still_use_every_query():

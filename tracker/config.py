@@ -99,6 +99,7 @@ class Probe:
     name: str = "default"
     n: int = 96
     number: int | None = None
+    target_error: float | None = None
     seed: int = 0
     bos: bool = False
     text: str | None = None

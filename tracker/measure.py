@@ -29,16 +29,22 @@ from tracker.metrics.signals import SPECTRUM_BANDS, SignalPlan
 from tracker.models import AttentionStream, ModelFacts, model_facts, sequence_losses
 from tracker.probes import ProbeTokens
 from tracker.records import Conventions, Measurement, Unit, tracker_version
-from tracker.values import Values, tables
+from tracker.values import Values, relative_error, tables
 
 BATCH_BYTES, BATCH_SHARE = 128 << 20, 0.5
 """Memory that a batch's states may take: so much on a processor, such a share of what a GPU has free."""
+FIRST_LOOK = 16
+"""Sequences after which it is first asked whether they are enough; then after twice as many, and so on."""
 STATES = 24
 """About how many values of the model's width a token has alive at once, in all passes."""
 
 
 def measure_model(
-    model: PreTrainedModel, tokens: ProbeTokens, conventions: Conventions, facts: ModelFacts | None = None
+    model: PreTrainedModel,
+    tokens: ProbeTokens,
+    conventions: Conventions,
+    facts: ModelFacts | None = None,
+    target_error: float | None = None,
 ) -> Values:
     """Every metric of a loaded model on a probe.
 
@@ -47,6 +53,7 @@ def measure_model(
         tokens: the probe's ids, shape (S, n), and the prefix-matching ids.
         conventions: how to measure.
         facts: of the model, where they are at hand.
+        target_error: ``relative_error`` at which no more sequences are measured; None: all are.
 
     Raises:
         CheckpointError: attention that does not arrive or cannot be measured; names layer and head.
@@ -68,10 +75,10 @@ def measure_model(
         in_context=np.full(number, np.nan),
     )
     with torch.inference_mode():
-        _measure_batches(model, tokens.ids, plan, facts, values)
+        measured = _measure_batches(model, tokens.ids, plan, facts, values, target_error)
         if facts.causal:
             _measure_prefix(model, tokens.prefix_ids, values)
-    return values
+    return values.first(measured)
 
 
 def _batch_size(model: PreTrainedModel, facts: ModelFacts, n: int) -> int:
@@ -83,12 +90,22 @@ def _batch_size(model: PreTrainedModel, facts: ModelFacts, n: int) -> int:
 
 
 def _measure_batches(
-    model: PreTrainedModel, ids: np.ndarray, plan: SignalPlan, facts: ModelFacts, values: Values
-) -> None:
-    """Batch after batch; one that does not fit into the GPU's memory is tried again at half its size."""
+    model: PreTrainedModel,
+    ids: np.ndarray,
+    plan: SignalPlan,
+    facts: ModelFacts,
+    values: Values,
+    target_error: float | None,
+) -> int:
+    """Batch after batch, until there are enough sequences; how many those are.
+
+    A batch that does not fit into the GPU's memory is tried again at half its size. Looks are taken at
+    numbers that do not depend on it, so that every machine stops at the same sequence.
+    """
     start, size = 0, _batch_size(model, facts, ids.shape[1])
+    look = FIRST_LOOK if target_error else len(ids)
     while start < len(ids):
-        part = slice(start, min(start + size, len(ids)))
+        part = slice(start, min(start + size, look, len(ids)))
         try:
             batch = _measured_batch(model, ids, part, plan, facts)
         except torch.cuda.OutOfMemoryError as error:
@@ -99,6 +116,11 @@ def _measure_batches(
             continue
         _add_batch(batch, part, len(ids), values)
         start = part.stop
+        if target_error and start == look:
+            if relative_error(values, start) <= target_error:
+                break
+            look *= 2
+    return start
 
 
 @dataclass(frozen=True)
@@ -186,8 +208,9 @@ def measure(
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     facts = model_facts(model)
-    values = measure_model(model, tokens, unit.conventions, facts)
+    values = measure_model(model, tokens, unit.conventions, facts, unit.probe.target_error)
     row = unit_row(unit, facts, tokens, commit) | {
+        "n_sequences": len(values.loss),
         "device": _device_name(model),
         "seconds": time.perf_counter() - started,
         "peak_bytes": _peak_bytes(model),

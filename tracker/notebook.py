@@ -29,7 +29,14 @@ class TrackedMeasurement(Measurement):
 
 
 def track(
-    model: Any, tokens: Any = None, *, tokenizer: Any = None, number: int = 16, n: int = 96, **options: Any
+    model: Any,
+    tokens: Any = None,
+    *,
+    tokenizer: Any = None,
+    number: int = 16,
+    n: int = 96,
+    target_error: float | None = None,
+    **options: Any,
 ) -> TrackedMeasurement:
     """Measures a loaded Hugging Face causal language model, as it is.
 
@@ -40,6 +47,7 @@ def track(
         tokens: token ids, shape (sequences, n); None: the default probe, through ``tokenizer``.
         tokenizer: the model's own; needed where no tokens are given.
         number, n: sequences and tokens per sequence of the default probe; n at most the model's positions.
+        target_error: relative standard error of the means at which no more sequences are measured.
         options: any field of ``Conventions``, for example ``align="gather"``.
 
     Returns:
@@ -66,7 +74,8 @@ def track(
     facts = model_facts(model)
     block = min(conventions.block, (facts.max_positions or 2 * conventions.block) // 2)
     if tokens is None:
-        spec = probe_spec(ProbeSource(), name="default", n=min(n, facts.max_positions or n), number=number)
+        length = min(n, facts.max_positions or n)
+        spec = probe_spec(ProbeSource(), name="default", n=length, number=number, target_error=target_error)
         encoded = encode_probe(
             spec,
             ProbeSource(),
@@ -83,7 +92,9 @@ def track(
             )
         special = special_ids(tokenizer) if tokenizer is not None else []
         encoded = probe_tokens(ids, prefix_ids(facts.vocabulary, special, block=block, seed=0))
-        spec = ProbeSpec("given", digest(ids.tolist(), 64), ids.shape[1], ids.shape[0])
+        spec = ProbeSpec(
+            "given", digest(ids.tolist(), 64), ids.shape[1], ids.shape[0], target_error=target_error
+        )
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__
     dtype = next((name for name, kind in DTYPES.items() if kind == model.dtype), str(model.dtype))
     unit = Unit(Checkpoint("notebook", name, 0, 0, "folder", name, name), spec, conventions, dtype)

@@ -42,7 +42,14 @@ class ProbeTokens:
 
 
 def probe_spec(
-    source: ProbeSource, *, name: str, n: int, number: int, seed: int = 0, bos: bool = False
+    source: ProbeSource,
+    *,
+    name: str,
+    n: int,
+    number: int,
+    seed: int = 0,
+    bos: bool = False,
+    target_error: float | None = None,
 ) -> ProbeSpec:
     """What identifies a probe, known without tokenizer or network.
 
@@ -56,6 +63,8 @@ def probe_spec(
         raise unknown_value("probe.n", n, "8 tokens or more")
     if number < 1:
         raise unknown_value("probe.number", number, "1 sequence or more")
+    if target_error is not None and not 0 < target_error < 1:
+        raise unknown_value("probe.target_error", target_error, "null, or a share between 0 and 1")
     if source.dataset:
         if not source.file:
             raise RequestError("probe.dataset needs probe.file, the file in the repository to read")
@@ -69,7 +78,7 @@ def probe_spec(
         text = hashlib.sha256(path.read_bytes() + field).hexdigest()
     if source.tokenizer:
         text = digest([text, tokenizer_digest(Path(source.tokenizer))], 64)
-    return ProbeSpec(name, text, n, number, seed, bos)
+    return ProbeSpec(name, text, n, number, seed, bos, target_error)
 
 
 def tokenizer_digest(folder: Path) -> str:

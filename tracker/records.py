@@ -87,11 +87,18 @@ class ProbeSpec:
     """Seed of everything random in the probe (prefix-matching blocks)."""
     bos: bool = False
     """Whether the tokenizer's beginning-of-sequence token is put in front of each sequence."""
+    target_error: float | None = None
+    """Relative standard error at which no more of the sequences are measured; None: all are."""
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What keys and labels are made of; a target that is not set leaves them as they were without it."""
+        return {name: value for name, value in asdict(self).items() if name != "target_error" or value}
 
     @property
     def label(self) -> str:
         """Value of the ``probe`` column: name, size and digest."""
-        return f"{self.name}-{self.number}x{self.n}-{digest(asdict(self), 8)}"
+        return f"{self.name}-{self.number}x{self.n}-{digest(self.identity, 8)}"
 
 
 CONVENTION_CHOICES: dict[str, tuple[str, ...]] = {
@@ -148,7 +155,7 @@ class Unit:
         """Twelve hex digits, known before anything is fetched (design: interfaces, store)."""
         source = self.checkpoint.identity or self.checkpoint.location
         return digest(
-            [source, self.checkpoint.revision, asdict(self.probe), asdict(self.conventions), self.dtype]
+            [source, self.checkpoint.revision, self.probe.identity, asdict(self.conventions), self.dtype]
         )
 
     @property

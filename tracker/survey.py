@@ -108,6 +108,7 @@ def survey(config: Config) -> Survey:
         number=usual if config.probe.number is None else config.probe.number,
         seed=config.probe.seed,
         bos=config.probe.bos,
+        target_error=config.probe.target_error,
     )
     _refuse_lengths(config)
     chosen = select(available(config), config.steps)

@@ -3,7 +3,7 @@
 Legend: S sequences, L layers, H heads.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,29 @@ class Values:
     loss: np.ndarray = field(default_factory=lambda: np.zeros(0))
     in_context: np.ndarray = field(default_factory=lambda: np.zeros(0))
     undefined: int = 0
+
+    def first(self, number: int) -> "Values":
+        """Those of the first sequences; no others were added to what is summed."""
+        per_sequence = {name: getattr(self, name)[:number] for name in ("redundancy", "loss", "in_context")}
+        heads = {name: value[:number] for name, value in self.heads.items()}
+        return replace(self, heads=heads, **per_sequence)
+
+
+TARGETED = ("spectral_entropy", "frequency_selectivity", "scale_sensitivity_0.5")
+"""Columns whose standard error is looked at where it decides how many sequences are measured."""
+
+
+def relative_error(values: Values, number: int) -> float:
+    """Standard error over the first ``number`` sequences of a checkpoint's mean, as a share of that mean:
+    the largest of those of the targeted columns."""
+    worst = 0.0
+    for name in TARGETED:
+        if name in values.heads:
+            drawn = _nanmean(values.heads[name][:number], (1, 2))
+            error = float(_nanstd(drawn, None)) / np.sqrt(np.isfinite(drawn).sum())
+            share = error / abs(float(_nanmean(drawn, None)))
+            worst = max(worst, share if np.isfinite(share) else np.inf)
+    return worst
 
 
 def tables(values: Values, identity: dict[str, Any], row: dict[str, Any]) -> Measurement:
