@@ -12,6 +12,8 @@ FLOORS = {
     "columns": 0,
     "facts": 0,
     "metrics": 1,
+    "lanes": 1,
+    "allocator": 0,
     "analysis": 1,
     "config": 2,
     "plan": 2,

@@ -6,6 +6,7 @@ Legend: S sequences, L layers, H heads, B sequences of one batch, Q queries, K k
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +15,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tracker.allocator import keep_freed_memory
 from tracker.columns import layer_columns
 from tracker.errors import CheckpointError
+from tracker.lanes import lanes_for, side_by_side
 from tracker.metrics import (
     CoMoments,
     admissibility,
@@ -60,6 +63,7 @@ def measure_model(
         RequestError: a convention that is not offered.
     """
     facts = facts or model_facts(model)
+    keep_freed_memory()
     number, n = tokens.ids.shape
     plan = SignalPlan.of(conventions, n, model.device)
     shape = (number, facts.n_layers, facts.n_heads)
@@ -99,28 +103,48 @@ def _measure_batches(
 ) -> int:
     """Batch after batch, until there are enough sequences; how many those are.
 
-    A batch that does not fit into the GPU's memory is tried again at half its size. Looks are taken at
-    numbers that do not depend on it, so that every machine stops at the same sequence.
+    Looks are taken at numbers that do not depend on the batches, so that every machine stops at the same
+    sequence.
     """
-    start, size = 0, _batch_size(model, facts, ids.shape[1])
-    look = FIRST_LOOK if target_error else len(ids)
+    start, look = 0, FIRST_LOOK if target_error else len(ids)
     while start < len(ids):
-        part = slice(start, min(start + size, look, len(ids)))
+        stop = min(look, len(ids))
+        for part, batch in _batches(model, ids, slice(start, stop), plan, facts):
+            _add_batch(batch, part, len(ids), values)
+        start, look = stop, 2 * look
+        if target_error and relative_error(values, start) <= target_error:
+            break
+    return start
+
+
+def _batches(
+    model: PreTrainedModel, ids: np.ndarray, wanted: slice, plan: SignalPlan, facts: ModelFacts
+) -> Iterator[tuple[slice, "_Batch"]]:
+    """Measures the sequences wanted, on a processor in several lanes.
+
+    On a GPU a batch that does not fit into its memory is tried again at half the size.
+    """
+
+    def work(part: slice) -> _Batch:
+        return _measured_batch(model, ids, part, plan, facts)
+
+    lanes = lanes_for(model.device)
+    start, stop, size = wanted.start, wanted.stop, _batch_size(model, facts, ids.shape[1])
+    if lanes > 1:
+        size = max(1, min(size // lanes, -(-(stop - start) // lanes)))
+        parts = [slice(first, min(first + size, stop)) for first in range(start, stop, size)]
+        yield from zip(parts, side_by_side(work, parts, lanes), strict=True)
+        return
+    while start < stop:
+        part = slice(start, min(start + size, stop))
         try:
-            batch = _measured_batch(model, ids, part, plan, facts)
+            yield part, work(part)
+            start = part.stop
         except torch.cuda.OutOfMemoryError as error:
             if part.stop - part.start == 1:
                 raise CheckpointError(f"one sequence does not fit into the GPU's memory: {error}") from error
-            size = max(1, (part.stop - part.start) // 2)
+            size = (part.stop - part.start) // 2
             torch.cuda.empty_cache()
-            continue
-        _add_batch(batch, part, len(ids), values)
-        start = part.stop
-        if target_error and start == look:
-            if relative_error(values, start) <= target_error:
-                break
-            look *= 2
-    return start
 
 
 @dataclass(frozen=True)
@@ -131,12 +155,13 @@ class _Batch:
     losses: tuple[np.ndarray, np.ndarray] | None
 
 
+@torch.inference_mode()
 def _measured_batch(
     model: PreTrainedModel, ids: np.ndarray, part: slice, plan: SignalPlan, facts: ModelFacts
 ) -> _Batch:
     full = torch.from_numpy(ids[part]).to(model.device)
     kept = [full[:, positions] for positions in plan.positions]
-    stream = AttentionStream(model, [full, *kept])
+    stream = AttentionStream(model, [full, *kept], finished=1)
     corner = min(plan.conventions.theory_tokens, plan.n) if part.start == 0 else 0
     layers = [layer_values(attention, scaled, plan, corner).on_host() for _, (attention, *scaled) in stream]
     losses = sequence_losses(model, stream.hidden[0], full, facts) if facts.causal else None
@@ -178,10 +203,15 @@ def _theory(attention_HQK: Tensor, layer: int, values: Values) -> None:
 
 
 def _measure_prefix(model: PreTrainedModel, prefix_ids: np.ndarray, values: Values) -> None:
-    ids = torch.from_numpy(prefix_ids).to(model.device)
-    for layer, (attention,) in AttentionStream(model, [ids]):
-        scores = prefix_matching_score(attention.whole(), prefix_ids.shape[1] // 2)
-        values.prefix_matching[layer] = scores.double().mean(0).cpu().numpy()
+    @torch.inference_mode()
+    def work(ids: np.ndarray) -> Tensor:
+        stream = AttentionStream(model, [torch.from_numpy(ids).to(model.device)], finished=0)
+        scores = [prefix_matching_score(attention.whole(), ids.shape[1] // 2) for _, (attention,) in stream]
+        return torch.stack(scores, 1).double().cpu()  # (B, L, H)
+
+    lanes = lanes_for(model.device)
+    parts = np.array_split(prefix_ids, min(lanes, len(prefix_ids)))
+    values.prefix_matching[:] = torch.cat(list(side_by_side(work, parts, lanes))).mean(0).numpy()
 
 
 def measure(

@@ -13,14 +13,9 @@ import torch
 from torch import Tensor
 
 from tracker.metrics.scale import scale_sensitivity
-from tracker.metrics.signals import (
-    SignalPlan,
-    SignalValues,
-    row_scale_sensitivity,
-    signal_values,
-)
+from tracker.metrics.signals import SignalPlan, row_scale_sensitivity, signal_values
 
-TILE_VALUES, TILE_VALUES_GPU = 1 << 18, 1 << 25
+TILE_VALUES, TILE_VALUES_GPU = 1 << 19, 1 << 25
 """Probabilities worked on at once: so many stay in a processor's cache, and keep a GPU busy."""
 TILE_ROWS = 16
 """Fewer rows than this are not worth a tile."""
@@ -92,9 +87,9 @@ def layer_values(
     values = TILE_VALUES if plan.device.type == "cpu" else TILE_VALUES_GPU
     for sequences, rows in _tiles(batch, heads, queries, keys, values):
         tile = attention.tile(sequences, rows)
-        found = sums.add_rows(tile, sequences, rows)
+        sums.add_rows(tile, sequences, rows)
         for alpha, each in enumerate(scaled):
-            sums.add_scaled(alpha, each, tile, found, sequences, rows)
+            sums.add_scaled(alpha, each, tile, sequences, rows)
     return sums.result()
 
 
@@ -122,8 +117,8 @@ class _Sums:
             self.sums[name] = like.new_zeros(*self.attention.shape[:2], *shape)
         return self.sums[name]
 
-    def add_rows(self, tile: Tensor, sequences: slice, rows: slice) -> SignalValues:
-        """Adds the measured rows of a tile and gives back what was found of them."""
+    def add_rows(self, tile: Tensor, sequences: slice, rows: slice) -> None:
+        """Adds the measured rows of a tile."""
         measured = _between(self.plan.rows, rows)
         chosen = tile if len(measured) == tile.shape[-2] else tile[:, :, _index(measured - rows.start)]
         found = signal_values(chosen, self.plan)
@@ -143,7 +138,6 @@ class _Sums:
         self._add("squares", sequences, torch.stack((found.norm, found.loss), -1).square().sum(-2))
         self._add_patterns(tile, sequences, rows)
         self._add_averaged("averaged", tile, sequences, rows, self.plan.n)
-        return found
 
     def _add(self, name: str, sequences: slice, part: Tensor) -> None:
         self._at(name, part, *part.shape[2:])[sequences] += part
@@ -187,7 +181,6 @@ class _Sums:
         alpha: int,
         attention: Attention,
         tile: Tensor,
-        found: SignalValues,
         sequences: slice,
         rows: slice,
     ) -> None:
@@ -202,13 +195,11 @@ class _Sums:
         compared = _between(plan.compared[alpha], slice(start, stop))
         if not len(compared):
             return
-        source, wanted = tile, positions[compared] - rows.start
-        split = found.approximation, found.details
-        if len(_between(plan.rows, rows)) != tile.shape[-2]:
-            source, wanted = tile[:, :, _index(wanted)], np.arange(len(wanted))
-            split = plan.bank.split(source)
         sensitivity = row_scale_sensitivity(
-            split, source, short[:, :, _index(compared - start)], _index(wanted), plan, alpha
+            tile[:, :, _index(positions[compared] - rows.start)],
+            short[:, :, _index(compared - start)],
+            plan,
+            alpha,
         )
         defined = sensitivity.isfinite()
         total = torch.where(defined, sensitivity, 0.0).sum(-1)

@@ -30,6 +30,7 @@ KEY_BLOCK = 64
 """Rows of causal attention are cut behind their last key, at a multiple of this."""
 HALVES = (torch.float16, torch.bfloat16)
 _forward = threading.local()
+_setting = threading.Lock()
 _tileable: dict[tuple[type[nn.Module], bool], bool] = {}
 """Per kind of attention module, and whether it was cut: has its function been seen to allow tiles?"""
 
@@ -294,21 +295,24 @@ class AttentionStream:
     Args:
         model: a loaded transformers model; its body is run, the vocabulary head is not.
         ids: token ids of each pass, int64, shapes (B, n_i).
+        finished: how many of them, from the first on, are run to the end of the model, behind the attention
+            of its last layer; None: all.
 
     Iterating yields ``(layer, [LayerAttention, ...])``, one per pass, each good until the next layer is
-    asked for. Afterwards ``hidden`` holds each pass's last hidden state, shape (B, n_i, d_model).
+    asked for. Afterwards ``hidden`` holds each finished pass's last hidden state, shape (B, n_i, d_model).
 
     Raises (while iterating):
         CheckpointError: a layer does not arrive, or arrives out of order; from a tile: attention that is
             not finite, does not sum to 1, or is not causal where it ought to be.
     """
 
-    def __init__(self, model: PreTrainedModel, ids: Sequence[Tensor]) -> None:
+    def __init__(self, model: PreTrainedModel, ids: Sequence[Tensor], finished: int | None = None) -> None:
         self._hooked = needs_hooks(model.config)
-        if not self._hooked and model.config._attn_implementation != IMPLEMENTATION:
-            model.set_attn_implementation(IMPLEMENTATION)
+        with _setting:
+            if not self._hooked and model.config._attn_implementation != IMPLEMENTATION:
+                model.set_attn_implementation(IMPLEMENTATION)
         self.hidden: list[Tensor] = []
-        self._model, self._ids = model, ids
+        self._model, self._ids, self._finished = model, ids, finished
         self._causal = causal_layers(model.config)
 
     def __iter__(self) -> Iterator[tuple[int, list[LayerAttention]]]:
@@ -319,7 +323,7 @@ class AttentionStream:
                 arrived = [self._due(layer, each.advance()) for each in passes]
                 yield layer, arrived
                 del arrived
-            if any(each.advance() is not None for each in passes):
+            if any(each.advance() is not None for each in passes[: self._finished]):
                 raise CheckpointError(f"more layers than the configuration's {layers} handed out attention")
             self.hidden = [each.hidden_BQD for each in passes if each.hidden_BQD is not None]
         except KeyError as error:

@@ -13,6 +13,8 @@ from tracker.models.architecture import ModelFacts
 
 LOSS_POSITIONS, TENTH_POSITIONS = 32, 16
 """Where the vocabulary head costs more than the body: strided positions, and of each tenth."""
+LOGIT_BYTES = 32 << 20
+"""Memory that the logits of some sequences together may take; those of one are taken at once."""
 
 
 def loss_positions(n: int, *, all_positions: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -53,11 +55,13 @@ def sequence_losses(
     parts = loss_positions(ids_BQ.shape[1], all_positions=everywhere)
     scored = np.unique(np.concatenate(parts))
     losses = np.empty((ids_BQ.shape[0], len(scored)))
-    for row in range(ids_BQ.shape[0]):
-        logits = _scaled_logits(head(hidden_BQD[row, scored]).float(), model)
-        losses[row] = (
-            F.cross_entropy(logits, ids_BQ[row, scored + 1], reduction="none").double().cpu().numpy()
-        )
+    together = max(1, LOGIT_BYTES // (4 * facts.vocabulary * len(scored)))
+    for first in range(0, len(losses), together):
+        rows = slice(first, first + together)
+        logits = _scaled_logits(head(hidden_BQD[rows, scored]).float(), model)
+        wanted = ids_BQ[rows, scored + 1]
+        found = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
+        losses[rows] = found.view_as(wanted).double().cpu().numpy()
     loss, early, late = (losses[:, np.searchsorted(scored, part)].mean(1) for part in parts)
     if not np.isfinite(loss).all():
         raise CheckpointError("the loss is NaN or infinite; are the weights sound?")

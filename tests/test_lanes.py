@@ -1,0 +1,109 @@
+"""Batches side by side: order, threads, failures; and that lanes change no number."""
+
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_measure import neox, tokens_for, unit_for
+
+from tracker.errors import CheckpointError
+from tracker.lanes import lanes_for, side_by_side
+from tracker.measure import measure
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_items_keep_their_order_and_lanes_share_the_threads():
+    seen = []
+
+    def work(item: int) -> int:
+        time.sleep(0.01 * (5 - item))
+        seen.append((threading.get_ident(), torch.get_num_threads()))
+        return item**2
+
+    assert list(side_by_side(work, range(5), 2)) == [0, 1, 4, 9, 16]
+    assert len({ident for ident, _ in seen}) == 2
+    assert {threads for _, threads in seen} == {2}
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_a_failure_ends_the_rest_and_the_threads_come_back():
+    done = []
+
+    def work(item: int) -> int:
+        if item == 1:
+            raise CheckpointError("item 1")
+        time.sleep(0.02)
+        done.append(item)
+        return item
+
+    with pytest.raises(CheckpointError, match="item 1"):
+        list(side_by_side(work, range(50), 2))
+    assert len(done) < 10
+    assert torch.get_num_threads() == 4
+
+
+def test_a_processor_has_lanes_and_a_gpu_has_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    assert lanes_for(CPU) == 8
+    assert lanes_for(torch.device("cuda")) == 1
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_lanes_change_no_number():
+    side = measure(unit_for(), neox(), tokens_for())
+    torch.set_num_threads(1)
+    alone = measure(unit_for(), neox(), tokens_for())
+    for name in ("heads", "sequences", "layers"):
+        ours, theirs = (getattr(each, name).select("^.*$").to_dict(as_series=False) for each in (side, alone))
+        for column, values in theirs.items():
+            if column == "spectrum":
+                np.testing.assert_allclose(ours[column], values, rtol=1e-4)
+            elif isinstance(values[0], float):
+                np.testing.assert_allclose(ours[column], values, rtol=1e-4, atol=1e-6, err_msg=column)
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_a_failure_in_a_lane_names_its_layer():
+    model = neox()
+    with torch.no_grad():
+        model.gpt_neox.layers[1].attention.query_key_value.weight[:] = torch.nan
+    with pytest.raises(CheckpointError, match="layer 1 head 0: attention is NaN or infinite"):
+        measure(replace(unit_for()), model, tokens_for())
+
+
+def test_freed_arrays_stay_with_the_process_on_glibc():
+    program = (
+        "import resource, torch\n"
+        "from tracker.allocator import keep_freed_memory\n"
+        "torch.set_num_threads(1)\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(50):\n"
+        "        a = torch.zeros(1 << 20); b = torch.zeros(1 << 20); del a, b\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "torch.zeros(1 << 20); plain = faults(); taken = keep_freed_memory(); faults()\n"
+        "print(taken, plain, faults())\n"
+    )
+    environment = {"PYTHONPATH": str(Path(__file__).parent.parent), "PATH": ""}
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    taken, plain, kept = answer.stdout.split()
+    if taken != "True":
+        pytest.skip("another C library")
+    assert int(kept) < 100 < int(plain)
