@@ -45,7 +45,7 @@ class NanoSuite:
 
 @dataclass
 class PublishedSuite:
-    """``suite=pythia``, ``pythia-deduped``, ``polypythias``: suites whose schedule is known."""
+    """``suite=pythia`` and its kin, ``polypythias``: suites whose schedule is known."""
 
     name: str = ""
     models: list[str] = field(default_factory=list)
@@ -55,10 +55,11 @@ class PublishedSuite:
 
 @dataclass
 class HubSuite:
-    """``suite=hub``: any repository whose branches name training steps."""
+    """``suite=hub``, ``olmo``, ``pico``: a repository whose branches, or commits, name training steps."""
 
     name: str = "hub"
     repo: str = ""
+    branch: str | None = None
     pattern: str | None = None
     model: str | None = None
     models: list[str] | None = None

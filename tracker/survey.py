@@ -63,7 +63,14 @@ def available(config: Config) -> list[Checkpoint]:
     if isinstance(suite, PublishedSuite):
         return sources.published(suite.name, suite.models, seeds=suite.seeds, repo_format=suite.repo_format)
     if isinstance(suite, HubSuite):
-        found = sources.discover_hub(suite.repo, suite=suite.name, model=suite.model, pattern=suite.pattern)
+        found = sources.discover_hub(
+            suite.repo,
+            suite=suite.name,
+            model=suite.model,
+            pattern=suite.pattern,
+            branch=suite.branch,
+            cache_dir=config.cache.folder,
+        )
     else:
         found = _in_folder(suite)
     kept = _only(found, "models", suite.models, [checkpoint.model for checkpoint in found])

@@ -5,6 +5,7 @@ Floor 2: knows the hub and folders, never what is measured.
 
 from tracker.checkpoints import environment as environment  # before anything of Hugging Face is imported
 from tracker.checkpoints import folder, hub
+from tracker.checkpoints.answers import Unreachable
 from tracker.checkpoints.cache import CheckpointCache, Hold
 from tracker.checkpoints.cached import cache_folder
 from tracker.checkpoints.hub import declared
@@ -32,6 +33,7 @@ __all__ = [
     "Listed",
     "Published",
     "RemoteFile",
+    "Unreachable",
     "absent",
     "cache_folder",
     "declared",

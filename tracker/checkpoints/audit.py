@@ -16,6 +16,8 @@ SUSPICIOUS = ("same-weights", "shared-shard", "last-not-main", "bad-tensor")
 """Faults of checkpoints that can be measured, but may not be what their names say."""
 FAULTS = ("missing", "no-weights", *SUSPICIOUS, "expected-twin")
 TWINS = frozenset({0, 1})
+TENSORS = "tensors"
+"""Stands among the formats for the tensors themselves, whatever files they lie in."""
 LEAST_REGULAR = 3
 """Distances between steps that must be equal before a larger one counts as a gap."""
 
@@ -33,6 +35,8 @@ class Revision:
     seed: int = 0
     files: tuple[str, ...] = ()
     """Names of all its files, for messages."""
+    measurable: bool = True
+    """Whether it holds a whole set of weights, told by hashes or not."""
 
     @property
     def preferred(self) -> tuple[str, frozenset[str]] | None:
@@ -70,36 +74,38 @@ class Evidence:
     main: Revision | None = None
     planned: Mapping[int, Iterable[int]] = field(default_factory=dict)
     """Seed -> steps that ought to be there."""
+    existing: Mapping[int, Iterable[int]] = field(default_factory=dict)
+    """Seed -> steps that are there, looked at or not."""
     continued: bool = False
     """Whether training goes on after the last of these steps, so that main is not to equal it."""
 
 
 def revision_of(
-    name: str, commit: str, files: Sequence[RemoteFile], step: int | None = None, seed: int = 0
+    name: str, commit: str | None, files: Sequence[RemoteFile], step: int | None = None, seed: int = 0
 ) -> Revision:
     """A branch from its listing; sets with a file whose hash the hub does not tell are left out."""
     digests = {file.name: file.digest for file in files}
+    _, chosen = weights.needed(digests)
+    whole = bool(chosen) and weights.complete(chosen)
     sets: dict[str, dict[str, str]] = {}
-    for form, names in weights.sets(digests).items():
+    for form, names in weights.sets(digests).items() if whole else ():
         known = {each: digest for each in names if (digest := digests[each]) is not None}
         if len(known) == len(names):
             sets[form] = known
-    return Revision(name, commit, sets, step, seed, tuple(sorted(digests)))
+    return Revision(name, commit, sets, step, seed, tuple(sorted(digests)), whole)
 
 
 def findings(evidence: Evidence) -> list[Finding]:
     """Every fault, ordered by seed, step and fault."""
     found = [*_missing(evidence)]
     for revision in evidence.revisions:
-        if revision.preferred is None:
+        if not revision.measurable:
             found.append(_no_weights(revision))
     last = _last(evidence)
     found += _same(evidence, last)
     found += _shared(evidence, last)
     if last is not None and evidence.main is not None and _differ(last, evidence.main):
-        found.append(
-            _finding(last, "last-not-main", "the last step, but main holds other weights", "main")
-        )
+        found.append(_finding(last, "last-not-main", "the last step, but main holds other weights", "main"))
     return sorted(found, key=lambda each: (each.seed, each.step, FAULTS.index(each.fault), each.file or ""))
 
 
@@ -146,7 +152,7 @@ def _inside(distances, between, unit=None) -> list[int]:
 
 def _missing(evidence: Evidence) -> list[Finding]:
     found = []
-    there: dict[int, set[int]] = {}
+    there = {seed: set(steps) for seed, steps in evidence.existing.items()}
     for revision in evidence.revisions:
         there.setdefault(revision.seed, set()).add(revision.step or 0)
     for seed in sorted({*there, *evidence.planned}):
@@ -159,21 +165,27 @@ def _missing(evidence: Evidence) -> list[Finding]:
 
 
 def _no_weights(revision: Revision) -> Finding:
-    return _finding(revision, "no-weights", f"no whole set of weights; found {weights.listed(revision.files)}")
+    return _finding(
+        revision, "no-weights", f"no whole set of weights; found {weights.listed(revision.files)}"
+    )
 
 
 def _last(evidence: Evidence) -> Revision | None:
     """The step that main is to equal; None where that cannot be asked."""
-    if len({revision.seed for revision in evidence.revisions}) != 1 or evidence.continued:
+    seeds = {revision.seed for revision in evidence.revisions} | set(evidence.existing)
+    if len(seeds) != 1 or evidence.continued:
         return None
-    with_weights = [revision for revision in evidence.revisions if revision.preferred is not None]
+    there = [step for steps in evidence.existing.values() for step in steps]
     newest = max(evidence.revisions, key=lambda revision: revision.step or 0)
-    return newest if newest in with_weights else None
+    return newest if newest.preferred is not None and newest.step == max([newest.step or 0, *there]) else None
 
 
 def _equal(one: Revision, other: Revision) -> bool:
-    """Whether ``other`` holds, in the same format, the weights that would be measured of ``one``."""
-    return one.preferred is not None and one.preferred in other.keys
+    """Whether ``other`` holds, in the same format or tensor by tensor, what would be measured of ``one``."""
+    if one.preferred is None:
+        return False
+    tensors = one.sets.get(TENSORS)
+    return one.preferred in other.keys or (tensors is not None and tensors == other.sets.get(TENSORS))
 
 
 def _differ(one: Revision, other: Revision) -> bool:
@@ -195,9 +207,7 @@ def _same(evidence: Evidence, last: Revision | None) -> list[Finding]:
             continue
         if {one.step, *(twin.step for twin in twins)} == TWINS and twins[0].seed == one.seed:
             if one.step == 1:
-                found.append(
-                    _finding(one, "expected-twin", "equals step 0, as where the first rate is 0", 0)
-                )
+                found.append(_finding(one, "expected-twin", "equals step 0, as where the first rate is 0", 0))
             continue
         names = ", ".join(str(twin.step) for twin in twins[:8]) + (" ..." if len(twins) > 8 else "")
         found.append(_finding(one, "same-weights", f"holds the weights of step {names}", twins[0].step))

@@ -1,7 +1,8 @@
 """Checkpoints as revisions of repositories on the Hugging Face hub, each pinned to a commit."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub import constants
@@ -9,7 +10,7 @@ from huggingface_hub.utils import disable_progress_bars, logging
 
 from tracker.checkpoints import answers, cached, listing, patterns, weights
 from tracker.checkpoints.cache import CheckpointCache
-from tracker.errors import RequestError
+from tracker.errors import MissingCheckpoint, RequestError
 from tracker.records import Checkpoint, Fetched
 
 if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
@@ -72,6 +73,7 @@ def discover(
     model: str | None = None,
     seed: int = 0,
     pattern: str | None = None,
+    branch: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> list[Checkpoint]:
     """Reads the branches of a repository in one request; without a network, those that the cache knows.
@@ -82,6 +84,8 @@ def discover(
         model: default: the repository's name without its owner.
         seed: where the branch does not tell it.
         pattern: the user's own regular expression for branches, see ``patterns.compiled``.
+        branch: where training committed every checkpoint to one branch: its commits are the checkpoints,
+            and the pattern reads their titles.
         cache_dir: see ``cached.cache_folder``.
 
     Returns:
@@ -92,37 +96,63 @@ def discover(
         CheckpointError: the hub does not answer.
     """
     patterns.compiled(pattern)
-    branches = _branches(repo, cached.cache_folder(cache_dir))
+    names = _titles(repo, branch) if branch else _branches(repo, cached.cache_folder(cache_dir))
+    first = Checkpoint(suite, model or repo.rpartition("/")[2], seed, 0, "hub", repo, "")
+    found = named(first, names, pattern)
+    if not found:
+        wanted = f"names like {patterns.EXAMPLES}" if pattern is None else pattern
+        raise RequestError(
+            f"suite.repo={repo}: no branch names a training step; looked for {wanted}; "
+            f"found {weights.listed(names)}; give suite.pattern the form of its branches"
+        )
+    return found if branch is None else [replace(each, revision=str(each.commit)) for each in found]
+
+
+def named(like: Checkpoint, names: Mapping[str, str], pattern: str | None = None) -> list[Checkpoint]:
+    """The checkpoints among some branches, each pinned.
+
+    Args:
+        like: gives suite, model and repository, and the seed where a branch does not tell it.
+        names: branch -> commit.
+        pattern: see ``patterns.compiled``.
+
+    Returns:
+        Ordered by seed and step.
+
+    Raises:
+        RequestError: two branches name the same step.
+    """
     taken: dict[tuple[int, int], Checkpoint] = {}
-    for branch, commit in sorted(branches.items()):
-        named = patterns.read(branch, pattern)
-        if named is None:
+    for name, commit in sorted(names.items()):
+        said = patterns.read(name, pattern)
+        if said is None:
             continue
-        found = Checkpoint(
-            suite=suite,
-            model=model or repo.rpartition("/")[2],
-            kind="hub",
-            location=repo,
-            revision=branch,
-            seed=seed if named.seed is None else named.seed,
-            step=named.step,
-            tokens_seen=named.tokens,
+        seed = like.seed if said.seed is None else said.seed
+        found = replace(
+            like,
+            revision=name,
+            seed=seed,
+            step=said.step,
+            tokens_seen=said.tokens,
             commit=commit,
             exists=True,
         )
         other = taken.setdefault((found.seed, found.step), found)
         if other is not found:
             raise RequestError(
-                f"suite.repo={repo}: its branches {other.revision} and {branch} are both step {found.step} "
-                f"of seed {found.seed}; give suite.pattern a form that tells them apart"
+                f"suite.repo={like.location}: its branches {other.revision} and {name} are both step "
+                f"{found.step} of seed {found.seed}; give suite.pattern a form that tells them apart"
             )
-    if not taken:
-        wanted = f"names like {patterns.EXAMPLES}" if pattern is None else pattern
-        raise RequestError(
-            f"suite.repo={repo}: no branch names a training step; looked for {wanted}; "
-            f"found {weights.listed(branches)}; give suite.pattern the form of its branches"
-        )
     return [taken[key] for key in sorted(taken)]
+
+
+def _titles(repo: str, branch: str) -> dict[str, str]:
+    """Title -> commit of a branch's history; of commits with one title the newest counts."""
+    try:
+        history = listing.commits(repo, branch)
+    except (answers.UnknownRepository, MissingCheckpoint) as error:
+        raise RequestError(str(error)) from error
+    return {title: commit for commit, title in reversed(history)}
 
 
 def fetch(checkpoint: Checkpoint, *, cache_dir: str | Path | None = None) -> Fetched:

@@ -132,15 +132,18 @@ class Listed(NamedTuple):
     """Every repository's branches with their commits."""
 
 
-def look(checkpoints: Sequence[Checkpoint]) -> Listed:
+def look(checkpoints: Sequence[Checkpoint], heads: Mapping[str, dict[str, str]] | None = None) -> Listed:
     """Asks what the hub holds for many checkpoints: one request a repository, one a commit.
 
     Never raises for one checkpoint or repository: that is its entry in ``inspected``.
 
     Args:
         checkpoints: of kind ``hub``; of any number of repositories.
+        heads: branches with their commits, of repositories that have been asked for them already.
     """
-    known, lost = _branches_of({checkpoint.location for checkpoint in checkpoints})
+    repos = {checkpoint.location for checkpoint in checkpoints}
+    known, lost = _branches_of(repos - set(heads or ()))
+    known |= heads or {}
     inspected: dict[Checkpoint, Inspected | CheckpointError] = {}
     commits_of: dict[Checkpoint, str] = {}
     for checkpoint in checkpoints:

@@ -1,4 +1,4 @@
-"""The register of checkpoints reported to be bad, read for one repository, and compared with what is found."""
+"""The register of checkpoints reported to be bad: read for one repository, compared with what is found."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -38,7 +38,10 @@ def reports(repo: str) -> list[Report]:
     rows = facts.table(TABLE).to_dicts()
     return [
         Report(
-            _ranges(row["steps"]), row["fault"], row["source"], tuple(filter(None, (row["shows"] or "").split(";")))
+            _ranges(row["steps"]),
+            row["fault"],
+            row["source"],
+            tuple(filter(None, (row["shows"] or "").split(";"))),
         )
         for row in rows
         if fnmatchcase(repo, row["repo"])
@@ -69,17 +72,14 @@ def disagreements(
     rows: list[Mapping[str, object]] = []
     for report in known:
         covered = [step for step in sorted(set(checked)) if report.covers(step)]
-        open_steps = [
-            step for step in covered if not any((step, fault) in shown for fault in report.shows)
-        ]
+        open_steps = [step for step in covered if not any((step, fault) in shown for fault in report.shows)]
         if report.shows == ("expected-twin",):
-            # Of the two only the later is marked, and only where both were looked at.
-            open_steps = [1] if {0, 1} <= set(covered) and (1, "expected-twin") not in shown else []
+            # Of the two only the later is marked, where both were looked at; or both equal a third.
+            equal = {(1, "expected-twin"), (1, "same-weights")} & shown
+            open_steps = [1] if {0, 1} <= set(covered) and not equal else []
         if open_steps:
             says = "shows no such fault" if report.shows else "cannot be seen in file metadata"
-            rows.append(
-                {"steps": open_steps, "reported": report.fault, "source": report.source, "hub": says}
-            )
+            rows.append({"steps": open_steps, "reported": report.fault, "source": report.source, "hub": says})
     return rows
 
 
