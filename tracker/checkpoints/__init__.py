@@ -9,7 +9,7 @@ from tracker.checkpoints.answers import Unreachable
 from tracker.checkpoints.cache import CheckpointCache, Hold
 from tracker.checkpoints.cached import cache_folder
 from tracker.checkpoints.hub import declared
-from tracker.checkpoints.listing import Inspected, Listed, RemoteFile, inspect, look
+from tracker.checkpoints.listing import Inspected, Listed, RemoteFile, branches, inspect, look
 from tracker.checkpoints.suites import (
     PYTHIA_STEPS,
     PYTHIA_TOKENS_PER_STEP,
@@ -35,6 +35,7 @@ __all__ = [
     "RemoteFile",
     "Unreachable",
     "absent",
+    "branches",
     "cache_folder",
     "declared",
     "discover_folder",

@@ -6,6 +6,7 @@ that anybody still needs stays, and what was there before tracker is never touch
 
 import os
 import shutil
+import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -34,7 +35,8 @@ class Hold:
     claim: Claim | None = None
     lease: int | None = None
     received: int = 0
-    """Bytes that came over the network for it."""
+    """Bytes that came over the network for it, in ``seconds``."""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,10 @@ class CheckpointCache:
         claim, lease = self._claimed(address, inspected)
         snapshot = cached.repository(address.repo, self.folder) / "snapshots" / address.commit
         hold = Hold(Fetched(checkpoint, snapshot, address.commit), claim, lease)
+        started = time.monotonic()
         try:
-            return replace(hold, received=self._transferred(address, inspected, claim))
+            received = self._transferred(address, inspected, claim)
+            return replace(hold, received=received, seconds=time.monotonic() - started)
         except BaseException:
             self.release(hold)
             raise

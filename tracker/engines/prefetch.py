@@ -58,7 +58,8 @@ class Prefetch:
         """
         self.units = tuple(units)
         self.received = 0
-        """Bytes that have come over the network."""
+        """Bytes that have come over the network, in ``seconds`` of fetching."""
+        self.seconds = 0.0
         self._cache = cache or CheckpointCache(sources.cache_folder(None))
         self._depth, self._inspected = depth, inspected or {}
         self._ready: deque[Delivery] = deque()
@@ -138,5 +139,7 @@ class Prefetch:
             hold = self._cache.fetch(checkpoint, self._inspected.get(checkpoint))
         except CheckpointError as error:
             return Delivery(planned, error)
-        self.received += hold.received
+        if hold.received:
+            self.received += hold.received
+            self.seconds += hold.seconds
         return Delivery(planned, hold.fetched, hold)
