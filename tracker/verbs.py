@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from tracker.checkpoints.audit_file import suspects as suspects_of
 from tracker.config import Config, NanoSuite
 from tracker.console import (
     Bars,
@@ -27,6 +28,8 @@ from tracker.store import Results, Store, open_store, require_store
 from tracker.survey import Survey, nano_recipe, suite_name, survey
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from tracker.analysis.break_conditions import Limits
     from tracker.engines import Prefetch
     from tracker.sinks import PublisherHandle, SinkOptions
@@ -224,14 +227,29 @@ def _analysed(results: Results, config: Config, console: Console) -> dict[str, A
     from tracker.analysis import analyse
     from tracker.analysis.break_conditions import alerts_of, break_conditions
 
-    checkpoints = results.checkpoints()
-    report = analyse(checkpoints, results.sequences())
+    checkpoints, suspects = _for_fits(results, config)
+    report = analyse(results.checkpoints(), results.sequences(), suspects)
     report["alerts"] = alerts_of(break_conditions(checkpoints, report["phases"], _limits(config)))
     write_json(config.store / "analysis.json", report)
     for sentence in report["summary"]:
         say(console, sentence)
     tell_alerts(console, [alert["sentence"] for alert in report["alerts"]])
     return report
+
+
+def _for_fits(
+    results: Results, config: Config
+) -> tuple["pl.DataFrame", dict[tuple[str, str, int, int], str]]:
+    """The checkpoint table without suspect checkpoints, and those with the reason; all where asked for."""
+    import polars as pl
+
+    checkpoints = results.checkpoints()
+    if config.view.suspects:
+        return checkpoints, {}
+    suspects = suspects_of(results.folder).among(checkpoints.filter(status="ok").iter_rows(named=True))
+    names = ["suite", "model", "seed", "step"]
+    out = pl.DataFrame(list(suspects), schema=checkpoints.select(names).schema, orient="row")
+    return checkpoints.join(out, on=names, how="anti"), suspects
 
 
 def _limits(config: Config) -> "Limits":
@@ -320,8 +338,8 @@ def _conditions(results: Results, config: Config, console: Console) -> list[bool
     from tracker.analysis.break_conditions import break_conditions
     from tracker.validate import conditions_table
 
-    checkpoints = results.checkpoints()
-    phases = analyse(checkpoints, results.sequences())["phases"]
+    checkpoints, suspects = _for_fits(results, config)
+    phases = analyse(results.checkpoints(), results.sequences(), suspects)["phases"]
     found = break_conditions(checkpoints, phases, _limits(config))
     if not found:
         say(console, f"{config.store}: no checkpoint is measured, so there is nothing to judge")
