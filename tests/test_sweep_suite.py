@@ -1,16 +1,22 @@
 """Sweeps of many checkpoints: fetched ahead, bounded on disk, killed, and served by a hostile hub."""
 
 import random
+import shutil
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
-from huggingface_hub import snapshot_download
-from loopback_hub import Hub, loopback_hub
+from huggingface_hub import close_session, constants, snapshot_download
+from loopback_hub import Hub, loopback_hub, use_hub
 from saved_models import save
 from suite_material import (
+    PROBE,
     REPO,
     Watch,
     finished,
@@ -22,10 +28,10 @@ from suite_material import (
     tables,
     wait_for,
 )
-from test_cli import tracker
 
 import tracker as package
 from tracker.checkpoints.claims import on_disk
+from tracker.cli import run
 
 ROOM = 50_000
 """Bytes for links, folders and small files of a checkpoint, in bounds of the tests."""
@@ -81,35 +87,56 @@ def test_a_throttled_sweep_of_twelve_takes_little_longer_than_the_longer_of_its_
     assert 0 < most <= limit
 
 
-def test_what_was_there_before_stays_and_all_else_goes_when_it_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub for sweeps in this process, below ``tmp_path``, which is the current folder."""
+    with loopback_hub(tmp_path / "hub") as running:
+        use_hub(monkeypatch, running, tmp_path / "cache")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", list(sys.argv))
+        yield running
+    close_session()
+
+
+def sweep_here(*overrides: str) -> int:
+    """A sweep in this process; its exit code."""
+    number = len(np.load("ids.npy"))
+    return run(["sweep", "suite=hub", f"suite.repo={REPO}", f"probe.number={number}", *PROBE, *overrides])
+
+
+def test_what_was_there_before_stays_and_all_else_goes_when_it_is_measured(hub: Hub, tmp_path: Path):
     size = make_suite(tmp_path, range(4))
     cache = tmp_path / "cache" / "hub"
-    with loopback_hub(tmp_path / "hub") as hub:
-        snapshot_download(REPO, revision="step1", cache_dir=cache, endpoint=hub.url)
-        before = {path: path.stat().st_ino for path in cache.rglob("*") if ".locks" not in path.parts}
-        finished(start_sweep(tmp_path, hub.url, bound(size, 2)))
-        after = {path: path.stat().st_ino for path in cache.rglob("*") if ".locks" not in path.parts}
-        assert after == before
-        asked = hub.asked(f"/{REPO}/resolve/{hub.commit(hub.root / REPO / 'step1')}/")
-        assert len([line for line in asked if line.startswith("GET")]) == 2, "fetched once, before the sweep"
+    snapshot_download(REPO, revision="step1", cache_dir=cache, endpoint=hub.url)
+    before = {path: path.stat().st_ino for path in cache.rglob("*") if ".locks" not in path.parts}
+    hub.log.clear()
+    assert sweep_here(bound(size, 2)) == 0
+    after = {path: path.stat().st_ino for path in cache.rglob("*") if ".locks" not in path.parts}
+    assert after == before
+    assert hub.asked(hub.commit(hub.root / REPO / "step1")) == [
+        f"GET /api/models/{REPO}/tree/{hub.commit(hub.root / REPO / 'step1')}"
+    ]
     rows = package.open_store(tmp_path / "tracker-store").checkpoints()
-    assert set(rows["status"]) == {"ok"}
-    assert rows.height == 4
+    assert rows["status"].to_list() == ["ok"] * 4
 
 
-def test_without_a_bound_everything_stays_and_serves_offline(tmp_path: Path):
+def test_without_a_bound_everything_stays_and_serves_offline(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     make_suite(tmp_path, range(3))
-    with loopback_hub(tmp_path / "hub") as hub:
-        finished(start_sweep(tmp_path, hub.url))
-        asked = len(hub.log)
-        # One for the branches, one a commit (three steps, of which the last is main's too), one a file.
-        assert len(hub.asked("/refs")) <= 3
-        assert len(hub.asked("/tree/")) == 4
-    again = start_sweep(tmp_path, "http://127.0.0.1:9", "store=second")
-    finished(again)
-    assert len(hub.log) == asked
+    assert sweep_here() == 0
+    # The branches for the plan and for the audit, each commit once (main's too), each content once.
+    assert len(hub.asked("/refs")) == 2
+    assert len(hub.asked("/tree/")) == 4
+    assert len(hub.asked("/resolve/")) == 4  # the configuration is the same file in every step
+    assert len(hub.asked()) == 2 + 4 + 4 + 3
+    hub.log.clear()
+    assert sweep_here() == 0
+    assert hub.asked() == [f"GET /api/models/{REPO}/refs"], "what is done is not asked for"
+    hub.log.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert sweep_here("store=second") == 0
+    assert hub.log == []
     mine, theirs = tables(tmp_path / "tracker-store"), tables(tmp_path / "second")
     assert all(mine[name].equals(theirs[name]) for name in mine)
 
@@ -172,71 +199,65 @@ def test_a_sweep_that_is_killed_at_forty_random_moments_ends_as_if_undisturbed(t
 FORMS = {0: "safetensors", 1: "sharded safetensors", 2: "bin", 3: "both", 4: "safetensors", 5: "sharded bin"}
 
 
-def hostile(folder: Path, hub: Hub, *overrides: str) -> subprocess.CompletedProcess[str]:
-    request = (
-        "sweep",
-        "suite=hub",
-        f"suite.repo={REPO}",
-        "probe.ids=ids.npy",
-        "probe.n=48",
-        "probe.number=4",
-    )
-    request += ("sink=none",)
-    return tracker(folder, *request, *overrides, HF_ENDPOINT=hub.url, HF_HOME=str(folder / "cache"))
-
-
-def test_a_hostile_hub_costs_only_the_checkpoints_that_it_spoils(tmp_path: Path):
+def test_a_hostile_hub_costs_only_the_checkpoints_that_it_spoils(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     make_suite(tmp_path, [])
     for step, form in FORMS.items():
         save(tmp_path / "hub" / REPO / f"step{step}", form, step)
-    with loopback_hub(tmp_path / "hub") as hub:
-        good = hostile(tmp_path, hub, "store=good", f"cache.folder={tmp_path / 'other'}")
-        assert good.returncode == 0, good.stdout + good.stderr
-        hub.busy = [(429, 1), (503, 0), (429, 0), (503, 0), (500, 0), (504, 0), (429, 1)]
-        hub.cut = [5_000, 0, 9_000, 1, 20_000]
-        hub.altered = {"pytorch_model.bin"}
-        hub.truncated = {"pytorch_model-00002-of-00002.bin"}
-        bad = hostile(tmp_path, hub, "cache.max_gb=0.001")
-        assert bad.returncode == 1, bad.stdout + bad.stderr
-        assert hub.busy == hub.cut == []
+    assert sweep_here("store=good", f"cache.folder={tmp_path / 'other'}") == 0
+    hub.busy, hub.busy_path = (
+        [(429, 1), (503, 0), (429, 0), (503, 0), (500, 0), (504, 0), (429, 1)],
+        "/resolve/",
+    )
+    hub.cut = [5_000, 0, 9_000, 1, 20_000]
+    hub.altered = {"pytorch_model.bin"}
+    hub.truncated = {"pytorch_model-00002-of-00002.bin"}
+    capsys.readouterr()
+    assert sweep_here("cache.max_gb=0.001") == 1
+    said = capsys.readouterr().out
+    assert hub.busy == hub.cut == []
     rows = package.open_store(tmp_path / "tracker-store").checkpoints().sort("step")
     assert rows["status"].to_list() == ["ok", "ok", "failed", "ok", "ok", "failed"]
     assert "pytorch_model.bin arrived altered" in rows["reason"][2]
     assert "pytorch_model-00002-of-00002.bin arrived cut short" in rows["reason"][5]
-    assert all(f"step {step}: {REPO} at step{step}: " in bad.stdout for step in (2, 5))
+    assert all(f"step {step}: {REPO} at step{step}: " in said for step in (2, 5))
     mine, theirs = tables(tmp_path / "tracker-store"), tables(tmp_path / "good")
     ok = rows.filter(status="ok")["step"].to_list()
     for name in ("heads", "layers", "sequences"):
-        theirs[name] = theirs[name].filter(theirs[name]["step"].is_in(ok))
-        assert mine[name].equals(theirs[name]), name
+        assert mine[name].equals(theirs[name].filter(pl.col("step").is_in(ok))), name
     assert left_in(tmp_path / "cache") == []
+    hub.altered = hub.truncated = set()
+    assert sweep_here("cache.max_gb=0.001") == 0, "what failed is tried again"
 
 
-def test_a_bound_below_one_checkpoint_fails_every_unit_with_what_is_missing(tmp_path: Path):
+def test_a_bound_below_one_checkpoint_fails_every_unit_with_what_is_missing(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     size = make_suite(tmp_path, range(2))
-    with loopback_hub(tmp_path / "hub") as hub:
-        said = finished(start_sweep(tmp_path, hub.url, f"cache.max_gb={size / 4e9:.9f}"), 1)
-        assert "is less than it takes; raise it" in said
-        assert hub.asked("/content/") == []
+    assert sweep_here(f"cache.max_gb={size / 4e9:.9f}") == 1
+    assert "is less than it takes; raise it" in capsys.readouterr().out
+    assert hub.asked("/content/") == []
     assert left_in(tmp_path / "cache") == []
 
 
-def test_a_full_disk_stops_what_needs_it_and_says_how_much_is_missing(tmp_path: Path):
+def test_a_full_disk_stops_what_needs_it_and_says_how_much_is_missing(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     size = make_suite(tmp_path, range(3), hidden_size=128)
     place = tmp_path / "cache"
     place.mkdir()
     room = on_disk(size) + 400_000
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if mounted.returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a small disk can be mounted by root alone")
     try:
-        with loopback_hub(tmp_path / "hub") as hub:
-            said = finished(start_sweep(tmp_path, hub.url), 1)
-            assert "1 unit measured" in said
-            assert said.count("GB are missing: the disk of") >= 2
-            finished(start_sweep(tmp_path, hub.url, bound(size, 2)))
+        assert sweep_here() == 1
+        said = capsys.readouterr().out
+        assert "1 unit measured" in said
+        assert said.count("GB are missing: the disk of") >= 2
+        shutil.rmtree(place / "hub")
+        assert sweep_here(bound(size, 1)) == 0
     finally:
         subprocess.run(["umount", str(place)], check=True)
     assert package.open_store(tmp_path / "tracker-store").checkpoints()["status"].to_list() == ["ok"] * 3
