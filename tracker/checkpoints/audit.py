@@ -112,16 +112,16 @@ def findings(evidence: Evidence) -> list[Finding]:
 def gaps(steps: Iterable[int]) -> list[int]:
     """Steps that an otherwise regular schedule leaves out.
 
-    A schedule is regular where the same distance, or the same factor of two, returns at least three times;
-    a gap is larger, would hold whole steps of it, and has regular neighbours on both sides. A schedule
-    that grows coarser, or follows no rule, has none.
+    A schedule is regular where the same distance, or doubling from one power of two to the next, returns at
+    least three times; a gap is larger, would hold whole steps of it, and has regular neighbours on both
+    sides. A schedule that grows coarser, or follows no rule, has none.
     """
     there = sorted(set(steps))
     linear = [(high - low, low, high) for low, high in pairwise(there)]
     absent = _inside(linear, lambda low, high, unit: range(low + unit, high, unit))
-    doubled = [(high / low, low, high) for low, high in pairwise(step for step in there if step > 0)]
-    powers = [each for each in doubled if each[0] == 2]
-    if len(powers) >= LEAST_REGULAR and len(powers) > len(doubled) / 2:
+    powers = [step for step in there if step > 0 and step & (step - 1) == 0]
+    doubled = [(high // low, low, high) for low, high in pairwise(powers)]
+    if sum(factor == 2 for factor, _, _ in doubled) >= LEAST_REGULAR:
         absent += _inside(doubled, lambda low, high, unit: _doublings(low, high), unit=2)
     return sorted(set(absent) - set(there))
 
