@@ -36,6 +36,8 @@ class Request:
     authorized: bool
     """Whether the client sent a token."""
     host: str
+    at: float
+    """Seconds, by the clock that files are stamped with."""
 
 
 @dataclass
@@ -63,6 +65,9 @@ class Hub:
     nameless: bool = False
     """Leave the commit out of what the hub tells of a revision."""
     bytes_per_second: float | None = None
+    """Of the content server, for each connection."""
+    titles: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    """``repo@branch`` -> (title, branch that stands for its commit) of its history, the newest first."""
     _hashes: dict[tuple[Path, int, int], tuple[str, str]] = field(default_factory=dict)
 
     def revision(self, repo: str, revision: str) -> Path | None:
@@ -235,6 +240,9 @@ class _Handler(BaseHTTPRequestHandler):
             ]
             self._json({"branches": entries, "converts": [], "tags": []})
             return
+        if rest[:1] == ["commits"] and f"{repo}@{rest[1]}" in self.hub.titles:
+            self._json([self._commit(repo, *each) for each in self.hub.titles[f"{repo}@{rest[1]}"]])
+            return
         folder = self._folder(repo, rest[1] if len(rest) > 1 else "main")
         if folder is None:
             return
@@ -245,6 +253,11 @@ class _Handler(BaseHTTPRequestHandler):
             siblings = [self._sibling(path, folder) for path in files]
             commit = None if self.hub.nameless else self.hub.commit(folder)
             self._json({"id": repo, "modelId": repo, "sha": commit, "siblings": siblings})
+
+    def _commit(self, repo: str, title: str, branch: str) -> dict:
+        commit = self.hub.commit(self.hub.root / repo / branch)
+        date = "2026-01-01T00:00:00.000Z"
+        return {"id": commit, "title": title, "message": "", "date": date, "authors": []}
 
     def _tree_entry(self, path: Path, folder: Path) -> dict:
         sha256, blob = self.hub.hashes(path)
@@ -344,6 +357,7 @@ class _Handler(BaseHTTPRequestHandler):
                 len(body),
                 "Authorization" in self.headers,
                 self.headers.get("Host", "").partition(":")[0],
+                time.time(),
             )
         )
         self.send_response(status)
@@ -351,9 +365,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        for start in range(0, len(body), _CHUNK):
-            self.wfile.write(body[start : start + _CHUNK])
-            if self.hub.bytes_per_second:
-                time.sleep(_CHUNK / self.hub.bytes_per_second)
+        rate = self.hub.bytes_per_second if self.route.startswith("/content/") else None
+        chunk = _CHUNK if rate is None else max(1, min(_CHUNK, int(rate / 50)))
+        begun = time.monotonic()
+        for start in range(0, len(body), chunk):
+            self.wfile.write(body[start : start + chunk])
+            if rate is not None:
+                time.sleep(max(0.0, begun + (start + chunk) / rate - time.monotonic()))
         if stop is not None:
             self.close_connection = True

@@ -30,14 +30,17 @@ def tracker(
 
 
 REFUSALS = [
-    (["frob"], "frob: no such verb; there are sweep, plan, analyse, validate, dashboard, stream, nano"),
+    (
+        ["frob"],
+        "frob: no such verb; there are sweep, plan, audit, analyse, validate, dashboard, stream, nano",
+    ),
     (
         ["sweep", "suite=pythai"],
         "Could not find 'suite/pythai' Available options in 'suite': folder hub nano",
     ),
-    (["sweep", "suit=nano"], "suit: no such field; there are device, dtype, engine"),
+    (["sweep", "suit=nano"], "suit: no such field; there are cache, device, dtype"),
     (["sweep", "suite.modles=[a]"], "suite.modles: no such field; there are batch, interval, models"),
-    (["sweep", "+foo=1"], "foo=1: not known; allowed: no such field; there are device"),
+    (["sweep", "+foo=1"], "foo=1: not known; allowed: no such field; there are cache, device"),
     (["sweep", "suite.models=[70m]"], "suite.models=70m: not known; allowed: 0.05m, 0.2m, 0.8m"),
     (["sweep", "suite=pythia", "suite.models=[71m]"], "suite.models=71m: not known; allowed: 14m, 31m"),
     (
@@ -110,7 +113,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]):
 def test_hydras_own_switches_work_and_write_nothing(tmp_path: Path):
     shown = tracker(tmp_path, "sweep", "--help")
     assert shown.returncode == 0
-    assert "suite: folder, hub, nano, polypythias, pythia, pythia-deduped" in shown.stdout
+    assert "suite: folder, hub, nano, olmo, pico, polypythias, pythia, pythia-deduped" in shown.stdout
     composed = tracker(tmp_path, "sweep", "--cfg", "job", "suite=pythia")
     assert composed.returncode == 0
     assert "repo_format: EleutherAI/pythia-{size}" in composed.stdout

@@ -14,6 +14,7 @@ USAGE = """tracker watches transformers grow up: the frequency structure of atte
   tracker sweep       measures every checkpoint that is not measured yet, streams, analyses, draws;
                       alone it trains and measures the embedded suite
   tracker plan        says what a sweep would do, and does nothing
+  tracker audit       are the checkpoints what their names say? by the hub's file hashes, nothing downloaded
   tracker analyse     phases per model, thresholds over models
   tracker validate    are the metrics right? ground truth, and where stored results break the paper's claims
   tracker dashboard   one self-contained HTML file; figures=DIR writes figures too
@@ -42,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
 
         sys.stdout.write(f"tracker {tracker_version()}\n")
         return DONE
-    names = ("sweep", "plan", "analyse", "validate", "dashboard", "stream", "nano")
+    names = ("sweep", "plan", "audit", "analyse", "validate", "dashboard", "stream", "nano")
     if verb not in names:
         return _refuse(f"{verb}: no such verb; there are {', '.join(names)}")
     try:

@@ -45,7 +45,7 @@ class NanoSuite:
 
 @dataclass
 class PublishedSuite:
-    """``suite=pythia``, ``pythia-deduped``, ``polypythias``: suites whose schedule is known."""
+    """``suite=pythia`` and its kin, ``polypythias``: suites whose schedule is known."""
 
     name: str = ""
     models: list[str] = field(default_factory=list)
@@ -55,10 +55,11 @@ class PublishedSuite:
 
 @dataclass
 class HubSuite:
-    """``suite=hub``: any repository whose branches name training steps."""
+    """``suite=hub``, ``olmo``, ``pico``: a repository whose branches, or commits, name training steps."""
 
     name: str = "hub"
     repo: str = ""
+    branch: str | None = None
     pattern: str | None = None
     model: str | None = None
     models: list[str] | None = None
@@ -138,6 +139,15 @@ class Engine:
     name: str = "inline"
     threads: int | None = None
     stream: str = "auto"
+    prefetch: int = 2
+
+
+@dataclass
+class Cache:
+    """Where checkpoints of the hub lie on this machine, and how much they may take; null: no bound."""
+
+    folder: str | None = None
+    max_gb: float | None = None
 
 
 @dataclass
@@ -147,6 +157,7 @@ class View:
     probe: str | None = None
     conventions: str | None = None
     suite: str | None = None
+    suspects: bool = False
 
 
 @dataclass
@@ -170,6 +181,7 @@ class Config:
     conventions: Conventions
     sink: dict[str, Any]
     engine: Engine
+    cache: Cache
     view: View
     validate: Validate
     what: str
@@ -216,6 +228,7 @@ def read(composed: DictConfig) -> Config:
         conventions=conventions_of(**vars(_section(Spectrum, "spectrum", plain.spectrum))),
         sink=dict(plain.sink),
         engine=_section(Engine, "engine", plain.engine),
+        cache=_section(Cache, "cache", plain.cache),
         view=_section(View, "view", plain.view),
         validate=_section(Validate, "validate", plain.validate),
         what=_chosen("what", plain.what, VALIDATIONS),
@@ -228,6 +241,10 @@ def read(composed: DictConfig) -> Config:
     )
     if config.engine.threads is not None and config.engine.threads < 1:
         raise unknown_value("engine.threads", config.engine.threads, "whole numbers from 1")
+    if config.engine.prefetch < 0:
+        raise unknown_value("engine.prefetch", config.engine.prefetch, "whole numbers from 0")
+    if config.cache.max_gb is not None and not 0 < config.cache.max_gb < math.inf:
+        raise unknown_value("cache.max_gb", config.cache.max_gb, "numbers above 0, or null for no bound")
     _chosen("steps.name", config.steps.name, STEP_CHOICES)
     _chosen("engine.name", config.engine.name, ENGINES)
     _chosen("engine.stream", config.engine.stream, STREAM)

@@ -1,12 +1,16 @@
 """What people see in the terminal: progress while it runs, tables, and words at the end."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from tracker.checkpoints.audit import FAULTS
 from tracker.plan import Plan
 from tracker.records import Outcome, PlannedUnit
 
@@ -60,6 +64,12 @@ class Bars:
             self._shown[name] = tenth
             say(self._console, f"{self._title} {name}: {done}/{int(task.total or 0)} {note}".rstrip())
 
+    def show(self, name: str, done: int, total: int) -> None:
+        """Moves a bar, and adds it where there is none yet."""
+        if name not in self._tasks:
+            self.add(name, total)
+        self.advance_to(name, done)
+
     @contextmanager
     def running(self) -> Iterator["Bars"]:
         """Shows the bars for the length of a block."""
@@ -67,13 +77,14 @@ class Bars:
             yield self
 
 
-def plan_table(plan: Plan, rows: dict[str, tuple[str, str, str]]) -> Table:
+def plan_table(plan: Plan, rows: dict[str, tuple[str, str, str, str]]) -> Table:
     """The plan by model: how many units are in each state, how it is run, bytes
     to fetch and expected time.
 
     Args:
         plan: the units.
-        rows: per ``model seed s`` three texts: how it is run, bytes to fetch, expected time.
+        rows: per ``model seed s`` four texts: how many are suspect, how it is run, bytes to fetch,
+            expected time.
     """
     table = Table(box=None, pad_edge=False)
     for heading in (
@@ -84,6 +95,7 @@ def plan_table(plan: Plan, rows: dict[str, tuple[str, str, str]]) -> Table:
         "to do",
         "failed",
         "missing",
+        "suspect",
         "run",
         "to fetch",
         "expected",
@@ -99,10 +111,38 @@ def plan_table(plan: Plan, rows: dict[str, tuple[str, str, str]]) -> Table:
             part.count("to do"),
             part.count("retry"),
             part.count("missing", "known missing"),
-            *rows.get(name, ("", "", "")),
+            *rows.get(name, ("", "", "", "")),
         ]
         table.add_row(name, *map(str, cells))
     return table
+
+
+def audit_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """What an audit found, a row per repository or folder: how many steps have each fault.
+
+    Args:
+        entries: ``repos`` of audit.json.
+    """
+    table = Table(box=None, pad_edge=False)
+    for heading in ("repository", "checked", *FAULTS):
+        table.add_column(heading, overflow="fold", justify="left" if heading == "repository" else "right")
+    for entry in entries:
+        counts = Counter(finding["fault"] for finding in entry["findings"])
+        table.add_row(
+            Text(entry["repo"]), str(len(entry["checked"])), *(str(counts[each]) for each in FAULTS)
+        )
+    return table
+
+
+def tell_findings(
+    console: Console, findings: Sequence[Mapping[str, Any]], most: int | None = SHOWN_HOLES
+) -> None:
+    """Names the findings of an audit, what was reported before with its source; many are cut short."""
+    for finding in findings[:most]:
+        known = f" (reported in {finding['known']})" if finding["known"] else ""
+        say(console, f"  {finding['fault']}: {finding['sentence']}{known}")
+    if most is not None and len(findings) > most:
+        say(console, f"  ... and {len(findings) - most} more; `tracker audit` and the dashboard list them")
 
 
 def by_model(units: tuple[PlannedUnit, ...]) -> dict[str, list[PlannedUnit]]:

@@ -1,25 +1,31 @@
 """What a plan will cost: bytes to fetch, memory and time, as far as facts, hub and earlier records tell."""
 
+import contextlib
 import json
 import math
 import os
+import platform
 import statistics
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tracker import facts
 from tracker.checkpoints import inspect, weights
+from tracker.checkpoints.cached import find
 from tracker.config import STREAM
 from tracker.errors import CheckpointError, unknown_value
-from tracker.records import PlannedUnit
+from tracker.records import Checkpoint, PlannedUnit
 from tracker.store import Store
 
 WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 SIZES = (("num_hidden_layers", "n_layer", "n_layers", "num_layers"), ("hidden_size", "n_embd", "d_model"))
 """Names of the number of layers and of the width in config.json."""
 WEIGHTS = (".safetensors", ".bin")
+RATES = "rates.json"
+"""In a store: bytes and seconds of what each machine has fetched for it."""
 USABLE = 0.7
 """Share of free memory that weights may take; the rest is for activations and tiles of attention."""
 CGROUPS = (
@@ -49,27 +55,96 @@ def recorded_rates(store: Store) -> dict[str, list[float]]:
     return rates
 
 
-def expected_seconds(units: list[PlannedUnit], rates: list[float] | None) -> float | None:
-    """Seconds that one model's pending units take; None where there is no rate for the model yet."""
-    pending = sum(planned.pending for planned in units)
-    if not pending:
-        return 0.0
-    return pending * statistics.median(rates) if rates else None
+def transfer_rate(store: Path) -> float | None:
+    """Bytes per second at which this machine has fetched for a store; None where it never has."""
+    noted = _read_json(store / RATES).get(platform.node())
+    return noted["bytes"] / noted["seconds"] if noted and noted.get("seconds") else None
 
 
-def bytes_to_fetch(units: list[PlannedUnit]) -> float | None:
-    """Bytes of one model's pending checkpoints: Pythia's from its table of facts, others from the hub's
-    answer for the first of them. None where the hub does not say."""
+def note_transfer(store: Path, received: int, seconds: float) -> None:
+    """Notes how much came over the network and how long that took; older notes count half."""
+    if received <= 0 or seconds <= 0:
+        return
+    known = _read_json(store / RATES)
+    before = known.get(platform.node(), {})
+    total = {
+        "bytes": received + before.get("bytes", 0) / 2,
+        "seconds": seconds + before.get("seconds", 0) / 2,
+    }
+    partial = store / f".{RATES}.{os.getpid()}"
+    with contextlib.suppress(OSError):  # a forecast is not worth a failure
+        partial.write_text(json.dumps(known | {platform.node(): total}), encoding="utf-8")
+        os.replace(partial, store / RATES)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one model's pending units cost; None where nothing tells."""
+
+    fetch: float | None
+    """Bytes."""
+    largest: float | None
+    """Bytes of one checkpoint."""
+    seconds: float | None
+    """From the first request to the last record; measuring and fetching go on side by side."""
+
+
+def costs_of(
+    name: str,
+    units: list[PlannedUnit],
+    rates: Mapping[str, list[float]],
+    speed: float | None,
+    cache: Path,
+) -> Costs:
+    """What one model's pending units cost.
+
+    Args:
+        name: ``model seed s``.
+        units: its units; those whose files the cache holds are not fetched.
+        rates: from ``recorded_rates``.
+        speed: from ``transfer_rate``.
+        cache: the cache's folder.
+    """
     pending = [planned.unit.checkpoint for planned in units if planned.pending]
     remote = [each for each in pending if each.kind == "hub" and each.exists is not False]
-    if not remote:
+    lacking = [each for each in remote if find(each, cache) is None]
+    size = checkpoint_bytes(lacking[0]) if lacking else 0.0
+    fetch = None if size is None else size * len(lacking)
+    seconds = _seconds(name, sum(each.exists is not False for each in pending), rates)
+    if seconds is not None and fetch and speed:
+        # The first has to be there before anything is measured; then the slower of the two sets the pace.
+        seconds = max(seconds, fetch / speed) + fetch / speed / len(lacking)
+    return Costs(fetch, size, seconds)
+
+
+def _seconds(name: str, count: int, rates: Mapping[str, list[float]]) -> float | None:
+    """Seconds of measuring; of a size not measured yet, by its parameters against those that were."""
+    if not count:
         return 0.0
+    if rates.get(name):
+        return count * statistics.median(rates[name])
+    table = facts.table("pythia_suite")
+    sizes = dict(zip(table["size"], table["params_total"], strict=True))
+    model = name.partition(" seed ")[0]
+    if model not in sizes:
+        return None
+    known = [
+        statistics.median(each) / sizes[other]
+        for label, each in rates.items()
+        if each and (other := label.partition(" seed ")[0]) in sizes
+    ]
+    return count * sizes[model] * statistics.median(known) if known else None
+
+
+def checkpoint_bytes(checkpoint: Checkpoint) -> float | None:
+    """Bytes of a checkpoint on the hub: Pythia's from its table of facts, others from the hub's answer.
+    None where the hub does not say."""
     sizes = facts.table("pythia_suite")
-    known = sizes.filter(sizes["size"] == remote[0].model)["fp16_bytes"]
-    if "/pythia-" in remote[0].location and len(known):
-        return float(known[0]) * len(remote)
+    known = sizes.filter(sizes["size"] == checkpoint.model)["fp16_bytes"]
+    if "/pythia-" in checkpoint.location and len(known):
+        return float(known[0])
     try:
-        return float(sum(file.size for file in inspect(remote[0]).files) * len(remote))
+        return float(inspect(checkpoint).size)
     except CheckpointError:
         return None
 

@@ -179,6 +179,7 @@ class Store:
         for _ in range(8):
             try:
                 partial.rename(place)
+                _settle(place.parent)
                 return True
             except OSError:
                 if not place.exists():
@@ -209,6 +210,15 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > STALE_SECONDS:
                     shutil.rmtree(path, ignore_errors=True)
+
+
+def _settle(folder: Path) -> None:
+    """Makes what was moved into a folder outlast a loss of power: its checkpoint may be removed next."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def record_folders(folder: Path) -> Iterator[Path]:

@@ -63,7 +63,14 @@ def available(config: Config) -> list[Checkpoint]:
     if isinstance(suite, PublishedSuite):
         return sources.published(suite.name, suite.models, seeds=suite.seeds, repo_format=suite.repo_format)
     if isinstance(suite, HubSuite):
-        found = sources.discover_hub(suite.repo, suite=suite.name, model=suite.model, pattern=suite.pattern)
+        found = sources.discover_hub(
+            suite.repo,
+            suite=suite.name,
+            model=suite.model,
+            pattern=suite.pattern,
+            branch=suite.branch,
+            cache_dir=config.cache.folder,
+        )
     else:
         found = _in_folder(suite)
     kept = _only(found, "models", suite.models, [checkpoint.model for checkpoint in found])
@@ -93,8 +100,12 @@ def _only(
     return [checkpoint for checkpoint in found if getattr(checkpoint, field[:-1]) in wanted]
 
 
-def survey(config: Config) -> Survey:
+def survey(config: Config, *, ask: bool = False) -> Survey:
     """Works a request out. Touches nothing: no folder is made, nothing fetched or trained.
+
+    Args:
+        config: the request.
+        ask: whether to ask the hub which branches of suites with a known schedule are there.
 
     Raises:
         RequestError: the request is wrong; names the field, the value and what is allowed.
@@ -112,6 +123,7 @@ def survey(config: Config) -> Survey:
     )
     _refuse_lengths(config)
     chosen = select(available(config), config.steps)
+    chosen = told_missing(chosen) if ask else chosen
     recorded = Store(config.store).recorded()
     commits = _commits(chosen, probe, config, recorded) if config.remeasure == "moved" else {}
     plan = make_plan(
@@ -125,6 +137,24 @@ def survey(config: Config) -> Survey:
         commits=commits,
     )
     return Survey(plan, probe, source, config.conventions)
+
+
+def told_missing(chosen: list[Checkpoint]) -> list[Checkpoint]:
+    """The checkpoints, those marked that the hub has no branch for; as they are where it does not answer."""
+    heads: dict[str, dict[str, str]] = {}
+    for repo in sorted({each.location for each in chosen if each.kind == "hub" and each.exists is None}):
+        try:
+            heads[repo] = sources.branches(repo)
+        except sources.Unreachable:
+            break  # one hub serves all
+        except CheckpointError:
+            heads[repo] = {}
+    return [
+        replace(each, exists=False)
+        if each.location in heads and each.exists is None and each.revision not in heads[each.location]
+        else each
+        for each in chosen
+    ]
 
 
 def _refuse_lengths(config: Config) -> None:

@@ -9,33 +9,29 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from tracker.checkpoints.audit_file import suspects as suspects_of
 from tracker.config import Config, NanoSuite
 from tracker.console import (
     Bars,
     by_model,
     counted,
-    plan_table,
-    readable_bytes,
     readable_time,
     say,
     tell_alerts,
     tell_holes,
 )
 from tracker.errors import RequestError, StoreError
-from tracker.forecast import (
-    bytes_to_fetch,
-    expected_need,
-    expected_seconds,
-    free_memory,
-    recorded_rates,
-    run_in_words,
-)
+from tracker.forecast import note_transfer
+from tracker.inspection import audit, cache_of, look_first, opening, plan
 from tracker.records import Outcome, PlannedUnit
 from tracker.store import Results, Store, open_store, require_store
 from tracker.survey import Survey, nano_recipe, suite_name, survey
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from tracker.analysis.break_conditions import Limits
+    from tracker.engines import Prefetch
     from tracker.sinks import PublisherHandle, SinkOptions
     from tracker.validate import Finding
 
@@ -52,7 +48,7 @@ def sweep(config: Config, console: Console) -> int:
     pending = surveyed.plan.pending
     if pending:
         check_device(config)
-    say(console, _opening(config, surveyed))
+    say(console, opening(config, surveyed))
     if not surveyed.plan.units:
         say(console, f"shard {config.shard[0]}/{config.shard[1]} of this plan is empty: nothing to do")
         return DONE
@@ -62,22 +58,15 @@ def sweep(config: Config, console: Console) -> int:
         train(config, console, {planned.unit.checkpoint.model for planned in pending})
     publisher = start_publisher(config.store, options)
     try:
+        _tidy(config, surveyed, needed=True)
         outcomes = _measure_pending(config, surveyed, store, console) if pending else []
+        _tidy(config, surveyed, needed=False)
         views = _show(_sweep_results(config, surveyed), config, console)
     finally:
         sentences = _finish(publisher)
     for sentence in [*views, *sentences]:
         say(console, sentence)
     return _closing(surveyed, store, outcomes, console)
-
-
-def _opening(config: Config, surveyed: Survey) -> str:
-    plan = surveyed.plan
-    models = len(by_model(plan.units))
-    return (
-        f"{suite_name(config)}: {counted(len(plan.units), 'checkpoint')} of {counted(models, 'model')}, "
-        f"{plan.count('done')} measured, {len(plan.pending)} to measure, into {config.store}"
-    )
 
 
 def prepare_store(store: Store) -> None:
@@ -144,9 +133,10 @@ def _measure_pending(config: Config, surveyed: Survey, store: Store, console: Co
         bars.add(name, len(units))
     device, digests = check_device(config), token_digests(store, surveyed)
     worker = Worker(store, surveyed.source, device, digests, config.engine.stream)
+    supply = _supply(config, surveyed, console)
     outcomes: list[Outcome] = []
     with bars.running():
-        for outcome in run_inline(pending, worker):
+        for outcome in run_inline(supply, worker):
             checkpoint = outcome.unit.checkpoint
             name = f"{checkpoint.model} seed {checkpoint.seed}"
             done[name] += 1
@@ -154,7 +144,28 @@ def _measure_pending(config: Config, surveyed: Survey, store: Store, console: Co
             bars.advance_to(name, done[name], f"step {checkpoint.step} in {readable_time(outcome.seconds)}")
             if outcome.status != "ok":
                 say(console, str(outcome.reason))
+    note_transfer(config.store, supply.received, supply.seconds)
     return outcomes
+
+
+def _supply(config: Config, surveyed: Survey, console: Console) -> "Prefetch":
+    """What fetches the pending units' checkpoints ahead, after the hub has been asked what they are."""
+    from tracker.engines import Prefetch
+
+    listed = look_first(config, surveyed, console)
+    inspected = {} if listed is None else listed.inspected
+    return Prefetch(
+        surveyed.plan.pending, cache_of(config), depth=config.engine.prefetch, inspected=inspected
+    )
+
+
+def _tidy(config: Config, surveyed: Survey, *, needed: bool) -> None:
+    """Cleans the cache of what killed sweeps left; ``needed``: not of what this plan is about to fetch."""
+    cache = cache_of(config)
+    # Where nothing is to be removed, what arrived of a checkpoint that failed is kept for the next try.
+    kept = needed or cache.max_bytes is None
+    pending = [planned.unit.checkpoint for planned in surveyed.plan.pending]
+    cache.tidy({(each.location, each.revision) for each in pending if each.kind == "hub"} if kept else ())
 
 
 def token_digests(store: Store, surveyed: Survey) -> dict[tuple[str, str, int, str], str]:
@@ -216,14 +227,29 @@ def _analysed(results: Results, config: Config, console: Console) -> dict[str, A
     from tracker.analysis import analyse
     from tracker.analysis.break_conditions import alerts_of, break_conditions
 
-    checkpoints = results.checkpoints()
-    report = analyse(checkpoints, results.sequences())
+    checkpoints, suspects = _for_fits(results, config)
+    report = analyse(results.checkpoints(), results.sequences(), suspects)
     report["alerts"] = alerts_of(break_conditions(checkpoints, report["phases"], _limits(config)))
     write_json(config.store / "analysis.json", report)
     for sentence in report["summary"]:
         say(console, sentence)
     tell_alerts(console, [alert["sentence"] for alert in report["alerts"]])
     return report
+
+
+def _for_fits(
+    results: Results, config: Config
+) -> tuple["pl.DataFrame", dict[tuple[str, str, int, int], str]]:
+    """The checkpoint table without suspect checkpoints, and those with the reason; all where asked for."""
+    import polars as pl
+
+    checkpoints = results.checkpoints()
+    if config.view.suspects:
+        return checkpoints, {}
+    suspects = suspects_of(results.folder).among(checkpoints.filter(status="ok").iter_rows(named=True))
+    names = ["suite", "model", "seed", "step"]
+    out = pl.DataFrame(list(suspects), schema=checkpoints.select(names).schema, orient="row")
+    return checkpoints.join(out, on=names, how="anti"), suspects
 
 
 def _limits(config: Config) -> "Limits":
@@ -244,46 +270,6 @@ def write_json(path: Path, content: object) -> None:
         os.replace(partial, path)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error}; free it, or change store=") from error
-
-
-def plan(config: Config, console: Console) -> int:
-    """Says what a sweep would do; touches nothing."""
-    surveyed = survey(config)
-    groups, rates = by_model(surveyed.plan.units), recorded_rates(Store(config.store))
-    sizes = {name: bytes_to_fetch(units) for name, units in groups.items()}
-    seconds = {name: expected_seconds(units, rates.get(name)) for name, units in groups.items()}
-    free = free_memory()
-    rows = {
-        name: (
-            run_in_words(expected_need(units, config.dtype), free, config.engine.stream),
-            _told(sizes[name], readable_bytes),
-            _told(seconds[name], readable_time),
-        )
-        for name, units in groups.items()
-    }
-    console.print(plan_table(surveyed.plan, rows))
-    say(console, _opening(config, surveyed))
-    say(
-        console,
-        f"to fetch: {_told(_total(sizes), readable_bytes)}; expected time: "
-        f"{_told(_total(seconds), readable_time)} at the rates this store has recorded",
-    )
-    holes = [
-        planned for planned in surveyed.plan.units if planned.state in ("missing", "known missing", "retry")
-    ]
-    tell_holes(console, list(holes))
-    return DONE
-
-
-def _told(amount: float | None, readable: Callable[[float], str]) -> str:
-    if amount is None:
-        return "?"
-    return f"~{readable(amount)}" if amount else readable(0)
-
-
-def _total(amounts: dict[str, float | None]) -> float | None:
-    known = [amount for amount in amounts.values() if amount is not None]
-    return sum(known) if len(known) == len(amounts) else None
 
 
 def analyse_store(config: Config, console: Console) -> int:
@@ -352,8 +338,8 @@ def _conditions(results: Results, config: Config, console: Console) -> list[bool
     from tracker.analysis.break_conditions import break_conditions
     from tracker.validate import conditions_table
 
-    checkpoints = results.checkpoints()
-    phases = analyse(checkpoints, results.sequences())["phases"]
+    checkpoints, suspects = _for_fits(results, config)
+    phases = analyse(results.checkpoints(), results.sequences(), suspects)["phases"]
     found = break_conditions(checkpoints, phases, _limits(config))
     if not found:
         say(console, f"{config.store}: no checkpoint is measured, so there is nothing to judge")
@@ -405,6 +391,7 @@ def sink_options(config: Config) -> "SinkOptions":
 VERBS: dict[str, Verb] = {
     "sweep": sweep,
     "plan": plan,
+    "audit": audit,
     "analyse": analyse_store,
     "validate": validate,
     "dashboard": dashboard,

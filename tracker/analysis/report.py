@@ -10,7 +10,7 @@ import polars as pl
 from tracker.analysis.labels import ENTROPY, SELECTIVITY
 from tracker.analysis.phases import Phases, find_phases
 from tracker.analysis.thresholds import Verdict, judge_threshold
-from tracker.analysis.trajectories import Trajectory, single_value, trajectories
+from tracker.analysis.trajectories import Suspects, Trajectory, single_value, trajectories
 from tracker.analysis.wording import phase_sentence, summary_of, threshold_sentence
 
 PHASE_METRICS = (
@@ -132,12 +132,15 @@ def _threshold_entry(suite: str, runs: list[Trajectory], metric: str) -> dict[st
     return entry
 
 
-def analyse(checkpoints: pl.DataFrame, sequences: pl.DataFrame | None = None) -> dict:
+def analyse(
+    checkpoints: pl.DataFrame, sequences: pl.DataFrame | None = None, suspects: Suspects | None = None
+) -> dict:
     """Phases per model and seed, thresholds over the models of each suite, and a summary in words.
 
     Args:
         checkpoints: the store's checkpoint table (one probe, one set of conventions), holes included.
         sequences: its table of sequences; without it nothing has a confidence.
+        suspects: measured checkpoints that are left out of every fit, and why; listed in ``left_out``.
 
     Returns:
         The content of ``analysis.json`` in plain types without NaN: probe, conventions, phases,
@@ -146,7 +149,7 @@ def analyse(checkpoints: pl.DataFrame, sequences: pl.DataFrame | None = None) ->
     Raises:
         StoreError: several probes or conventions are mixed, or a checkpoint is there twice.
     """
-    runs = trajectories(checkpoints, sequences)
+    runs = trajectories(checkpoints, sequences, suspects)
     phases = [_phases_entry(run) for run in runs]
     thresholds = []
     for suite, members in groupby(runs, key=lambda run: run.suite):

@@ -3,7 +3,7 @@
 T: checkpoints; S: sequences of the probe.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,16 +74,18 @@ def _samples(rows: pl.DataFrame, steps: Sequence[int], names: list[str]) -> dict
     return {name: _column(rows, name).reshape(shape) for name in names}
 
 
-def _trajectory(rows: pl.DataFrame, sequences: pl.DataFrame | None, names: list[str]) -> Trajectory:
+def _trajectory(
+    rows: pl.DataFrame, sequences: pl.DataFrame | None, names: list[str], suspects: Mapping[int, str]
+) -> Trajectory:
     suite, model, seed = rows.select(RUN).row(0)
-    measured = rows.filter(pl.col("status") == "ok").sort("step")
+    measured = rows.filter(pl.col("status") == "ok", ~pl.col("step").is_in(list(suspects))).sort("step")
     twice = measured.filter(pl.col("step").is_duplicated())
     if twice.height:
         raise StoreError(
             f"{model} seed {seed} step {twice['step'][0]} of suite {suite} is there twice; "
             "keep one measurement of each checkpoint"
         )
-    lost = rows.filter(pl.col("status") != "ok", ~pl.col("step").is_in(measured["step"].to_list()))
+    lost = rows.filter(~pl.col("step").is_in(measured["step"].to_list()))
     lost = lost.unique("step", keep="first").sort("step")
     steps = measured["step"].to_list()
     drawn = {}
@@ -97,17 +99,24 @@ def _trajectory(rows: pl.DataFrame, sequences: pl.DataFrame | None, names: list[
         {name: _column(measured, name) for name in names},
         drawn,
         {fact: first[fact][0] if fact in rows.columns else None for fact in FACTS},
-        tuple((step, reason or status) for step, reason, status in
+        tuple((step, reason or suspects.get(step, status)) for step, reason, status in
               lost.select("step", "reason", "status").iter_rows()),
     )  # fmt: skip
 
 
-def trajectories(checkpoints: pl.DataFrame, sequences: pl.DataFrame | None = None) -> list[Trajectory]:
+Suspects = Mapping[tuple[str, str, int, int], str]
+"""Suite, model, seed and step of measured checkpoints that are left out, and why."""
+
+
+def trajectories(
+    checkpoints: pl.DataFrame, sequences: pl.DataFrame | None = None, suspects: Suspects | None = None
+) -> list[Trajectory]:
     """One trajectory per suite, model and seed, smallest models first.
 
     Args:
         checkpoints: the store's checkpoint table, failed and missing checkpoints included.
         sequences: its table of sequences, for intervals.
+        suspects: measured checkpoints that are not what their names say; they count as not measured.
 
     Raises:
         StoreError: several probes or conventions are mixed, or a checkpoint is there twice.
@@ -121,7 +130,8 @@ def trajectories(checkpoints: pl.DataFrame, sequences: pl.DataFrame | None = Non
         if sequences is not None and sequences.height:
             matches = [pl.col(column) == value for column, value in zip(RUN, key, strict=True)]
             own = sequences.filter(*matches)
-        runs.append(_trajectory(rows, own, names))
+        left_out = {step: why for (*run, step), why in (suspects or {}).items() if tuple(run) == key}
+        runs.append(_trajectory(rows, own, names, left_out))
 
     def order(run: Trajectory):
         return run.suite, run.facts["params_non_embedding"] or 0, run.model, run.seed

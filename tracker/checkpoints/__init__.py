@@ -5,7 +5,11 @@ Floor 2: knows the hub and folders, never what is measured.
 
 from tracker.checkpoints import environment as environment  # before anything of Hugging Face is imported
 from tracker.checkpoints import folder, hub
-from tracker.checkpoints.hub import Inspected, RemoteFile, declared, inspect
+from tracker.checkpoints.answers import Unreachable
+from tracker.checkpoints.cache import CheckpointCache, Hold
+from tracker.checkpoints.cached import cache_folder
+from tracker.checkpoints.hub import declared
+from tracker.checkpoints.listing import Inspected, Listed, RemoteFile, branches, inspect, look
 from tracker.checkpoints.suites import (
     PYTHIA_STEPS,
     PYTHIA_TOKENS_PER_STEP,
@@ -13,7 +17,7 @@ from tracker.checkpoints.suites import (
     Published,
     published,
 )
-from tracker.errors import RequestError
+from tracker.errors import MissingCheckpoint, RequestError
 from tracker.records import Checkpoint, Fetched
 
 discover_folder = folder.discover
@@ -23,16 +27,29 @@ __all__ = [
     "PYTHIA_STEPS",
     "PYTHIA_TOKENS_PER_STEP",
     "SUITES",
+    "CheckpointCache",
+    "Hold",
     "Inspected",
+    "Listed",
     "Published",
     "RemoteFile",
+    "Unreachable",
+    "absent",
+    "branches",
+    "cache_folder",
     "declared",
     "discover_folder",
     "discover_hub",
     "fetch",
     "inspect",
+    "look",
     "published",
 ]
+
+
+def absent(checkpoint: Checkpoint, reason: str | None) -> MissingCheckpoint:
+    """The error of a checkpoint that its source is known not to have."""
+    return MissingCheckpoint(f"{checkpoint.label}: {reason or 'its source has no such step'}")
 
 
 def fetch(checkpoint: Checkpoint, **options: object) -> Fetched:

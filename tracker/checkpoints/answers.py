@@ -4,6 +4,8 @@ import errno
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from huggingface_hub.errors import (
@@ -15,6 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import parse_ratelimit_headers
 
 from tracker.errors import CheckpointError, MissingCheckpoint
 
@@ -24,6 +27,8 @@ LONGEST_WAIT = 300.0
 """Seconds; a hub that asks for more is not waited for."""
 
 Answer = TypeVar("Answer")
+Pause = Callable[[float], object]
+"""Waits so many seconds; may return or raise earlier where nobody needs the answer any more."""
 
 
 class UnknownRepository(CheckpointError):
@@ -34,7 +39,13 @@ class Unreachable(CheckpointError):
     """The hub did not answer; what is in the cache may still serve."""
 
 
-def ask(call: Callable[[], Answer], *, repo: str, revision: str | None, who: str) -> Answer:
+class DiskFull(CheckpointError):
+    """There is no room for the files; says how much is missing."""
+
+
+def ask(
+    call: Callable[[], Answer], *, repo: str, revision: str | None, who: str, pause: Pause = time.sleep
+) -> Answer:
     """Calls the hub, again where it is busy (408, 429, 5xx) or the connection breaks.
 
     Args:
@@ -42,6 +53,7 @@ def ask(call: Callable[[], Answer], *, repo: str, revision: str | None, who: str
         repo: named in messages.
         revision: likewise; None where the whole repository is asked about.
         who: what the request is for, in front of every message.
+        pause: waits between tries.
 
     Returns:
         What ``call`` returns.
@@ -63,7 +75,7 @@ def ask(call: Callable[[], Answer], *, repo: str, revision: str | None, who: str
             wait = _wait(root, attempt)
             if wait is None or wait > LONGEST_WAIT or attempt == TRIES:
                 raise _translated(root, repo, revision, f"{who}: {place}") from error
-            time.sleep(wait)
+            pause(wait)
     raise AssertionError("unreachable: the last try returns or raises")
 
 
@@ -85,8 +97,21 @@ def _status(error: Exception) -> int | None:
 
 
 def _retry_after(error: Exception) -> float | None:
-    text = error.response.headers.get("Retry-After", "") if isinstance(error, HfHubHTTPError) else ""
-    return float(text) if text.strip().isdigit() else None
+    """Seconds that the hub asks to wait: Retry-After (seconds or a date), else its rate limit's reset."""
+    if not isinstance(error, HfHubHTTPError):
+        return None
+    headers = error.response.headers
+    text = headers.get("Retry-After", "").strip()
+    if text.isdigit():
+        return float(text)
+    limit = parse_ratelimit_headers(headers)
+    if limit is not None and limit.remaining == 0:
+        return float(limit.reset_in_seconds)
+    try:
+        until = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 def _wait(error: Exception, attempt: int) -> float | None:
@@ -119,7 +144,7 @@ def _translated(error: Exception, repo: str, revision: str | None, where: str) -
             "then run the same command again"
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return CheckpointError(f"{where}: the disk is full; free space or set HF_HOME to another disk")
+        return DiskFull(f"{where}: the disk is full; free space, or set cache.folder to another disk")
     return CheckpointError(f"{where}: could not be fetched ({_said(error)}); run the same command again")
 
 

@@ -1,13 +1,13 @@
 """The hub's cache on this machine: what is already there needs no request.
 
 Its layout is documented: ``models--owner--name/{refs,snapshots,blobs}``. tracker writes ``refs/<revision>``
-only after every file of that commit has been checked, so a commit found there is whole.
+only after every file of that commit has been checked.
 """
 
-import hashlib
 import os
 import re
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 
 from huggingface_hub import get_cached_repo_tree
@@ -31,12 +31,13 @@ def cache_folder(given: str | Path | None) -> Path:
     return Path(home).expanduser() / "hub"
 
 
-def find(checkpoint: Checkpoint, cache: Path) -> Fetched | None:
+def find(checkpoint: Checkpoint, cache: Path, names: Collection[str] | None = None) -> Fetched | None:
     """The checkpoint, where the cache has all of its files; asks nobody.
 
     Args:
         checkpoint: looked up by its pinned commit, else by the commit last seen under its revision.
         cache: see ``cache_folder``.
+        names: the files that it needs, where that is known; else what other programs noted, or left there.
 
     Returns:
         None where a file is missing or not whole.
@@ -44,11 +45,13 @@ def find(checkpoint: Checkpoint, cache: Path) -> Fetched | None:
     commit = checkpoint.commit or noted(checkpoint.location, checkpoint.revision, cache)
     if commit is None:
         return None
-    snapshot = _repository(checkpoint.location, cache) / "snapshots" / commit
+    snapshot = repository(checkpoint.location, cache) / "snapshots" / commit
     if not snapshot.is_dir():
         return None
-    small, heavy = weights.needed(_names(checkpoint.location, commit, cache, snapshot))
-    if not all((snapshot / name).is_file() for name in small + heavy):
+    if names is None:
+        small, heavy = weights.needed(_names(checkpoint.location, commit, cache, snapshot))
+        names = small + heavy
+    if not all((snapshot / name).is_file() for name in names):
         return None
     try:
         weights.whole(snapshot, checkpoint.label)
@@ -75,51 +78,31 @@ def note(repo: str, revision: str, commit: str, cache: Path) -> None:
 
 def revisions(repo: str, cache: Path) -> dict[str, str]:
     """Every revision of a repository that the cache knows, with its commit."""
-    root = _repository(repo, cache) / "refs"
+    root = repository(repo, cache) / "refs"
     files = [path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")]
     names = sorted(path.relative_to(root).as_posix() for path in files)
     commits = {name: noted(repo, name, cache) for name in names}
     return {name: commit for name, commit in commits.items() if commit is not None}
 
 
-def verify(path: Path, *, sha256: str | None, blob_id: str | None, who: str) -> None:
-    """Compares a downloaded file with the hash that the hub gave for it; a false one is removed.
-
-    Args:
-        path: in a snapshot of the cache.
-        sha256: of the content, for large files (Git LFS).
-        blob_id: Git's SHA-1, for the others.
-        who: named in the message.
-
-    Raises:
-        CheckpointError: the content is not what the hub announced.
-    """
-    size = path.stat().st_size
-    sums = hashlib.sha256() if sha256 else hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            sums.update(chunk)
-    expected = sha256 or blob_id
-    if expected is None or sums.hexdigest() == expected:
-        return
-    # Blobs are named by what they should be: left there, the next fetch would take this one for good.
-    blob = path.parent / os.readlink(path) if path.is_symlink() else path
-    blob.unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
-    raise CheckpointError(
-        f"{who}: {path.name} arrived altered (its hash starts {sums.hexdigest()[:12]}, announced was "
-        f"{expected[:12]}); it was removed from the cache, run the same command again"
-    )
-
-
-def _repository(repo: str, cache: Path) -> Path:
+def repository(repo: str, cache: Path) -> Path:
+    """The folder of a repository in a cache."""
     return cache / ("models--" + repo.replace("/", "--"))
 
 
-def _reference(repo: str, revision: str, cache: Path) -> Path:
+def check_revision(repo: str, revision: str) -> None:
+    """Refuses a name that leads out of the cache.
+
+    Raises:
+        CheckpointError: it is no name of a branch.
+    """
     if not revision or revision.startswith("/") or ".." in revision or "\\" in revision:
         raise CheckpointError(f"{repo}: {revision!r} is not a name that a Git branch can have; refused")
-    return _repository(repo, cache) / "refs" / revision
+
+
+def _reference(repo: str, revision: str, cache: Path) -> Path:
+    check_revision(repo, revision)
+    return repository(repo, cache) / "refs" / revision
 
 
 def _names(repo: str, commit: str, cache: Path, snapshot: Path) -> list[str]:

@@ -1,17 +1,16 @@
 """Checkpoints as revisions of repositories on the Hugging Face hub, each pinned to a commit."""
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
-from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.hf_api import ModelInfo
+from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars, logging
 
-from tracker.checkpoints import answers, cached, patterns, weights
-from tracker.errors import CheckpointError, RequestError
+from tracker.checkpoints import answers, cached, listing, patterns, weights
+from tracker.checkpoints.cache import CheckpointCache
+from tracker.errors import MissingCheckpoint, RequestError
 from tracker.records import Checkpoint, Fetched
 
 if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
@@ -20,31 +19,6 @@ if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
 if "HF_HUB_VERBOSITY" not in os.environ:
     # Its warnings print signed addresses; what matters of them is in our errors.
     logging.set_verbosity_error()
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """One file that measuring needs."""
-
-    name: str
-    size: int
-    """Bytes."""
-    sha256: str | None
-    """Of the content, where the file is stored as a large one."""
-    blob_id: str | None
-    """Git's hash of it, where it is not."""
-
-
-class Inspected(NamedTuple):
-    """What the hub says of one revision; unpacks as ``commit, files``."""
-
-    commit: str
-    files: tuple[RemoteFile, ...]
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files needed, as if none were in the cache."""
-        return sum(file.size for file in self.files)
 
 
 def declared(
@@ -99,6 +73,7 @@ def discover(
     model: str | None = None,
     seed: int = 0,
     pattern: str | None = None,
+    branch: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> list[Checkpoint]:
     """Reads the branches of a repository in one request; without a network, those that the cache knows.
@@ -109,6 +84,8 @@ def discover(
         model: default: the repository's name without its owner.
         seed: where the branch does not tell it.
         pattern: the user's own regular expression for branches, see ``patterns.compiled``.
+        branch: where training committed every checkpoint to one branch: its commits are the checkpoints,
+            and the pattern reads their titles.
         cache_dir: see ``cached.cache_folder``.
 
     Returns:
@@ -119,65 +96,71 @@ def discover(
         CheckpointError: the hub does not answer.
     """
     patterns.compiled(pattern)
-    branches = _branches(repo, cached.cache_folder(cache_dir))
+    names = _titles(repo, branch) if branch else _branches(repo, cached.cache_folder(cache_dir))
+    first = Checkpoint(suite, model or repo.rpartition("/")[2], seed, 0, "hub", repo, "")
+    found = named(first, names, pattern)
+    if not found:
+        wanted = f"names like {patterns.EXAMPLES}" if pattern is None else pattern
+        raise RequestError(
+            f"suite.repo={repo}: no branch names a training step; looked for {wanted}; "
+            f"found {weights.listed(names)}; give suite.pattern the form of its branches"
+        )
+    return found if branch is None else [replace(each, revision=str(each.commit)) for each in found]
+
+
+def named(like: Checkpoint, names: Mapping[str, str], pattern: str | None = None) -> list[Checkpoint]:
+    """The checkpoints among some branches, each pinned.
+
+    Args:
+        like: gives suite, model and repository, and the seed where a branch does not tell it.
+        names: branch -> commit.
+        pattern: see ``patterns.compiled``.
+
+    Returns:
+        Ordered by seed and step.
+
+    Raises:
+        RequestError: two branches name the same step.
+    """
     taken: dict[tuple[int, int], Checkpoint] = {}
-    for branch, commit in sorted(branches.items()):
-        named = patterns.read(branch, pattern)
-        if named is None:
+    for name, commit in sorted(names.items()):
+        said = patterns.read(name, pattern)
+        if said is None:
             continue
-        found = Checkpoint(
-            suite=suite,
-            model=model or repo.rpartition("/")[2],
-            kind="hub",
-            location=repo,
-            revision=branch,
-            seed=seed if named.seed is None else named.seed,
-            step=named.step,
-            tokens_seen=named.tokens,
+        seed = like.seed if said.seed is None else said.seed
+        found = replace(
+            like,
+            revision=name,
+            seed=seed,
+            step=said.step,
+            tokens_seen=said.tokens,
             commit=commit,
             exists=True,
         )
         other = taken.setdefault((found.seed, found.step), found)
         if other is not found:
             raise RequestError(
-                f"suite.repo={repo}: its branches {other.revision} and {branch} are both step {found.step} "
-                f"of seed {found.seed}; give suite.pattern a form that tells them apart"
+                f"suite.repo={like.location}: its branches {other.revision} and {name} are both step "
+                f"{found.step} of seed {found.seed}; give suite.pattern a form that tells them apart"
             )
-    if not taken:
-        wanted = f"names like {patterns.EXAMPLES}" if pattern is None else pattern
-        raise RequestError(
-            f"suite.repo={repo}: no branch names a training step; looked for {wanted}; "
-            f"found {weights.listed(branches)}; give suite.pattern the form of its branches"
-        )
     return [taken[key] for key in sorted(taken)]
 
 
-def inspect(checkpoint: Checkpoint) -> Inspected:
-    """Asks the hub, in one request, for a revision's commit and the files that measuring needs.
-
-    Raises:
-        MissingCheckpoint: the revision does not exist.
-        CheckpointError: no such repository, no access, no configuration or weights in it, an
-            incomplete set of shards, or the hub does not answer.
-    """
-    repo, revision = checkpoint.location, checkpoint.commit or checkpoint.revision
-    info = answers.ask(
-        lambda: _api().model_info(repo, revision=revision, files_metadata=True),
-        repo=repo,
-        revision=checkpoint.revision,
-        who=checkpoint.label,
-    )
-    where = f"{checkpoint.label}: {repo} at {checkpoint.revision}"
-    if info.sha is None or not cached.COMMIT.fullmatch(info.sha):
-        raise CheckpointError(f"{where}: the hub names no commit for it; check HF_ENDPOINT")
-    return Inspected(info.sha, _files(info, where))
+def _titles(repo: str, branch: str) -> dict[str, str]:
+    """Title -> commit of a branch's history; of commits with one title the newest counts."""
+    try:
+        history = listing.commits(repo, branch)
+    except (answers.UnknownRepository, MissingCheckpoint) as error:
+        raise RequestError(str(error)) from error
+    return {title: commit for commit, title in reversed(history)}
 
 
 def fetch(checkpoint: Checkpoint, *, cache_dir: str | Path | None = None) -> Fetched:
     """Brings a checkpoint's files into the hub's cache, at one commit, each checked against its hash.
 
-    A pinned commit that the cache holds whole costs no request, any other revision one. Without a
-    network the cache serves the commit it last saw under the revision.
+    A pinned commit that the cache holds whole costs no request, any other revision one and its files.
+    Without a network the cache serves the commit it last saw under the revision. What is fetched stays;
+    a sweep goes through ``CheckpointCache``, which can remove it again.
 
     Args:
         checkpoint: of kind ``hub``.
@@ -190,62 +173,15 @@ def fetch(checkpoint: Checkpoint, *, cache_dir: str | Path | None = None) -> Fet
         MissingCheckpoint: the revision does not exist.
         CheckpointError: as ``inspect``; or a file arrived altered or cut short.
     """
-    cache = cached.cache_folder(cache_dir)
-    known = cached.noted(checkpoint.location, checkpoint.revision, cache)
-    if checkpoint.commit is not None and checkpoint.commit == known:
-        found = cached.find(checkpoint, cache)
-        if found is not None:
-            return found
-    try:
-        commit, files = inspect(checkpoint)
-        if commit == known:
-            found = cached.find(checkpoint, cache)
-            if found is not None:
-                return found
-        return _download(checkpoint, commit, files, cache)
-    except answers.Unreachable:
-        found = cached.find(checkpoint, cache)
-        if found is None:
-            raise
-        return found
-
-
-def _download(checkpoint: Checkpoint, commit: str, files: tuple[RemoteFile, ...], cache: Path) -> Fetched:
-    repo, revision, who = checkpoint.location, checkpoint.revision, checkpoint.label
-    where = f"{who}: {repo} at {revision}"
-
-    def bring() -> Path:
-        folder = Path(
-            snapshot_download(
-                repo,
-                revision=commit,
-                cache_dir=cache,
-                endpoint=_endpoint(),
-                allow_patterns=[file.name for file in files],
-            )
-        )
-        for file in files:
-            cached.verify(folder / file.name, sha256=file.sha256, blob_id=file.blob_id, who=where)
-        weights.whole(folder, who)
-        cached.note(repo, revision, commit, cache)
-        return folder
-
-    path = answers.ask(bring, repo=repo, revision=revision, who=who)
-    return Fetched(checkpoint, path, commit)
-
-
-def _endpoint() -> str | None:
-    # huggingface_hub reads it once, at import; read here, it can be set by a program as well.
-    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
-
-
-def _api() -> HfApi:
-    return HfApi(endpoint=_endpoint())
+    cache = CheckpointCache(cached.cache_folder(cache_dir))
+    hold = cache.fetch(checkpoint)
+    cache.release(hold)
+    return hold.fetched
 
 
 def _branches(repo: str, cache: Path) -> dict[str, str]:
     try:
-        refs = answers.ask(lambda: _api().list_repo_refs(repo), repo=repo, revision=None, who="suite.repo")
+        return listing.branches(repo)
     except answers.UnknownRepository as error:
         raise RequestError(str(error)) from error
     except answers.Unreachable:
@@ -253,36 +189,3 @@ def _branches(repo: str, cache: Path) -> dict[str, str]:
         if not known:
             raise
         return known
-    return {branch.name: branch.target_commit for branch in refs.branches}
-
-
-def _files(info: ModelInfo, where: str) -> tuple[RemoteFile, ...]:
-    siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-    small, heavy = weights.needed(siblings)
-    if weights.CONFIG not in small:
-        raise CheckpointError(f"{where}: has no {weights.CONFIG}; found {weights.listed(siblings)}")
-    if not heavy:
-        raise CheckpointError(
-            f"{where}: has no weights (model.safetensors, pytorch_model.bin or shards of them); "
-            f"found {weights.listed(siblings)}"
-        )
-    _check_shards(heavy, where)
-    return tuple(
-        RemoteFile(
-            name,
-            size=siblings[name].size or 0,
-            blob_id=siblings[name].blob_id,
-            sha256=None if (large := siblings[name].lfs) is None else large.sha256,
-        )
-        for name in small + heavy
-    )
-
-
-def _check_shards(heavy: list[str], where: str) -> None:
-    if not heavy[0].endswith(".index.json"):
-        return
-    announced = {int(name.rpartition("-of-")[2].partition(".")[0]) for name in heavy[1:]}
-    if announced != {len(heavy) - 1}:
-        raise CheckpointError(
-            f"{where}: its set of shards is not complete; found {weights.listed(heavy[1:])} beside {heavy[0]}"
-        )

@@ -1,4 +1,4 @@
-"""The published suites whose schedules are known: Pythia, its deduplicated twin, PolyPythias."""
+"""The published suites whose schedules are known: Pythia, deduplicated or of version 0, and PolyPythias."""
 
 import string
 from collections.abc import Iterable
@@ -12,8 +12,12 @@ from tracker.records import Checkpoint
 PYTHIA_STEPS: tuple[int, ...] = (0, *(2**power for power in range(10)), *range(1000, 144_000, 1000))
 """The 154 steps that every Pythia model has a branch for (arXiv 2304.01373)."""
 
+PYTHIA_V0_STEPS: tuple[int, ...] = tuple(range(1000, 144_000, 1000))
+"""The 143 steps of the first version's branches (its model cards)."""
+
 PYTHIA_TOKENS_PER_STEP = 2_097_152
-"""1,024 sequences of 2,048 tokens."""
+"""1,024 sequences of 2,048 tokens. Of version 0 some sizes took twice as many in a step; their branches are
+named as if they had not (its model cards), so this holds for the names."""
 
 _SEED_SUFFIX = "-seed{seed}"
 
@@ -28,15 +32,21 @@ class Published:
     Seed 0 is the repository without ``-seed{seed}``."""
     sizes: tuple[str, ...]
     seeds: tuple[int, ...]
+    steps: tuple[int, ...] = PYTHIA_STEPS
 
 
 _SIZES: tuple[str, ...] = tuple(facts.table("pythia_suite")["size"].to_list())
+_V0_SIZES = _SIZES[_SIZES.index("70m") :]
 
 SUITES: dict[str, Published] = {
     suite.name: suite
     for suite in (
         Published("pythia", "EleutherAI/pythia-{size}", _SIZES, (0,)),
         Published("pythia-deduped", "EleutherAI/pythia-{size}-deduped", _SIZES, (0,)),
+        Published("pythia-v0", "EleutherAI/pythia-{size}-v0", _V0_SIZES, (0,), PYTHIA_V0_STEPS),
+        Published(
+            "pythia-deduped-v0", "EleutherAI/pythia-{size}-deduped-v0", _V0_SIZES, (0,), PYTHIA_V0_STEPS
+        ),
         Published(
             "polypythias",
             "EleutherAI/pythia-{size}-seed{seed}",
@@ -52,7 +62,7 @@ def published(
     models: Iterable[str],
     *,
     seeds: Iterable[int] | None = None,
-    steps: Iterable[int] = PYTHIA_STEPS,
+    steps: Iterable[int] | None = None,
     repo_format: str | None = None,
 ) -> list[Checkpoint]:
     """The checkpoints of a published suite, from its schedule alone; asks nobody.
@@ -61,7 +71,7 @@ def published(
         suite: a key of ``SUITES``.
         models: sizes, ``["70m", "410m"]``.
         seeds: default: all that the suite has.
-        steps: default: the whole schedule of 154.
+        steps: default: the suite's whole schedule.
         repo_format: for a mirror or a fork; default: the suite's own.
 
     Returns:
@@ -75,7 +85,7 @@ def published(
     known = SUITES[suite]
     form = known.repo_format if repo_format is None else repo_format
     _check_format(form)
-    models, steps = tuple(models), tuple(steps)
+    models, steps = tuple(models), known.steps if steps is None else tuple(steps)
     seeds = known.seeds if seeds is None else tuple(seeds)
     for field, given, allowed in (("models", models, known.sizes), ("seeds", seeds, known.seeds)):
         for value in given:

@@ -51,6 +51,32 @@ def needed(names: Collection[str]) -> tuple[list[str], list[str]]:
     return small, []
 
 
+def sets(names: Collection[str]) -> dict[str, list[str]]:
+    """Every complete set of weight files in a listing, by format, in order of preference; no index files.
+
+    Args:
+        names: paths relative to the model's folder.
+
+    Returns:
+        ``model.safetensors`` or ``pytorch_model.bin`` -> its one file or its shards.
+    """
+    found: dict[str, list[str]] = {}
+    for stem, ending in FORMATS:
+        own = [name for name in names if name.startswith(stem) and name.endswith((ending, ".index.json"))]
+        _, heavy = needed(own)
+        if heavy and complete(heavy):
+            found[f"{stem}.{ending}"] = [name for name in heavy if not name.endswith(".index.json")]
+    return found
+
+
+def complete(heavy: Collection[str]) -> bool:
+    """Whether weight files chosen by ``needed`` are one file, or every shard that their names announce."""
+    names = [name for name in heavy if not name.endswith(".index.json")]
+    if len(names) == len(heavy):
+        return bool(names)
+    return {int(name.rpartition("-of-")[2].partition(".")[0]) for name in names} == {len(names)}
+
+
 def whole(folder: Path, who: str) -> list[Path]:
     """The weight files of a model folder, after checking that each is there and not cut short.
 

@@ -1,4 +1,4 @@
-"""Carries out one unit: fetch, load, encode the probe, measure, record. Its failures become records."""
+"""Carries out one unit: load, encode the probe, measure, record. Its failures become records."""
 
 import gc
 import time
@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from tracker import checkpoints as sources
 from tracker.errors import CheckpointError, MissingCheckpoint, StoreError, TrackerError, unknown_value
 from tracker.forecast import free_memory, how_to_run, memory_needed
 from tracker.measure import measure
@@ -17,7 +16,7 @@ from tracker.models import model_facts
 from tracker.models.live import LiveModel
 from tracker.models.streaming import stream_model
 from tracker.probes import ProbeTokens, encode_probe, load_tokenizer, tokenizer_digest
-from tracker.records import Measurement, Outcome, PlannedUnit, ProbeSource, Status, Unit, digest
+from tracker.records import Fetched, Measurement, Outcome, PlannedUnit, ProbeSource, Status, Unit, digest
 from tracker.store import Store
 
 
@@ -52,8 +51,12 @@ class Worker:
     _encoded: dict[str, ProbeTokens] = field(default_factory=dict)
     _live: LiveModel = field(default_factory=LiveModel)
 
-    def run(self, planned: PlannedUnit) -> Outcome:
+    def run(self, planned: PlannedUnit, fetched: Fetched | CheckpointError) -> Outcome:
         """Measures and records one unit.
+
+        Args:
+            planned: the unit.
+            fetched: where its checkpoint lies, or why it could not be fetched.
 
         Never raises for what is wrong with the checkpoint: that is recorded as failed or missing.
 
@@ -65,9 +68,9 @@ class Worker:
         status: Status = "ok"
         reason = None
         try:
-            if unit.checkpoint.exists is False:
-                raise MissingCheckpoint(f"{unit.checkpoint.label}: {planned.reason}")
-            self.store.write(unit, self._measured(unit), replace=planned.state == "retry")
+            if isinstance(fetched, CheckpointError):
+                raise fetched
+            self.store.write(unit, self._measured(unit, fetched), replace=planned.state == "retry")
         except StoreError:
             raise
         except MissingCheckpoint as error:
@@ -82,8 +85,7 @@ class Worker:
             self.store.write_hole(unit, status, reason or "")
         return Outcome(unit, status, reason, time.perf_counter() - started)
 
-    def _measured(self, unit: Unit) -> Measurement:
-        fetched = sources.fetch(unit.checkpoint)
+    def _measured(self, unit: Unit, fetched: Fetched) -> Measurement:
         started = time.perf_counter()
         model = self._loaded(fetched.path, unit.dtype)
         try:

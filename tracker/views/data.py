@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from tracker.checkpoints import audit_file
 from tracker.columns import checkpoint_columns, metric_of, title_of
 from tracker.store import SPECTRUM_BANDS, Results
 from tracker.views.encode import LEVELS, MISSING, plain, rounded_list
@@ -16,6 +17,8 @@ from tracker.views.runs import Run, holes_of, model_names, runs_of
 FIRST_SIGHT = ("spectral_entropy", "frequency_selectivity", "band_power_low", "loss")
 """Metrics of the four panels that the page opens with."""
 SHORT_COMMIT = 8
+AUDITED = ("step", "fault", "with", "file", "known", "sentence")
+"""What the page tells of a finding."""
 GROUPS = (
     ("Spectrum", r"spectral_|frequency_selectivity|band_power"),
     ("Position", r"positional_|position_spectrum|window_entropy|local_share"),
@@ -65,8 +68,21 @@ def dashboard_data(results: Results, analysis: Mapping[str, Any] | None) -> dict
         "thresholds": list(analysis.get("thresholds", [])),
         "landmarks": landmarks_of(runs),
         "holes": holes,
+        "audit": _audit(results, runs),
     }
     return plain(data)
+
+
+def _audit(results: Results, runs: list[Run]) -> list[dict[str, Any]]:
+    """What audit.json says of the repositories and folders shown, as far as the page tells it."""
+    shown = {run.facts["repo"] for run in runs}
+    return [
+        {
+            "repo": repo, "checked": len(entry["checked"]), "disagreements": entry["disagreements"],
+            "findings": [{key: finding[key] for key in AUDITED} for finding in entry["findings"]],
+        }
+        for repo, entry in audit_file.read(results.folder).items() if repo in shown
+    ]  # fmt: skip
 
 
 def _only(results: Results, column: str) -> str | None:
@@ -106,6 +122,7 @@ def _run(run: Run) -> dict[str, Any]:
     return {
         "key": run.key, "suite": run.suite, "model": run.model, "seed": run.seed, "label": run.label,
         "rank": run.rank, "steps": run.steps, "tokens": rounded_list(run.tokens, 12), "facts": run.facts,
+        "suspects": run.suspects,
         "commits": [commit[:SHORT_COMMIT] if commit else None for commit in run.commits],
         "series": {
             name: {"mean": rounded_list(series.mean), "half": rounded_list(series.half, 2),

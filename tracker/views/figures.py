@@ -88,13 +88,18 @@ def _metric_panel(axes: Axes, runs: list[Run], name: str, shaded: Mapping[str, A
         if series is None:
             continue
         x, colour = place(run.steps), colours[run.rank]
+        doubted = np.array([why is not None for why in run.suspects])
         marker = "o" if len(run.steps) <= 60 else None
         low, high = series.mean - series.half, series.mean + series.half
+        if doubted.any():  # hollow, and no part of the line
+            axes.plot(x[doubted], series.mean[doubted], "o", color=colour, mfc="none", ms=4.5, mew=0.9)
+            x, low, high = x[~doubted], low[~doubted], high[~doubted]
         if len(x) > 1:
             axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
         else:
             axes.vlines(x, low, high, color=colour, lw=1)
-        axes.plot(x, series.mean, DASHES[seeds[run.key] % len(DASHES)], color=colour, marker=marker, ms=2.6)
+        style_of_seed = DASHES[seeds[run.key] % len(DASHES)]
+        axes.plot(x, series.mean[~doubted], style_of_seed, color=colour, marker=marker, ms=2.6)
         finite = series.mean[np.isfinite(series.mean)]
         if len(finite):
             ends.setdefault(run.model, (colour, []))[1].append(float(finite[-1]))

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tracker.checkpoints.audit_file import Suspects
+from tracker.checkpoints.audit_file import suspects as suspects_of
 from tracker.columns import checkpoint_columns, sequence_columns
 from tracker.store import Results
 
@@ -44,6 +46,8 @@ class Run:
     commits: list[str | None]
     facts: dict[str, Any]
     series: dict[str, Series]
+    suspects: list[str | None]
+    """Per step why it may not be what its name says; None where nothing speaks against it."""
     label: str = ""
     rank: int = 0
     """Place of the model among the models of the store, by size."""
@@ -57,9 +61,9 @@ class Run:
 def runs_of(results: Results) -> list[Run]:
     """Every run of a store that has at least one measured checkpoint, smallest model first."""
     checkpoints = results.checkpoints().filter(pl.col("status") == "ok").sort([*RUN, "step"])
-    halves = _half_widths(results)
+    halves, suspects = _half_widths(results), suspects_of(results.folder)
     parts = checkpoints.partition_by(RUN, as_dict=True)
-    runs = [_run(key, frame, halves.get(key)) for key, frame in parts.items()]
+    runs = [_run(key, frame, halves.get(key), suspects) for key, frame in parts.items()]
     runs.sort(key=lambda run: (run.suite, run.facts["params_non_embedding"] or 0, run.model, run.seed))
     return _named(runs)
 
@@ -74,7 +78,7 @@ def _half_widths(results: Results) -> dict[tuple[Any, ...], pl.DataFrame]:
     return frame.group_by([*RUN, "step"]).agg(spread).sort("step").partition_by(RUN, as_dict=True)
 
 
-def _run(key: tuple[Any, ...], frame: pl.DataFrame, halves: pl.DataFrame | None) -> Run:
+def _run(key: tuple[Any, ...], frame: pl.DataFrame, halves: pl.DataFrame | None, suspects: Suspects) -> Run:
     steps = frame["step"].to_numpy()
     series: dict[str, Series] = {}
     if halves is not None:
@@ -91,8 +95,9 @@ def _run(key: tuple[Any, ...], frame: pl.DataFrame, halves: pl.DataFrame | None)
     facts |= {"seconds": frame["seconds"].sum(), "peak_bytes": frame["peak_bytes"].max(),
               "undefined_rows": frame["undefined_rows"].sum()}  # fmt: skip
     tokens, commits = _array(frame["tokens_seen"]), frame["commit"].to_list()
+    told = [suspects.why(*each) for each in frame.select("repo", "revision", "commit").iter_rows()]
     suite, model, seed = key
-    return Run(suite, model, seed, steps, tokens, commits, facts, series)
+    return Run(suite, model, seed, steps, tokens, commits, facts, series, told)
 
 
 def _array(column: pl.Series) -> np.ndarray:

@@ -23,7 +23,7 @@ function drawScale() {
   for (const run of DATA.runs) {
     const series = run.series[state.sm], size = run.facts[state.sx];
     const i = step === null ? run.steps.length - 1 : run.steps.indexOf(step);
-    if (series && size && i >= 0 && series.mean[i] !== null) points.push({ run, size, y: series.mean[i], half: series.half[i], step: run.steps[i] });
+    if (series && size && i >= 0 && series.mean[i] !== null) points.push({ run, size, y: series.mean[i], half: series.half[i], step: run.steps[i], suspect: run.suspects[i] });
   }
   const sizeTitle = SIZES.find(([id]) => id === state.sx)[1];
   byId('scale-title').textContent = `${metric.title}${metric.unit ? ` (${metric.unit})` : ''} at ${step === null ? 'the last step of each model' : `step ${step}`}`;
@@ -45,7 +45,7 @@ function drawScalePlot(points, sizeTitle, metric, found) {
   const trend = { type: 'scatter', mode: 'lines', x: means.map(p => p[0]), y: means.map(p => p[1]), hoverinfo: 'skip', line: { color: faded(css('--soft'), 0.5), width: 1.6 } };
   const dots = { type: 'scatter', mode: 'markers', x: points.map(p => p.size), y: points.map(p => p.y),
     error_y: { type: 'data', array: points.map(p => p.half || 0), thickness: 1.3, width: 4, color: css('--soft') },
-    marker: { size: 11, color: points.map(p => colourOf(p.run)), symbol: points.map(p => SYMBOLS[seedOrder(p.run) % SYMBOLS.length]), line: { width: 1, color: css('--soft') } },
+    marker: { size: 11, color: points.map(p => colourOf(p.run)), symbol: points.map(p => SYMBOLS[seedOrder(p.run) % SYMBOLS.length] + (p.suspect ? '-open' : '')), line: { width: 1, color: css('--soft') } },
     text: points.map(p => `<b>${plotText(p.run.label)}</b>, step ${p.step}<br>${plotText(sizeTitle)}: ${count(p.size)}<br>${plotText(metric.title)} ${number(p.y)}${p.half === null ? '' : ' ± ' + number(p.half, 2)}`),
     hovertemplate: '%{text}<extra></extra>' };
   const named = [...sizes.values()].map(group => ({ text: plotText(group[0].run.model.length > 12 ? group[0].run.model.slice(0, 11) + '…' : group[0].run.model), x: Math.log10(group[0].size), y: Math.max(...group.map(p => p.y + (p.half || 0))),

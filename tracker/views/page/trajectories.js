@@ -77,7 +77,7 @@ function drawPanel(i) {
       xaxis: { visible: false }, yaxis: { visible: false } }, label);
     return;
   }
-  const lines = runs.map(run => lineOf(run, name));
+  const lines = runs.flatMap(run => [lineOf(run, name), ...suspectMarks(run, name)]);
   const range = valueRange(runs, name);
   const width = (node.clientWidth || 560) - 128, axis = trainingAxis(runs, width);
   const marks = phaseMarks(state.phases, axis, width), events = eventMarks(runs);
@@ -103,11 +103,24 @@ function lineOf(run, name) {
   return {
     ...(only ? { error_y: { type: 'data', symmetric: false, array: [only[1] - series.mean[0]], arrayminus: [series.mean[0] - only[0]], thickness: 1.4, width: 4 } } : {}),
     type: 'scatter', mode: run.steps.length > 60 ? 'lines' : 'lines+markers', name: plotText(run.label),
-    x: run.steps.map(step => place(step, run)), y: series.mean, connectgaps: true, meta: run.key,
+    x: run.steps.map(step => place(step, run)), y: series.mean.map((value, i) => (run.suspects[i] ? null : value)), connectgaps: true, meta: run.key,
     line: { color: colour, width: 2.1, dash: DASHES[order % DASHES.length] },
     marker: { color: colour, size: 5.5, symbol: SYMBOLS[order % SYMBOLS.length] },
     text: run.steps.map((step, i) => hoverText(run, name, step, i)), hovertemplate: '%{text}<extra></extra>',
   };
+}
+
+// Checkpoints that may not be what their names say: hollow, beside the line, in no fit.
+function suspectMarks(run, name) {
+  const at = run.steps.map((_, i) => i).filter(i => run.suspects[i] && run.series[name].mean[i] !== null);
+  if (!at.length) return [];
+  const colour = colourOf(run);
+  return [{
+    type: 'scatter', mode: 'markers', x: at.map(i => place(run.steps[i], run)), y: at.map(i => run.series[name].mean[i]),
+    marker: { color: colour, size: 7.5, symbol: `${SYMBOLS[seedOrder(run) % SYMBOLS.length]}-open`, line: { width: 1.6, color: colour } },
+    text: at.map(i => `${hoverText(run, name, run.steps[i], i)}<br>${plotText(wrapped(run.suspects[i])).replaceAll('\n', '<br>')}`),
+    hovertemplate: '%{text}<extra></extra>',
+  }];
 }
 
 function hoverText(run, name, step, i) {
@@ -121,7 +134,7 @@ function hoverText(run, name, step, i) {
 
 function bandOf(run, name) {
   const series = run.series[name];
-  const points = run.steps.map((step, i) => [place(step, run), limits(series, i)]).filter(([x, pair]) => x !== null && pair);
+  const points = run.steps.map((step, i) => [place(step, run), run.suspects[i] ? null : limits(series, i)]).filter(([x, pair]) => x !== null && pair);
   if (points.length < 2) return [];
   return [{
     type: 'scatter', mode: 'lines', hoverinfo: 'skip', fill: 'toself', fillcolor: faded(colourOf(run), 0.16), line: { width: 0 },

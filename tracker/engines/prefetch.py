@@ -1,0 +1,145 @@
+"""The next checkpoints arrive while the present one is measured.
+
+One thread fetches in the order of the plan and stays at most ``depth`` checkpoints ahead of what has been
+asked for. Whoever measures takes deliveries and gives each back when its record is stored; several workers
+may do so side by side.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from tracker import checkpoints as sources
+from tracker.checkpoints import CheckpointCache, Hold, Inspected
+from tracker.errors import CheckpointError
+from tracker.records import Checkpoint, Fetched, PlannedUnit
+
+STOP_SECONDS = 15.0
+"""How long an ending sweep waits for the thread, which looks up after every piece of a file."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A unit whose checkpoint is ready to be loaded, or cannot be."""
+
+    planned: PlannedUnit
+    result: Fetched | CheckpointError
+    hold: Hold | None = None
+
+
+class Prefetch:
+    """Delivers the checkpoints of units one by one, fetched ahead.
+
+    >>> with Prefetch(units, cache, depth=2) as supply:      # doctest: +SKIP
+    ...     for delivery in supply:
+    ...         measure_and_store(delivery.planned, delivery.result)
+    ...         supply.release(delivery)
+
+    ``take`` and ``release`` may be called from several threads.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[PlannedUnit],
+        cache: CheckpointCache | None = None,
+        *,
+        depth: int = 0,
+        inspected: Mapping[Checkpoint, Inspected | CheckpointError] | None = None,
+    ) -> None:
+        """Nothing is fetched before the ``with`` block begins.
+
+        Args:
+            units: in the order in which they are to be measured.
+            cache: where checkpoints of the hub go; None: Hugging Face's own, without bound.
+            depth: how many may be ready before they are asked for; 0 fetches each when it is.
+            inspected: what the hub said of them, where it has been asked.
+        """
+        self.units = tuple(units)
+        self.received = 0
+        """Bytes that have come over the network, in ``seconds`` of fetching."""
+        self.seconds = 0.0
+        self._cache = cache or CheckpointCache(sources.cache_folder(None))
+        self._depth, self._inspected = depth, inspected or {}
+        self._ready: deque[Delivery] = deque()
+        self._asked = self._started = 0
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
+        self._crash: BaseException | None = None
+
+    def __enter__(self) -> "Prefetch":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._cache.stop.set()
+        with self._changed:
+            self._changed.notify_all()
+        self._thread.join(STOP_SECONDS)
+        for delivery in self._ready:
+            self.release(delivery, measured=False)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        while (delivery := self.take()) is not None:
+            yield delivery
+
+    def take(self) -> Delivery | None:
+        """The next unit's checkpoint, as soon as it is there; None after the last."""
+        with self._changed:
+            if self._asked == len(self.units):
+                return None
+            self._asked += 1
+            self._changed.notify_all()
+            while not self._ready:
+                if self._crash is not None:
+                    raise self._crash
+                self._changed.wait()
+            return self._ready.popleft()
+
+    def release(self, delivery: Delivery, *, measured: bool = True) -> None:
+        """Gives a delivery back.
+
+        Args:
+            delivery: from ``take``.
+            measured: its record, a result or a hole, is safely stored; a bounded cache then removes it.
+        """
+        if delivery.hold is not None:
+            self._cache.release(delivery.hold, measured=measured)
+
+    def _run(self) -> None:
+        try:
+            for planned in self.units:
+                with self._changed:
+                    self._changed.wait_for(self._may_start)
+                    if self._cache.stop.is_set():
+                        return
+                    self._started += 1
+                delivery = self._fetched(planned)
+                with self._changed:
+                    self._ready.append(delivery)
+                    self._changed.notify_all()
+        except BaseException as error:  # whoever waits for a delivery has to hear of it
+            with self._changed:
+                self._crash = error
+                self._changed.notify_all()
+
+    def _may_start(self) -> bool:
+        return self._started < self._asked + self._depth or self._cache.stop.is_set()
+
+    def _fetched(self, planned: PlannedUnit) -> Delivery:
+        checkpoint = planned.unit.checkpoint
+        try:
+            if checkpoint.exists is False:
+                raise sources.absent(checkpoint, planned.reason)
+            if checkpoint.kind == "folder":
+                return Delivery(planned, sources.fetch(checkpoint))
+            hold = self._cache.fetch(checkpoint, self._inspected.get(checkpoint))
+        except CheckpointError as error:
+            return Delivery(planned, error)
+        if hold.received:
+            self.received += hold.received
+            self.seconds += hold.seconds
+        return Delivery(planned, hold.fetched, hold)
