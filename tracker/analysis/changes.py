@@ -10,7 +10,7 @@ import numpy as np
 import ruptures
 from scipy import stats
 
-from tracker.analysis.noise import noise_covariance
+from tracker.analysis.noise import noise_covariance, persistence, persistent
 from tracker.analysis.smooth import best_drift, drift_residual, drift_shapes
 from tracker.analysis.stretches import Stretches
 
@@ -99,17 +99,22 @@ class _Rivals:
 
 
 def _drift_p_value(values_TD: np.ndarray, rivals: _Rivals, observed: np.ndarray, seed: int) -> float:
-    """Share of simulated drifts, with the data's own scatter, that fit phases as well; Bonferroni for two."""
+    """Share of simulated drifts, with the data's own scatter, that fit phases as well; Bonferroni for two.
+
+    The scatter persists from checkpoint to checkpoint as far as the data's does: persistent noise makes
+    levels of its own.
+    """
     rng = np.random.default_rng(seed)
     centred = values_TD - values_TD.mean(axis=0)
     fitted = best_drift(centred, rivals.position)
     points = len(centred)
-    scatter = (centred - fitted) / np.sqrt(max(points - DRIFT_PARAMETERS, 1))
-    mixing = np.linalg.qr(scatter, mode="r")
+    left = centred - fitted
+    mixing = np.linalg.qr(left / np.sqrt(max(points - DRIFT_PARAMETERS, 1)), mode="r")
+    share = persistence(left, rivals.floor)
     beyond, enough = np.where(observed > 1, 0, SIMULATIONS), LEVEL / 2 * (SIMULATIONS + 1)
     drawn = 0
     while drawn < SIMULATIONS and beyond.min() < enough:
-        curve = fitted + rng.normal(size=(points, len(mixing))) @ mixing
+        curve = fitted + persistent(rng.normal(size=(points, len(mixing))), share) @ mixing
         beyond = beyond + (rivals.ratios(curve) >= observed)
         drawn += 1
     return min(1.0, 2 * float(beyond.min() + 1) / (drawn + 1))

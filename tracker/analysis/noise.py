@@ -6,13 +6,24 @@ T: checkpoints; D: metrics; S: sequences of the probe.
 import functools
 
 import numpy as np
-from scipy import stats
+from scipy import signal, stats
 
 KEPT = 0.75
 """Share of the step-to-step differences that count as noise: the largest quarter may hold changes."""
 CLIP = 2.0
 """Differences beyond this many noise units say little about how metrics move together."""
 TINY = 1e-12
+FEWEST_PERSISTENT = 8
+"""Checkpoints below which persistence cannot be told and counts as none."""
+APART = 3
+"""Checkpoints between which a persistent wobble has moved, and a shift touches few pairs."""
+SLACK = 15.0
+"""How far those differences may exceed the sequences' noise, as a share, times the number of checkpoints:
+a shift touches ``APART`` pairs, and the trimming then counts large ones in for them."""
+BIAS = 1.5
+"""What fitting a level and a trend takes from the autocorrelation, times the number of checkpoints."""
+MOST_PERSISTENT = 0.9
+"""Beyond this a wobble is a drift."""
 
 
 @functools.cache
@@ -76,3 +87,33 @@ def noise_covariance(
     together = steps.T @ steps + TINY * np.eye(len(variance))
     spread = np.sqrt(np.diag(together))
     return together / np.outer(spread, spread) * np.sqrt(np.outer(variance, variance))
+
+
+def persistence(residual_TD: np.ndarray, floor_D: np.ndarray | None = None) -> float:
+    """How much of a checkpoint's wobble stays at the next, 0 to 0.9: the coefficient of an AR(1) process.
+
+    The lag-one autocorrelation of what a curve leaves, its bias added (Kendall 1954, Biometrika 41:403).
+    A level shift that the curve missed passes for persistence too; so where sequences tell the noise and
+    checkpoints three apart differ (the largest quarter of them aside) by no more than that, there is none.
+
+    Args:
+        residual_TD: (T, D) what a smooth curve leaves.
+        floor_D: (D,) noise variance as sequences tell it.
+    """
+    points = len(residual_TD)
+    if points < FEWEST_PERSISTENT:
+        return 0.0
+    if floor_D is not None:
+        apart = _trimmed_variance((residual_TD[APART:] - residual_TD[:-APART]) ** 2 / 2)
+        if np.mean(apart / np.maximum(floor_D, TINY)) <= 1 + SLACK / points:
+            return 0.0
+    together = float((residual_TD[1:] * residual_TD[:-1]).sum())
+    share = together / max(float((residual_TD**2).sum()), TINY) + BIAS / points
+    return float(np.clip(share, 0.0, MOST_PERSISTENT))
+
+
+def persistent(white: np.ndarray, share: float) -> np.ndarray:
+    """White noise (..., T, D) made to persist by ``share`` from checkpoint to checkpoint, variance kept."""
+    scaled = white * np.sqrt(1 - share**2)
+    scaled[..., 0, :] = white[..., 0, :]
+    return signal.lfilter([1.0], [1.0, -share], scaled, axis=-2)
