@@ -16,7 +16,8 @@ from tracker.analysis.synthetic import (
     stored_tables,
     training_curves,
 )
-from tracker.analysis.wording import size_name, summary_of
+from tracker.analysis.wording import summary_of
+from tracker.analysis.words import size_name
 from tracker.errors import StoreError
 from tracker.store import SCHEMAS, conform
 
@@ -138,7 +139,7 @@ def test_analysis_has_every_run_and_is_json():
     assert entry["metrics"] == list(training_curves(STEPS))
     assert [phase["label"] for phase in entry["phases"]] == ["initial", "exploratory", "specialisation"]
     assert entry["phases"][1]["peak_step"] == 1000
-    assert set(entry["change_points"][0]) == {"step_low", "step_high", "confidence"}
+    assert set(entry["change_points"][0]) == {"step_low", "step_high", "confidence", "interval"}
     assert entry["change_points"][0]["confidence"] > 0.5
     evidence = entry["phases"][1]["evidence"]["frequency_selectivity"]
     assert evidence["extremum"] == pytest.approx(0.23, abs=0.02)

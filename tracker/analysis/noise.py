@@ -17,9 +17,9 @@ FEWEST_PERSISTENT = 8
 """Checkpoints below which persistence cannot be told and counts as none."""
 APART = 3
 """Checkpoints between which a persistent wobble has moved, and a shift touches few pairs."""
-SLACK = 15.0
-"""How far those differences may exceed the sequences' noise, as a share, times the number of checkpoints:
-a shift touches ``APART`` pairs, and the trimming then counts large ones in for them."""
+SLACK = 17.0
+"""Those differences may exceed the sequences' noise by the share (SLACK / T)^2: of few checkpoints a shift
+touches so many pairs that the trimming counts large ones in for them; of many it does not."""
 BIAS = 1.5
 """What fitting a level and a trend takes from the autocorrelation, times the number of checkpoints."""
 MOST_PERSISTENT = 0.9
@@ -105,7 +105,7 @@ def persistence(residual_TD: np.ndarray, floor_D: np.ndarray | None = None) -> f
         return 0.0
     if floor_D is not None:
         apart = _trimmed_variance((residual_TD[APART:] - residual_TD[:-APART]) ** 2 / 2)
-        if np.mean(apart / np.maximum(floor_D, TINY)) <= 1 + SLACK / points:
+        if np.mean(apart / np.maximum(floor_D, TINY)) <= 1 + (SLACK / points) ** 2:
             return 0.0
     together = float((residual_TD[1:] * residual_TD[:-1]).sum())
     share = together / max(float((residual_TD**2).sum()), TINY) + BIAS / points

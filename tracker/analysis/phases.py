@@ -11,7 +11,12 @@ import numpy as np
 from tracker.analysis.changes import ALARM, LEVEL, SHORTEST, SIMULATIONS, judge_changes, phase_breaks
 from tracker.analysis.curves import Curves, checked_steps, gather_curves
 from tracker.analysis.brackets import change_intervals, noise_draws
-from tracker.analysis.intervals import bracket_confidence, resampled_means
+from tracker.analysis.intervals import (
+    bootstrap_spans,
+    bracket_confidence,
+    resampled_breaks,
+    resampled_means,
+)
 from tracker.analysis.labels import (
     Evidence,
     Span,
@@ -45,8 +50,8 @@ class ChangePoint:
     confidence: float | None
     """Share of bootstrap resamples over sequences with the same bracket; None without samples."""
     interval: tuple[int, int] | None = None
-    """Checkpoints (low, high] that hold the change at 90 %: ``brackets.change_intervals``; the gap itself
-    where nothing wider fits. None where neither sequences nor enough checkpoints tell the noise."""
+    """Checkpoints (low, high] that hold the change at 90 %, by a likelihood-ratio test and by the bootstrap
+    over sequences: all that either allows. None where neither sequences nor enough checkpoints tell noise."""
 
 
 @dataclass(frozen=True)
@@ -142,16 +147,19 @@ def _change_points(scaled: _Scaled, breaks: tuple[int, ...], penalty: float, res
     curves, steps = scaled.curves, scaled.curves.steps
     values, sampled = scaled.z(curves.values), None
     shares: Sequence[float | None] = [None] * len(breaks)
+    bootstrapped = tuple((at, at) for at in breaks)
     if curves.samples is not None:
         drawn = resampled_means(curves.samples, resamples, seed)
-        shares = bracket_confidence(drawn, breaks, lambda each: scaled.breaks(each, penalty))
+        found = resampled_breaks(drawn, lambda each: scaled.breaks(each, penalty))
+        shares, bootstrapped = bracket_confidence(found, breaks), bootstrap_spans(found, breaks)
         sampled = scaled.z(drawn) - values
     stretches = Stretches(scaled.position, values, penalty, SHORTEST)
     left = values - stretches.fitted(breaks)
     noise = noise_draws(left, stretches.parameters(breaks), sampled, resamples, seed)
     spans: Sequence[tuple[int, int] | None] = [None] * len(breaks)
     if noise is not None:
-        spans = change_intervals(scaled.position, values, breaks, noise, penalty, SHORTEST)
+        tested = change_intervals(scaled.position, values, breaks, noise, penalty, SHORTEST)
+        spans = [(min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(tested, bootstrapped, strict=True)]
     return tuple(
         ChangePoint(
             int(steps[at - 1]), int(steps[at]), share,

@@ -150,6 +150,36 @@ def _judged(sizes: np.ndarray, levels: np.ndarray, draws: np.ndarray | None, spl
     return Verdict(found, len(sizes), reason, p_value, factor)
 
 
+def leave_one_out(sizes: np.ndarray, levels: np.ndarray, models: Sequence[str], found: Threshold) -> dict:
+    """Whether the step stays where it is, and clear of every smooth trend, without each model in turn.
+
+    Args:
+        sizes: (M,) rising.
+        levels: (M,) the metric.
+        models: their names.
+        found: the step over all of them.
+
+    Returns:
+        kept: models without which it stays; of: all; moved_by: those without which the best step lies
+        elsewhere or a smooth trend does as well.
+    """
+    moved = []
+    for number, model in enumerate(models):
+        rest = np.arange(len(sizes)) != number
+        left, values = sizes[rest], levels[rest]
+        places = places_of(left)
+        if not len(places):
+            moved.append(model)
+            continue
+        gains = step_gain(values[None], places)[0]
+        best = int(places[gains.argmax()])
+        unexplained = max(float(((values - values.mean()) ** 2).sum() - gains.max()), 1e-15)
+        stays = left[best - 1] <= found.low and found.high <= left[best]
+        if not stays or hinge_residual(np.log(left), values) / unexplained < FACTOR:
+            moved.append(model)
+    return {"kept": len(models) - len(moved), "of": len(models), "moved_by": moved}
+
+
 def find_threshold(
     scale: Sequence[float] | np.ndarray,
     values: Sequence[float] | np.ndarray,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from tracker.analysis.suspects import Suspects
 from tracker.columns import checkpoint_columns, sequence_columns
 from tracker.errors import StoreError
 
@@ -34,7 +35,7 @@ class Trajectory:
     facts: dict[str, int | None]
     """Sizes of the model: parameters, layers, heads, dimensions."""
     left_out: tuple[tuple[int, str], ...]
-    """Steps without a measurement, and why."""
+    """Steps without a measurement, or with a suspect one, and why."""
 
     @property
     def name(self) -> str:
@@ -74,6 +75,18 @@ def _samples(rows: pl.DataFrame, steps: Sequence[int], names: list[str]) -> dict
     return {name: _column(rows, name).reshape(shape) for name in names}
 
 
+def _without_suspects(rows: pl.DataFrame, suspects: Suspects) -> pl.DataFrame:
+    """``rows`` with the suspect ones marked as holes, their reason told."""
+    if not suspects or "repo" not in rows.columns:
+        return rows
+    reasons = [suspects.get((repo, step)) for repo, step in rows.select("repo", "step").iter_rows()]
+    why = pl.Series(reasons, dtype=pl.String)
+    return rows.with_columns(
+        status=pl.when(why.is_not_null()).then(pl.lit("suspect")).otherwise(pl.col("status")),
+        reason=pl.when(why.is_not_null()).then(why).otherwise(pl.col("reason").cast(pl.String)),
+    )
+
+
 def _trajectory(rows: pl.DataFrame, sequences: pl.DataFrame | None, names: list[str]) -> Trajectory:
     suite, model, seed = rows.select(RUN).row(0)
     measured = rows.filter(pl.col("status") == "ok").sort("step")
@@ -102,18 +115,22 @@ def _trajectory(rows: pl.DataFrame, sequences: pl.DataFrame | None, names: list[
     )  # fmt: skip
 
 
-def trajectories(checkpoints: pl.DataFrame, sequences: pl.DataFrame | None = None) -> list[Trajectory]:
+def trajectories(
+    checkpoints: pl.DataFrame, sequences: pl.DataFrame | None = None, suspects: Suspects | None = None
+) -> list[Trajectory]:
     """One trajectory per suite, model and seed, smallest models first.
 
     Args:
         checkpoints: the store's checkpoint table, failed and missing checkpoints included.
         sequences: its table of sequences, for intervals.
+        suspects: (repository, step) -> why such a checkpoint is left out.
 
     Raises:
         StoreError: several probes or conventions are mixed, or a checkpoint is there twice.
     """
     for column in ("probe", "conventions"):
         single_value(checkpoints, column)
+    checkpoints = _without_suspects(checkpoints, suspects or {})
     names = [name for name in checkpoint_columns() if name in checkpoints.columns]
     runs = []
     for key, rows in checkpoints.group_by(RUN, maintain_order=True):
