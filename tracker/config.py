@@ -18,7 +18,8 @@ from tracker.records import CONVENTION_CHOICES, Conventions
 PACKAGE = Path(__file__).parent
 REMEASURE = ("failed", "missing", "moved", "all")
 DTYPE_NAMES = ("float32", "float64", "bfloat16", "float16")
-STEP_CHOICES = ("paper", "log", "all", "window", "list")
+STEP_CHOICES = ("paper", "log", "all", "window", "list", "refine")
+COMPARE_AT = ("end", "step", "tokens")
 ENGINES = ("inline",)
 STREAM = ("auto", "always", "never")
 VALIDATIONS = ("auto", "experiments", "breaks", "analysis", "all")
@@ -90,6 +91,7 @@ class Steps:
     list: Integers | None = None
     low: int | None = None
     high: int | None = None
+    budget: int = 8
 
 
 @dataclass
@@ -146,6 +148,20 @@ class View:
     probe: str | None = None
     conventions: str | None = None
     suite: str | None = None
+    suspect: bool = False
+
+
+@dataclass
+class Compare:
+    """What `tracker compare` sets side by side."""
+
+    at: str = "end"
+    step: int | None = None
+    tokens: int | None = None
+    other: str | None = None
+    other_probe: str | None = None
+    other_conventions: str | None = None
+    other_suite: str | None = None
 
 
 @dataclass
@@ -170,6 +186,7 @@ class Config:
     sink: dict[str, Any]
     engine: Engine
     view: View
+    compare: Compare
     validate: Validate
     what: str
     store: Path
@@ -216,6 +233,7 @@ def read(composed: DictConfig) -> Config:
         sink=dict(plain.sink),
         engine=_section(Engine, "engine", plain.engine),
         view=_section(View, "view", plain.view),
+        compare=_section(Compare, "compare", plain.compare),
         validate=_section(Validate, "validate", plain.validate),
         what=_chosen("what", plain.what, VALIDATIONS),
         store=Path(_text("store", plain.store)),
@@ -230,6 +248,7 @@ def read(composed: DictConfig) -> Config:
     _chosen("steps.name", config.steps.name, STEP_CHOICES)
     _chosen("engine.name", config.engine.name, ENGINES)
     _chosen("engine.stream", config.engine.stream, STREAM)
+    _chosen("compare.at", config.compare.at, COMPARE_AT)
     _check_validate(config.validate)
     return config
 

@@ -215,15 +215,37 @@ def _analysed(results: Results, config: Config, console: Console) -> dict[str, A
     """Analyses results, writes analysis.json with its alerts, and says what was found."""
     from tracker.analysis import analyse
     from tracker.analysis.break_conditions import alerts_of, break_conditions
+    from tracker.analysis.why_report import HEAD_COLUMNS
 
     checkpoints = results.checkpoints()
-    report = analyse(checkpoints, results.sequences())
+    suspects = {} if config.view.suspect else audited(config.store)
+    report = analyse(checkpoints, results.sequences(), results.heads(HEAD_COLUMNS), suspects=suspects)
     report["alerts"] = alerts_of(break_conditions(checkpoints, report["phases"], _limits(config)))
     write_json(config.store / "analysis.json", report)
     for sentence in report["summary"]:
         say(console, sentence)
     tell_alerts(console, [alert["sentence"] for alert in report["alerts"]])
     return report
+
+
+def audited(store: Path) -> dict[tuple[str, int], str]:
+    """The checkpoints that ``audit.json`` of a store calls suspect; none where there is no such file.
+
+    Raises:
+        StoreError: the file does not read back.
+    """
+    from tracker.analysis.suspects import suspects_of
+
+    path = store / "audit.json"
+    if not path.is_file():
+        return {}
+    try:
+        return suspects_of(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{path} cannot be read as an audit: {error}; make it again with `tracker audit`, "
+            "or analyse every checkpoint with view.suspect=true"
+        ) from error
 
 
 def _limits(config: Config) -> "Limits":
@@ -353,7 +375,8 @@ def _conditions(results: Results, config: Config, console: Console) -> list[bool
     from tracker.validate import conditions_table
 
     checkpoints = results.checkpoints()
-    phases = analyse(checkpoints, results.sequences())["phases"]
+    suspects = {} if config.view.suspect else audited(config.store)
+    phases = analyse(checkpoints, results.sequences(), suspects=suspects)["phases"]
     found = break_conditions(checkpoints, phases, _limits(config))
     if not found:
         say(console, f"{config.store}: no checkpoint is measured, so there is nothing to judge")

@@ -9,10 +9,12 @@ import polars as pl
 
 from tracker.analysis.controls import alarm_rates, twins
 from tracker.analysis.phase_report import phases_entry, seeds_entry
+from tracker.analysis.phases import Phases
 from tracker.analysis.scale_report import threshold_entries
 from tracker.analysis.suspects import Suspects
 from tracker.analysis.trajectories import Trajectory, single_value, trajectories
-from tracker.analysis.wording import summary_of
+from tracker.analysis.why_report import why_entries, why_summary
+from tracker.analysis.wording import control_sentences, summary_of
 
 
 def _plain(value: Any) -> Any:
@@ -36,6 +38,18 @@ def _by_model(runs: list[Trajectory], phases: list[dict]) -> list[dict[str, Any]
         if len(measured) > 1:
             together.append(seeds_entry([run for run, _ in measured], [entry for _, entry in measured]))
     return together
+
+
+def analyse_phases(
+    checkpoints: pl.DataFrame, sequences: pl.DataFrame | None = None
+) -> list[tuple[Trajectory, Phases | None]]:
+    """Every run with what ``find_phases`` found in it; None where nothing could be looked at.
+
+    Args:
+        checkpoints: the store's checkpoint table (one probe, one set of conventions).
+        sequences: its table of sequences.
+    """
+    return [(run, phases_entry(run)[1]) for run in trajectories(checkpoints, sequences)]
 
 
 def analyse(
@@ -67,14 +81,18 @@ def analyse(
     for suite, members in groupby(runs, key=lambda run: run.suite):
         thresholds += threshold_entries(suite, list(members))
     seeds = _by_model(runs, phases)
+    why = why_entries(runs, phases, heads)
     controls = {"twins": twins(runs), "false_alarms": alarm_rates(runs)}
     result = {
         "probe": single_value(checkpoints, "probe"),
         "conventions": single_value(checkpoints, "conventions"),
         "phases": phases,
         "seeds": seeds,
+        "lead_lag": why,
         "thresholds": thresholds,
         "controls": controls,
-        "summary": summary_of(phases, thresholds, seeds, controls),
+        "summary": [
+            *summary_of(phases, thresholds, seeds), *why_summary(why), *control_sentences(controls)
+        ],
     }
     return _plain(result)

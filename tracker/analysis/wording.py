@@ -229,9 +229,8 @@ def control_sentences(controls: Entry) -> list[str]:
 
 
 def summary_of(
-    phases: list[Entry], thresholds: list[Entry], seeds: Sequence[Entry] = (), controls: Entry | None = None
+    phases: list[Entry], thresholds: list[Entry], seeds: Sequence[Entry] = ()
 ) -> list[str]:
     """The sentences that matter: every model's, every break's, and for the rest one per suite."""
     sentences = _runs_told(phases) + [told for entry in seeds if (told := _together(entry))]
-    sentences += scale_summary(thresholds)
-    return sentences + (control_sentences(controls) if controls else [])
+    return sentences + scale_summary(thresholds)
