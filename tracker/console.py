@@ -1,14 +1,19 @@
 """What people see in the terminal: progress while it runs, tables, and words at the end."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from tracker.plan import Plan
 from tracker.records import Outcome, PlannedUnit
+
+if TYPE_CHECKING:
+    from tracker.analysis.side_by_side import Column, Sample
 
 SHOWN_HOLES = 8
 SHOWN_ALERTS = 5
@@ -103,6 +108,25 @@ def plan_table(plan: Plan, rows: dict[str, tuple[str, str, str]]) -> Table:
         ]
         table.add_row(name, *map(str, cells))
     return table
+
+
+def comparison_table(found: "Sequence[Column]") -> Table:
+    """Models as columns, metrics as rows: mean and half width of its 95 % interval."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("at its checkpoint", no_wrap=True)
+    for column in found:
+        seeds = f" ({len(column.seeds)} seeds)" if len(column.seeds) > 1 else ""
+        table.add_column(Text(f"{column.name}{seeds}"), justify="right")
+    table.add_row("step", *(str(column.step) for column in found))
+    for name in dict.fromkeys(name for column in found for name in column.samples):
+        table.add_row(name, *(_cell(column.samples.get(name)) for column in found))
+    return table
+
+
+def _cell(sample: "Sample | None") -> str:
+    if sample is None:
+        return ""
+    return f"{sample.value:.3g}" + ("" if sample.half is None else f" ± {sample.half:.1g}")
 
 
 def by_model(units: tuple[PlannedUnit, ...]) -> dict[str, list[PlannedUnit]]:

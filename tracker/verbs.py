@@ -13,6 +13,7 @@ from tracker.config import Config, NanoSuite
 from tracker.console import (
     Bars,
     by_model,
+    comparison_table,
     counted,
     plan_table,
     readable_bytes,
@@ -315,6 +316,56 @@ def analyse_store(config: Config, console: Console) -> int:
     return DONE
 
 
+def compare(config: Config, console: Console) -> int:
+    """Models side by side, or two stores checkpoint by checkpoint: table, text and compare.json."""
+    from tracker.comparison import compare_models, compare_stores
+
+    results = view(config)
+    suspects = {} if config.view.suspect else audited(config.store)
+    if config.compare.other is not None:
+        report = compare_stores(results, _other_view(config))
+    else:
+        found, report = compare_models(results, config.compare, suspects)
+        console.print(comparison_table(found))
+        if config.figures:
+            _write_comparison(report, config.figures)
+    for sentence in report["sentences"]:
+        say(console, sentence)
+    write_json(config.store / "compare.json", report)
+    say(console, f"Details: {config.store / 'compare.json'}")
+    return DONE
+
+
+def _other_view(config: Config) -> Results:
+    """The store that ``compare.other*`` chooses.
+
+    Raises:
+        RequestError: it is this very view.
+    """
+    choice, mine = config.compare, config.view
+    assert choice.other is not None
+    own = (config.store.resolve(), mine.probe, mine.conventions, mine.suite)
+    other = (choice.other_probe, choice.other_conventions, choice.other_suite)
+    if own == (Path(choice.other).resolve(), *other):
+        raise RequestError(
+            f"compare.other={choice.other}: is this store itself; choose another folder, or what differs in "
+            "it with compare.other_probe, compare.other_conventions or compare.other_suite"
+        )
+    return open_store(choice.other, probe=other[0], conventions=other[1], suite=other[2])
+
+
+def _write_comparison(report: dict[str, Any], folder: Path) -> None:
+    from tracker.views.compare_figure import compare_figure
+
+    figure = compare_figure(report)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for ending in ("svg", "pdf", "png"):
+            figure.savefig(folder / f"archetypes.{ending}")
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written: {error}; choose another figures=") from error
+
+
 def view(config: Config) -> Results:
     """The stored results that ``view.*`` chooses."""
     return open_store(
@@ -429,6 +480,7 @@ VERBS: dict[str, Verb] = {
     "sweep": sweep,
     "plan": plan,
     "analyse": analyse_store,
+    "compare": compare,
     "validate": validate,
     "dashboard": dashboard,
     "stream": stream,
