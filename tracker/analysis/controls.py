@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tracker.analysis.changes import judge_changes
+from tracker.analysis.changes import SHORTEST, judge_changes
 from tracker.analysis.curves import gather_curves
 from tracker.analysis.noise import bend_variance, sample_variance
 from tracker.analysis.phase_report import phase_curves
+from tracker.analysis.smooth import best_drift
+from tracker.analysis.stretches import Stretches
 from tracker.analysis.trajectories import Trajectory
 
 Entry = dict[str, Any]
@@ -70,15 +72,23 @@ def twins(runs: list[Trajectory]) -> list[Entry]:
     return [pair for pair in pairs if pair is not None]
 
 
-def alarm_rates(runs: list[Trajectory], seed: int = 0) -> Entry:
+def _scatter(position: np.ndarray, values_TD: np.ndarray, breaks: list[int]) -> np.ndarray:
+    if not breaks:
+        return values_TD - best_drift(values_TD, position)
+    return values_TD - Stretches(position, values_TD, 0.0, SHORTEST).fitted(tuple(breaks))
+
+
+def alarm_rates(runs: list[Trajectory], phases: list[Entry], seed: int = 0) -> Entry:
     """How often the analysis claims a change on curves like the store's in which there is none.
 
-    ``permuted``: the run's own checkpoints in random order. ``resampled``: a flat curve with the run's own
-    noise, as sequences and the bends from checkpoint to checkpoint tell it. Runs with fewer than five
-    checkpoints, or where nothing varies, are left out.
+    ``permuted``: the run's own scatter about its phases (about the best smooth drift where it has none), its
+    checkpoints in random order. ``resampled``: a flat curve with Gaussian noise as large as sequences and
+    the bends from checkpoint to checkpoint tell. Runs with fewer than five checkpoints, or where nothing
+    varies, are left out.
 
     Args:
         runs: every trajectory of the store.
+        phases: their entries, in the same order.
         seed: of the null curves.
 
     Returns:
@@ -86,7 +96,7 @@ def alarm_rates(runs: list[Trajectory], seed: int = 0) -> Entry:
     """
     rng = np.random.default_rng(seed)
     counts = {kind: {"curves": 0, "claimed": 0} for kind in ("permuted", "resampled")}
-    for run in runs:
+    for run, entry in zip(runs, phases, strict=True):
         given = phase_curves(run)
         curves = gather_curves(run.steps, given) if len(run.steps) and given else None
         if curves is None or len(curves.steps) < 5 or not curves.names:
@@ -97,8 +107,11 @@ def alarm_rates(runs: list[Trajectory], seed: int = 0) -> Entry:
         if curves.samples is not None:
             known = np.array([sample_variance(each) for each in curves.samples])
             noise = np.maximum(noise, known / curves.values.var(axis=0))
+        scatter = _scatter(position, values, [
+            int(np.searchsorted(curves.steps, point["step_high"])) for point in entry["change_points"]
+        ])  # fmt: skip
         for _ in range(int(np.clip(EFFORT // len(position), FEWEST, MOST))):
-            shuffled = values[rng.permutation(len(values))]
+            shuffled = scatter[rng.permutation(len(values))]
             flat = np.sqrt(noise) * rng.normal(size=values.shape)
             for kind, curve in (("permuted", shuffled), ("resampled", flat)):
                 scaled = (curve - curve.mean(axis=0)) / curve.std(axis=0)

@@ -22,6 +22,8 @@ SLACK = 17.0
 touches so many pairs that the trimming counts large ones in for them; of many it does not."""
 BIAS = 1.5
 """What fitting a level and a trend takes from the autocorrelation, times the number of checkpoints."""
+UNSURE = 1.3
+"""Standard error of the persistence that differences tell, times the root of the number of checkpoints."""
 MOST_PERSISTENT = 0.9
 """Beyond this a wobble is a drift."""
 
@@ -93,8 +95,10 @@ def persistence(residual_TD: np.ndarray, floor_D: np.ndarray | None = None) -> f
     """How much of a checkpoint's wobble stays at the next, 0 to 0.9: the coefficient of an AR(1) process.
 
     The lag-one autocorrelation of what a curve leaves, its bias added (Kendall 1954, Biometrika 41:403).
-    A level shift that the curve missed passes for persistence too; so where sequences tell the noise and
-    checkpoints three apart differ (the largest quarter of them aside) by no more than that, there is none.
+    A change that the curve missed passes for persistence too. So it is no more than an upper limit from
+    differences over one, two and three checkpoints, whose variances go as 1, 1 + r and 1 + r + r^2: with
+    the largest quarter trimmed, a change hardly touches them. And where sequences tell the noise and
+    checkpoints three apart differ by no more than that, there is none.
 
     Args:
         residual_TD: (T, D) what a smooth curve leaves.
@@ -109,7 +113,16 @@ def persistence(residual_TD: np.ndarray, floor_D: np.ndarray | None = None) -> f
             return 0.0
     together = float((residual_TD[1:] * residual_TD[:-1]).sum())
     share = together / max(float((residual_TD**2).sum()), TINY) + BIAS / points
-    return float(np.clip(share, 0.0, MOST_PERSISTENT))
+    limit = _local_persistence(residual_TD) + UNSURE / np.sqrt(points)
+    return float(np.clip(min(share, limit), 0.0, MOST_PERSISTENT))
+
+
+def _local_persistence(residual_TD: np.ndarray) -> float:
+    one, two, three = (
+        float(_trimmed_variance((residual_TD[lag:] - residual_TD[:-lag]) ** 2 / 2).sum()) for lag in (1, 2, 3)
+    )
+    by_three = (np.sqrt(max(4 * three / one - 3, 0.0)) - 1) / 2
+    return (two / one - 1 + by_three) / 2
 
 
 def persistent(white: np.ndarray, share: float) -> np.ndarray:

@@ -82,7 +82,7 @@ def analyse(
         thresholds += threshold_entries(suite, list(members))
     seeds = _by_model(runs, phases)
     why = why_entries(runs, phases, heads)
-    controls = {"twins": twins(runs), "false_alarms": alarm_rates(runs)}
+    controls = {"twins": twins(runs), "false_alarms": alarm_rates(runs, phases)}
     result = {
         "probe": single_value(checkpoints, "probe"),
         "conventions": single_value(checkpoints, "conventions"),

@@ -40,6 +40,8 @@ def pythia_like(
         size = 0.15 + 0.004 * rng.normal() + (STEP if number > 3 else 0.0)
         curves |= {THRESHOLD: np.full(len(steps), size), "loss": 3 + 7.8 * np.exp(-np.log2(steps + 1) / 5)}
         samples = noisy_samples(curves, sequences, rng, error=ERROR, wobble=WOBBLE, kept=KEPT)
+        for each in samples.values():
+            each[steps == 1] = each[0]  # the learning rate is 0 at iteration 0
         parts.append((_checkpoints(facts, steps, samples), _sequences(facts, steps, samples),
                       _heads(facts, steps, curves, rng)))  # fmt: skip
     whole = [pl.concat(frames) for frames in zip(*parts, strict=True)]

@@ -11,6 +11,8 @@ from tracker.analysis.trajectories import Trajectory
 from tracker.analysis.words import number
 
 Entry = dict[str, Any]
+MOST_TWINS = 3
+"""Pairs that should be twins and are not, named one by one."""
 
 
 def _bracket(point: ChangePoint) -> str:
@@ -212,19 +214,21 @@ def control_sentences(controls: Entry) -> list[str]:
     alarms = controls["false_alarms"]
     if alarms["permuted"]["curves"]:
         told = [f"{each['claimed']} of {each['curves']} {what}" for each, what in (
-            (alarms["permuted"], "runs with their checkpoints in random order"),
-            (alarms["resampled"], "flat curves with the runs' noise"))]  # fmt: skip
+            (alarms["permuted"], "curves of the runs' own scatter in random order"),
+            (alarms["resampled"], "flat curves with noise as large as theirs"))]  # fmt: skip
         sentences.append(f"Controls: a change is claimed in {' and '.join(told)}.")
     twins = controls["twins"]
     apart = [twin for twin in twins if not twin["same"]]
     if twins and not apart:
         sentences.append(f"Controls: all {len(twins)} pairs of checkpoints with the same weights measure alike.")
-    for twin in apart:
+    for twin in apart[:MOST_TWINS]:
         sentences.append(
             f"Controls: {twin['model']} seed {twin['seed']} of {' and '.join(dict.fromkeys(twin['suites']))}, "
             f"steps {twin['steps'][0]} and {twin['steps'][1]}, should hold the same weights but "
             f"{twin['metric']} differs by {twin['difference']:.2g} of its value: audit them."
         )
+    if len(apart) > MOST_TWINS:
+        sentences.append(f"Controls: so do {len(apart) - MOST_TWINS} more pairs (analysis.json, controls).")
     return sentences
 
 
