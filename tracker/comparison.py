@@ -26,8 +26,12 @@ def _spreads(results: Results) -> dict[tuple[Any, ...], float]:
     """(suite, model, seed, step, metric) -> standard deviation over heads."""
     names = [name for name in COMPARED if name not in ("loss", "in_context_score")]
     table = results.checkpoints([*RUN, *(f"{name}_std" for name in names)])
-    return {(*row[: len(RUN)], name): value for row in table.iter_rows()
-            for name, value in zip(names, row[len(RUN) :], strict=True) if value is not None}  # fmt: skip
+    return {
+        (*row[: len(RUN)], name): value
+        for row in table.iter_rows()
+        for name, value in zip(names, row[len(RUN) :], strict=True)
+        if value is not None
+    }
 
 
 def compare_models(
@@ -61,10 +65,13 @@ def compare_models(
     gaps, paper = differences(found), against_paper(found, runs)
     kinds = [archetype(column) for column in found]
     return found, {
-        "at": choice.at, "models": [_plain(column) for column in found], "archetypes": kinds,
-        "differences": gaps, "paper": paper,
+        "at": choice.at,
+        "models": [_plain(column) for column in found],
+        "archetypes": kinds,
+        "differences": gaps,
+        "paper": paper,
         "sentences": [*_kinds_told(kinds), *_gaps_told(found, gaps), *paper_sentences(paper)],
-    }  # fmt: skip
+    }
 
 
 def compare_stores(results: Results, other: Results) -> dict[str, Any]:
@@ -74,30 +81,41 @@ def compare_stores(results: Results, other: Results) -> dict[str, Any]:
         RequestError: they share no checkpoint.
     """
     rows = between(_measured(results), _measured(other))
-    return {"stores": [str(results.folder), str(other.folder)], "checkpoints": rows,
-            "sentences": store_sentences(rows)}  # fmt: skip
+    return {
+        "stores": [str(results.folder), str(other.folder)],
+        "checkpoints": rows,
+        "sentences": store_sentences(rows),
+    }
 
 
 def _plain(column: Column) -> dict[str, Any]:
     return {
-        "suite": column.suite, "model": column.model, "seeds": list(column.seeds), "step": column.step,
+        "suite": column.suite,
+        "model": column.model,
+        "seeds": list(column.seeds),
+        "step": column.step,
         "tokens": column.tokens if column.tokens == column.tokens else None,
-        "metrics": {name: {"mean": each.value, "half": each.half, "over_heads": each.spread}
-                    for name, each in column.samples.items()},
-    }  # fmt: skip
+        "metrics": {
+            name: {"mean": each.value, "half": each.half, "over_heads": each.spread}
+            for name, each in column.samples.items()
+        },
+    }
 
 
 def _kinds_told(kinds: list[dict[str, Any]]) -> list[str]:
     known = [each for each in kinds if each["kind"]]
     if not known:
         return []
-    told = [f"{each['model']} {each['kind']} (spectral entropy {number(each['entropy'])}, sd over heads "
-            f"{number(each['entropy_over_heads'])}; selectivity {number(each['selectivity'])})" for each in known]
+    told = [
+        f"{each['model']} {each['kind']} (spectral entropy {number(each['entropy'])}, sd over heads "
+        f"{number(each['entropy_over_heads'])}; selectivity {number(each['selectivity'])})"
+        for each in known
+    ]
     limits = known[0]["limits"]
     return [
-        f"Heads: {'; '.join(told)}. Specialised from an sd of {number(limits['entropy_over_heads'])} nats, broad "
+        f"Heads: {'; '.join(told)}. Specialised from an sd of {number(limits['entropy_over_heads'])}, broad "
         f"below a selectivity of {number(limits['selectivity'])}: half of the least in the paper's table 3."
-    ]  # fmt: skip
+    ]
 
 
 def _gaps_told(found: list[Column], gaps: list[dict[str, Any]]) -> list[str]:
@@ -105,12 +123,15 @@ def _gaps_told(found: list[Column], gaps: list[dict[str, Any]]) -> list[str]:
     first, last = found[0], found[-1]
     ends = [gap for gap in gaps if (gap["from"], gap["to"]) == (first.name, last.name)]
     matter = sorted((gap for gap in ends if gap["matters"]), key=_relative(first, last), reverse=True)
-    told = [f"{titled(gap['metric'])} {number(first.samples[gap['metric']].value)} to "
-            f"{number(last.samples[gap['metric']].value)} (difference {number(gap['difference'])} ± "
-            f"{number(gap['half'])})" for gap in matter]  # fmt: skip
+    told = [
+        f"{titled(gap['metric'])} {number(first.samples[gap['metric']].value)} to "
+        f"{number(last.samples[gap['metric']].value)} (difference {number(gap['difference'])} ± "
+        f"{number(gap['half'])})"
+        for gap in matter
+    ]
     counted = sum(gap["matters"] for gap in gaps)
     head = (
-        f"Differences of a tenth or more that are sure at 95% for all {len(gaps)} pairs of models and metrics "
+        f"Differences of a tenth or more that are sure at 95% for all {len(gaps)} comparisons "
         f"together: {counted}"
     )
     if told:

@@ -29,10 +29,17 @@ def refined(
     there: dict[tuple[str, int], dict[int, Checkpoint]] = {}
     for checkpoint in found:
         there.setdefault((checkpoint.model, checkpoint.seed), {})[checkpoint.step] = checkpoint
-    pairs = [pair for pair in analyse_phases(results.checkpoints(), results.sequences())
-             if (pair[0].model, pair[0].seed) in there]  # fmt: skip
-    intervals = [[point.interval or (point.step_low, point.step_high) for point in phases.change_points]
-                 if phases else [] for _, phases in pairs]  # fmt: skip
+    pairs = [
+        pair
+        for pair in analyse_phases(results.checkpoints(), results.sequences())
+        if (pair[0].model, pair[0].seed) in there
+    ]
+    intervals = [
+        [point.interval or (point.step_low, point.step_high) for point in phases.change_points]
+        if phases
+        else []
+        for _, phases in pairs
+    ]
     if not any(intervals):
         raise RequestError(
             "steps=refine: no change is detected in what is measured, so there is nothing to narrow; "
@@ -45,8 +52,10 @@ def refined(
         raise RequestError(
             "steps=refine: every detected change already lies between neighbouring checkpoints that exist"
         )
-    return sorted((there[names[each.run]][each.step] for each in proposals),
-                  key=lambda checkpoint: (names.index((checkpoint.model, checkpoint.seed)), checkpoint.step))  # fmt: skip
+    return sorted(
+        (there[names[each.run]][each.step] for each in proposals),
+        key=lambda checkpoint: (names.index((checkpoint.model, checkpoint.seed)), checkpoint.step),
+    )
 
 
 def _measured(config: Config, suite: str, probe: ProbeSpec, conventions: Conventions) -> Results:

@@ -83,8 +83,9 @@ def profile(position: np.ndarray, values_RnD: np.ndarray, penalty: float, shorte
     return (before + after)[:, shortest : len(position) - shortest + 1]
 
 
-def _kept(position: np.ndarray, values_nD: np.ndarray, noise_RnD: np.ndarray, penalty: float,
-          shortest: int) -> list[int]:  # fmt: skip
+def _kept(
+    position: np.ndarray, values_nD: np.ndarray, noise_RnD: np.ndarray, penalty: float, shortest: int
+) -> list[int]:
     """Places that the test keeps: there the data cost no more above the best than 90 % of draws do."""
     observed = profile(position, values_nD[None], penalty, shortest)[0]
     above = observed - observed.min()
@@ -99,9 +100,13 @@ def _kept(position: np.ndarray, values_nD: np.ndarray, noise_RnD: np.ndarray, pe
 
 
 def change_intervals(
-    position: np.ndarray, values_TD: np.ndarray, breaks: Breaks, noise_RTD: np.ndarray, penalty: float,
+    position: np.ndarray,
+    values_TD: np.ndarray,
+    breaks: Breaks,
+    noise_RTD: np.ndarray,
+    penalty: float,
     shortest: int,
-) -> tuple[tuple[int, int], ...]:  # fmt: skip
+) -> tuple[tuple[int, int], ...]:
     """For each break the first and the last place that it may have, as numbers of the checkpoint after it.
 
     Args:

@@ -16,8 +16,9 @@ TOP = 5
 HALF = 0.5
 
 
-def carriers(window: Window, values_TH: np.ndarray, layers_H: np.ndarray, heads_H: np.ndarray,
-             seed: int = 0) -> Entry | None:  # fmt: skip
+def carriers(
+    window: Window, values_TH: np.ndarray, layers_H: np.ndarray, heads_H: np.ndarray, seed: int = 0
+) -> Entry | None:
     """What part of a change of the mean over heads each layer and head makes up.
 
     A head's share is its own move from the phase before to the phase after over the sum of all; shares
@@ -50,20 +51,29 @@ def carriers(window: Window, values_TH: np.ndarray, layers_H: np.ndarray, heads_
     ranked = np.argsort(-shares)
     reached = np.cumsum(shares[ranked]) >= HALF
     return {
-        "heads": [{"layer": int(layers_H[h]), "head": int(heads_H[h]), "share": float(shares[h])}
-                  for h in ranked[:TOP]],
-        "half_by": int(np.argmax(reached)) + 1, "of": len(shares),
+        "heads": [
+            {"layer": int(layers_H[h]), "head": int(heads_H[h]), "share": float(shares[h])}
+            for h in ranked[:TOP]
+        ],
+        "half_by": int(np.argmax(reached)) + 1,
+        "of": len(shares),
         "layers": [_layer(window, part, layers_H, layer, shares, seed) for layer in np.unique(layers_H)],
-    }  # fmt: skip
+    }
 
 
-def _layer(window: Window, part_nH: np.ndarray, layers_H: np.ndarray, layer: int, shares: np.ndarray,
-           seed: int) -> Entry:  # fmt: skip
+def _layer(
+    window: Window, part_nH: np.ndarray, layers_H: np.ndarray, layer: int, shares: np.ndarray, seed: int
+) -> Entry:
     mine = layers_H == layer
     own = int(places_in(window, part_nH[:, mine].mean(axis=1)[None, :, None])[0])
     whole = int(places_in(window, part_nH.mean(axis=1)[None, :, None])[0])
-    entry: Entry = {"layer": int(layer), "share": float(shares[mine].sum()), "lag": own - whole,
-                    "interval": None, "verdict": order_of(own - whole, own - whole)}  # fmt: skip
+    entry: Entry = {
+        "layer": int(layer),
+        "share": float(shares[mine].sum()),
+        "lag": own - whole,
+        "interval": None,
+        "verdict": order_of(own - whole, own - whole),
+    }
     if mine.sum() < 2:
         return entry
     drawn = resampled_means([part_nH[:, mine]], 100, seed)

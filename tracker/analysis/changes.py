@@ -53,7 +53,7 @@ def noise_penalty(covariance_DD: np.ndarray, points: int) -> float:
 
 
 def long_run(persistence: float) -> float:
-    """Variance of a stretch's mean, times its length, over half the variance of a difference, for AR(1) noise.
+    """Variance of a stretch's mean, times its length, over half that of a difference: AR(1) noise.
 
     Differences between neighbours show little of noise that persists: its variance is theirs over
     (1 - r), and the mean of a stretch has (1 + r) / (1 - r) of that (Anderson 1971, section 8.4).
@@ -80,6 +80,17 @@ def phase_breaks(position: np.ndarray, values_TD: np.ndarray, penalty: float) ->
     stretches = Stretches(position, values_TD, penalty, SHORTEST)
     merged = stretches.merged(segment(values_TD, penalty)[0])
     return stretches.moved(merged)
+
+
+def phase_penalty(position: np.ndarray, values_TD: np.ndarray, floor_D: np.ndarray | None) -> float:
+    """What a break between phases has to save, the scatter about the phases kept from becoming stairs.
+
+    First as if noise were white; the persistence of what those phases leave then says how much more.
+    """
+    white = noise_penalty(noise_covariance(values_TD, floor_D, straight=True), len(values_TD))
+    stretches = Stretches(position, values_TD, white, SHORTEST)
+    left = values_TD - stretches.fitted(phase_breaks(position, values_TD, white))
+    return white * long_run(persistence(left, floor_D))
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,7 @@ def judge_changes(
     fitted = best_drift(centred, position)
     kept = persistence(centred - fitted, floor_D)
     rivals = _Rivals(position, drift_shapes(position), floor_D, kept)
-    observed, penalty = rivals.ratios(values_TD), rivals.penalty(values_TD)
+    observed, penalty = rivals.ratios(values_TD), phase_penalty(position, values_TD, floor_D)
     if observed.max() <= 1.0:
         return Judgement(False, 1.0, penalty)
     p_value = _drift_p_value(centred, fitted, rivals, observed, seed)

@@ -45,9 +45,15 @@ def _twin(one: Trajectory, step: int, other: Trajectory, other_step: int) -> Ent
     found = _difference(one, int(at[0]), other, int(other_at[0]))
     if found is None:
         return None
-    return {"model": one.model, "seed": one.seed, "suites": [one.suite, other.suite],
-            "steps": [step, other_step], "metric": found[0], "difference": found[1],
-            "same": found[1] <= ALIKE}  # fmt: skip
+    return {
+        "model": one.model,
+        "seed": one.seed,
+        "suites": [one.suite, other.suite],
+        "steps": [step, other_step],
+        "metric": found[0],
+        "difference": found[1],
+        "same": found[1] <= ALIKE,
+    }
 
 
 def twins(runs: list[Trajectory]) -> list[Entry]:
@@ -107,9 +113,11 @@ def alarm_rates(runs: list[Trajectory], phases: list[Entry], seed: int = 0) -> E
         if curves.samples is not None:
             known = np.array([sample_variance(each) for each in curves.samples])
             noise = np.maximum(noise, known / curves.values.var(axis=0))
-        scatter = _scatter(position, values, [
-            int(np.searchsorted(curves.steps, point["step_high"])) for point in entry["change_points"]
-        ])  # fmt: skip
+        scatter = _scatter(
+            position,
+            values,
+            [int(np.searchsorted(curves.steps, point["step_high"])) for point in entry["change_points"]],
+        )
         for _ in range(int(np.clip(EFFORT // len(position), FEWEST, MOST))):
             shuffled = scatter[rng.permutation(len(values))]
             flat = np.sqrt(noise) * rng.normal(size=values.shape)

@@ -1,4 +1,4 @@
-"""A second opinion on phases: a hidden Markov model over checkpoints, which knows nothing of levels or drifts.
+"""A second opinion on phases: a hidden Markov model over checkpoints, which knows no drifts.
 
 T: checkpoints; D: metrics; K: states.
 """
@@ -55,8 +55,9 @@ def second_opinion(curves: Curves) -> SecondOpinion | None:
 
 def _fitted(seen_TD: np.ndarray, place: np.ndarray, states: int) -> tuple[float, np.ndarray]:
     """BIC and the most likely states, started from equal stretches of ``place`` (T,)."""
-    model = GaussianHMM(states, "diag", params="tmc", init_params="", n_iter=50, random_state=0,
-                        min_covar=1e-3)  # fmt: skip
+    model = GaussianHMM(
+        states, "diag", params="tmc", init_params="", n_iter=50, random_state=0, min_covar=1e-3
+    )
     model.startprob_ = np.eye(states)[0]
     chain = STAY * np.eye(states) + (1 - STAY) * np.eye(states, k=1)
     model.transmat_ = chain / chain.sum(axis=1, keepdims=True)

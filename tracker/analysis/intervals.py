@@ -48,8 +48,11 @@ def bootstrap_spans(found: Sequence[tuple[int, ...]], breaks: tuple[int, ...]) -
     for number, place in enumerate(breaks):
         low = breaks[number - 1] if number else 0
         high = breaks[number + 1] if number + 1 < len(breaks) else np.inf
-        near = [min(there, key=lambda at, p=place: abs(at - p)) for each in found
-                if (there := [at for at in each if low < at < high])]  # fmt: skip
+        near = [
+            min(there, key=lambda at, p=place: abs(at - p))
+            for each in found
+            if (there := [at for at in each if low < at < high])
+        ]
         spans.append(_narrowest(np.sort(near), place))
     return tuple(spans)
 

@@ -20,9 +20,13 @@ from tracker.analysis.noise import bend_variance, sample_variance
 from tracker.analysis.stretches import Stretches
 
 COVARIATES = (
-    "loss", "in_context_score", "previous_token_score", "prefix_matching_score", "sink_share",
+    "loss",
+    "in_context_score",
+    "previous_token_score",
+    "prefix_matching_score",
+    "sink_share",
     "head_redundancy",
-)  # fmt: skip
+)
 """What may explain a change; measured in the same forward pass."""
 LEVEL = 0.9
 RESAMPLES = 200
@@ -75,8 +79,10 @@ def moves(window: Window, values_n: np.ndarray, floor: float | None) -> bool:
     noise = max(float(bend_variance(values)[0]), floor or 0.0)
     penalty = noise_penalty(np.array([[noise]]), len(values))
     stretches = Stretches(window.position, values, penalty, SHORTEST)
-    parted = min(stretches.cost(0, at) + stretches.cost(at, len(values))
-                 for at in range(SHORTEST, len(values) - SHORTEST + 1))  # fmt: skip
+    parted = min(
+        stretches.cost(0, at) + stretches.cost(at, len(values))
+        for at in range(SHORTEST, len(values) - SHORTEST + 1)
+    )
     return stretches.cost(0, len(values)) - parted > penalty
 
 
@@ -88,9 +94,13 @@ def order_of(low: float, high: float) -> str:
 
 
 def lag_of(
-    window: Window, change_nD: np.ndarray, change_RnD: np.ndarray | None, values_n: np.ndarray,
-    values_Rn: np.ndarray | None, floor: float | None,
-) -> Entry:  # fmt: skip
+    window: Window,
+    change_nD: np.ndarray,
+    change_RnD: np.ndarray | None,
+    values_n: np.ndarray,
+    values_Rn: np.ndarray | None,
+    floor: float | None,
+) -> Entry:
     """One covariate against one change.
 
     Args:
@@ -113,8 +123,11 @@ def lag_of(
     own = int(places_in(window, values_n[None, :, None])[0])
     there = int(places_in(window, change_nD[None])[0])
     first = window.first
-    entry = blank | {"lag": own - there, "verdict": order_of(own - there, own - there),
-                     "bracket": [int(window.steps[first + own - 1]), int(window.steps[first + own])]}  # fmt: skip
+    entry = blank | {
+        "lag": own - there,
+        "verdict": order_of(own - there, own - there),
+        "bracket": [int(window.steps[first + own - 1]), int(window.steps[first + own])],
+    }
     if change_RnD is None or values_Rn is None:
         return entry
     lags = places_in(window, values_Rn[..., None]) - places_in(window, change_RnD)
@@ -124,9 +137,12 @@ def lag_of(
 
 
 def covariate_lags(
-    steps: np.ndarray, highs: list[int], metrics: Mapping[str, np.ndarray],
-    covariates: Mapping[str, np.ndarray], seed: int = 0,
-) -> list[dict[str, Entry]]:  # fmt: skip
+    steps: np.ndarray,
+    highs: list[int],
+    metrics: Mapping[str, np.ndarray],
+    covariates: Mapping[str, np.ndarray],
+    seed: int = 0,
+) -> list[dict[str, Entry]]:
     """Every covariate against every change of a run.
 
     Args:
@@ -145,16 +161,24 @@ def covariate_lags(
     found = []
     for window in windows(steps, highs):
         scaled = ((curves - centre) / np.where(keep, spread, 1))[window.part, keep]
-        many = None if drawn is None else ((drawn - centre) / np.where(keep, spread, 1))[:, window.part][..., keep]
+        many = (
+            None
+            if drawn is None
+            else ((drawn - centre) / np.where(keep, spread, 1))[:, window.part][..., keep]
+        )
         entries = {}
         for name, values in covariates.items():
             own = {name: values}
             resampled = _resampled(own, seed)
             floor = sample_variance(values) if values.ndim == 2 and values.shape[1] > 1 else None
             entries[name] = lag_of(
-                window, scaled, many, _means(own)[window.part, 0],
-                None if resampled is None else resampled[:, window.part, 0], floor,
-            )  # fmt: skip
+                window,
+                scaled,
+                many,
+                _means(own)[window.part, 0],
+                None if resampled is None else resampled[:, window.part, 0],
+                floor,
+            )
         found.append(entries)
     return found
 

@@ -23,7 +23,8 @@ touches so many pairs that the trimming counts large ones in for them; of many i
 BIAS = 1.5
 """What fitting a level and a trend takes from the autocorrelation, times the number of checkpoints."""
 UNSURE = 1.3
-"""Standard error of the persistence that differences tell, times the root of the number of checkpoints."""
+"""How far above what differences tell persistence may be, times the root of the number of checkpoints:
+one standard error."""
 MOST_PERSISTENT = 0.9
 """Beyond this a wobble is a drift."""
 

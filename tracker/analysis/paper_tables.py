@@ -9,11 +9,20 @@ from tracker.analysis.words import number, titled
 from tracker.facts import source, table
 
 Entry = dict[str, Any]
-TRAINED = ("averaged_spectral_entropy", "averaged_frequency_selectivity", "averaged_scale_sensitivity_0.5",
-           "averaged_scale_sensitivity_0.25")  # fmt: skip
+TRAINED = (
+    "averaged_spectral_entropy",
+    "averaged_frequency_selectivity",
+    "averaged_scale_sensitivity_0.5",
+    "averaged_scale_sensitivity_0.25",
+)
 """Columns that the paper's tables of trained models are nearest to (metrics.md: averaged signals)."""
-TRAINING = {"spectral_entropy": 1.0, "frequency_selectivity": 1.0, "low_band_power_pct": 0.01,
-            "scale_sensitivity_0.5": 1.0, "scale_sensitivity_0.25": 1.0}  # fmt: skip
+TRAINING = {
+    "spectral_entropy": 1.0,
+    "frequency_selectivity": 1.0,
+    "low_band_power_pct": 0.01,
+    "scale_sensitivity_0.5": 1.0,
+    "scale_sensitivity_0.25": 1.0,
+}
 """Columns of table 5, with the factor to our unit; it is nearest to attention rows."""
 CAUTION = (
     "The paper leaves its signal, length and scaling open, and its tables 5 and 6 differ on the same final "
@@ -44,9 +53,17 @@ def in_words(ours: float, half: float | None, theirs: float) -> str:
 
 
 def _row(name: str, metric: str, step: int, sample: Sample, theirs: float, facts: str) -> Entry:
-    return {"model": name, "metric": metric, "step": step, "ours": sample.value, "half": sample.half,
-            "paper": theirs, "words": in_words(sample.value, sample.half, theirs), "table": facts,
-            "source": source(facts)}  # fmt: skip
+    return {
+        "model": name,
+        "metric": metric,
+        "step": step,
+        "ours": sample.value,
+        "half": sample.half,
+        "paper": theirs,
+        "words": in_words(sample.value, sample.half, theirs),
+        "table": facts,
+        "source": source(facts),
+    }
 
 
 def _tail(model: str) -> str:
@@ -72,8 +89,16 @@ def against_paper(found: Sequence[Column], runs: Sequence[Trajectory] = ()) -> l
                 metric = "band_power_low" if name == "low_band_power_pct" else name
                 if metric in run.metrics:
                     sample = Sample(float(run.metrics[metric][at[0]]), None, None, None, 0.0)
-                    rows.append(_row(run.model, metric, theirs["step"], sample, theirs[name] * factor,
-                                     "paper_table5_training"))  # fmt: skip
+                    rows.append(
+                        _row(
+                            run.model,
+                            metric,
+                            theirs["step"],
+                            sample,
+                            theirs[name] * factor,
+                            "paper_table5_training",
+                        )
+                    )
     return rows
 
 
@@ -86,9 +111,15 @@ def _trained(column: Column) -> list[Entry]:
         for metric in TRAINED:
             name = metric.removeprefix("averaged_")
             if name in theirs and metric in column.samples:
-                rows.append(_row(column.model, metric, column.step, column.samples[metric], theirs[name], facts))
+                rows.append(
+                    _row(column.model, metric, column.step, column.samples[metric], theirs[name], facts)
+                )
         break
     return rows
+
+
+def _when(row: Entry) -> str:
+    return f" at step {row['step']}" if row["table"] == "paper_table5_training" else ""
 
 
 def paper_sentences(rows: Sequence[Entry]) -> list[str]:
@@ -97,8 +128,11 @@ def paper_sentences(rows: Sequence[Entry]) -> list[str]:
         return ["The paper's tables name none of these models."]
     sentences = []
     for model in dict.fromkeys(row["model"] for row in rows):
-        told = [f"{titled(row['metric'])} {number(row['ours'])} against {number(row['paper'])}"
-                f"{' at step ' + str(row['step']) if row['table'] == 'paper_table5_training' else ''}: {row['words']}"
-                for row in rows if row["model"] == model]  # fmt: skip
+        told = [
+            f"{titled(row['metric'])} {number(row['ours'])} against {number(row['paper'])}"
+            f"{_when(row)}: {row['words']}"
+            for row in rows
+            if row["model"] == model
+        ]
         sentences.append(f"{model} against the paper: {'; '.join(told)}.")
     return [*sentences, CAUTION]

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tracker.analysis.brackets import change_intervals, noise_draws
 from tracker.analysis.changes import ALARM, LEVEL, SHORTEST, SIMULATIONS, judge_changes, phase_breaks
 from tracker.analysis.curves import Curves, checked_steps, gather_curves
-from tracker.analysis.brackets import change_intervals, noise_draws
 from tracker.analysis.intervals import (
     bootstrap_spans,
     bracket_confidence,

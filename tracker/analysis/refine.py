@@ -6,6 +6,7 @@ interval halves what is left, so the middle of the widest open stretch, in doubl
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def _stretches(interval: tuple[int, int], measured: Sequence[int]) -> list[tuple
     """The gaps between measured checkpoints within an interval."""
     low, high = interval
     inside = [low, *(step for step in measured if low < step < high), high]
-    return list(zip(inside, inside[1:], strict=False))
+    return list(pairwise(inside))
 
 
 def _middle(low: int, high: int, there: Sequence[int]) -> int | None:
@@ -39,9 +40,11 @@ def _middle(low: int, high: int, there: Sequence[int]) -> int | None:
 
 
 def propose(
-    intervals: Sequence[Sequence[tuple[int, int]]], measured: Sequence[Sequence[int]],
-    available: Sequence[Sequence[int]], budget: int,
-) -> list[Proposal]:  # fmt: skip
+    intervals: Sequence[Sequence[tuple[int, int]]],
+    measured: Sequence[Sequence[int]],
+    available: Sequence[Sequence[int]],
+    budget: int,
+) -> list[Proposal]:
     """The checkpoints worth measuring, the one that narrows most first.
 
     Args:
@@ -53,8 +56,12 @@ def propose(
     Returns:
         Up to ``budget`` proposals; fewer where every change lies between neighbours that exist.
     """
-    open_ = {(run, *gap) for run, spans in enumerate(intervals) for span in spans
-             for gap in _stretches(span, measured[run])}  # fmt: skip
+    open_ = {
+        (run, *gap)
+        for run, spans in enumerate(intervals)
+        for span in spans
+        for gap in _stretches(span, measured[run])
+    }
     known = [set(steps) for steps in measured]
     found: list[Proposal] = []
     while open_ and len(found) < budget:

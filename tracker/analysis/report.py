@@ -91,8 +91,6 @@ def analyse(
         "lead_lag": why,
         "thresholds": thresholds,
         "controls": controls,
-        "summary": [
-            *summary_of(phases, thresholds, seeds), *why_summary(why), *control_sentences(controls)
-        ],
+        "summary": [*summary_of(phases, thresholds, seeds), *why_summary(why), *control_sentences(controls)],
     }
     return _plain(result)

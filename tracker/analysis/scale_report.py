@@ -60,8 +60,10 @@ def _value_at(run: Trajectory, metric: str, step: int) -> tuple[float, np.ndarra
 
 def sized(runs: list[Trajectory], metric: str, step: int) -> Sized:
     """The models of ``runs`` at ``step``, in order of non-embedding parameters."""
-    models = {model: [run for run in runs if run.model == model and step in run.steps] for model in
-              dict.fromkeys(run.model for run in runs)}  # fmt: skip
+    models = {
+        model: [run for run in runs if run.model == model and step in run.steps]
+        for model in dict.fromkeys(run.model for run in runs)
+    }
     rows, lost = [], []
     for model, members in models.items():
         at = [_value_at(run, metric, step) for run in members]
@@ -77,16 +79,46 @@ def sized(runs: list[Trajectory], metric: str, step: int) -> Sized:
     drawn = [row[4] for row in rows]
     paired = rows and all(each is not None for each in drawn) and len({len(each) for each in drawn}) == 1
     spread = [None if each is None or len(each) < 2 else float(np.std(each, ddof=1)) for each in drawn]
-    return Sized(metric, step, [row[1] for row in rows], [row[2] for row in rows],
-                 np.array([row[3] for row in rows]), np.array(drawn) if paired else None, spread,
-                 lost)  # fmt: skip
+    return Sized(
+        metric,
+        step,
+        [row[1] for row in rows],
+        [row[2] for row in rows],
+        np.array([row[3] for row in rows]),
+        np.array(drawn) if paired else None,
+        spread,
+        lost,
+    )
 
 
 def _blank(suite: str, metric: str, axis: str, step: int | None) -> Entry:
-    entry: Entry = {"suite": suite, "metric": metric, "axis": axis, "step": step, "models": [], "scale": [],
-                    "values": [], "spread": [], "left_out": [], "sizes": 0}  # fmt: skip
-    told = ("low", "high", "interval", "effect", "p_value", "p_corrected", "factor", "confidence", "shape",
-            "aicc", "best_axes", "leave_one_out", "confounded")  # fmt: skip
+    entry: Entry = {
+        "suite": suite,
+        "metric": metric,
+        "axis": axis,
+        "step": step,
+        "models": [],
+        "scale": [],
+        "values": [],
+        "spread": [],
+        "left_out": [],
+        "sizes": 0,
+    }
+    told = (
+        "low",
+        "high",
+        "interval",
+        "effect",
+        "p_value",
+        "p_corrected",
+        "factor",
+        "confidence",
+        "shape",
+        "aicc",
+        "best_axes",
+        "leave_one_out",
+        "confounded",
+    )
     return entry | dict.fromkeys(told)
 
 
@@ -113,16 +145,26 @@ def _on_axis(suite: str, table_: Sized, axis: str) -> _Judged:
     verdict = judge_threshold(scale, values, None if table_.samples is None else table_.samples[kept])
     entry = _blank(suite, table_.metric, axis, table_.step)
     entry |= {
-        "models": [table_.models[number] for number in kept], "scale": list(scale), "values": list(values),
+        "models": [table_.models[number] for number in kept],
+        "scale": list(scale),
+        "values": list(values),
         "spread": [table_.spread[number] for number in kept],
-        "left_out": list(table_.left_out), "sizes": len(np.unique(scale)),
-        "p_value": verdict.p_value, "factor": verdict.factor,
-    }  # fmt: skip
+        "left_out": list(table_.left_out),
+        "sizes": len(np.unique(scale)),
+        "p_value": verdict.p_value,
+        "factor": verdict.factor,
+    }
     found = verdict.found
     if found:
-        entry |= {"low": found.low, "high": found.high, "interval": found.interval, "effect": found.effect,
-                  "confidence": found.confidence, "confounded": _confounded(entry, found.low, found.high),
-                  "leave_one_out": leave_one_out(scale, values, entry["models"], found)}  # fmt: skip
+        entry |= {
+            "low": found.low,
+            "high": found.high,
+            "interval": found.interval,
+            "effect": found.effect,
+            "confidence": found.confidence,
+            "confounded": _confounded(entry, found.low, found.high),
+            "leave_one_out": leave_one_out(scale, values, entry["models"], found),
+        }
     return _Judged(entry, verdict, scale, values, len(known) == len(table_.models), kept)
 
 

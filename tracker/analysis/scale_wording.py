@@ -81,8 +81,10 @@ def _correction(entry: Entry) -> str:
     told = f"corrected for every metric and axis p = {p_value:.2f}"
     if p_value <= LEVEL:
         return told
-    return f"{told}, so by permutation alone it could be chance among so many: {len(entry['models'])} models " \
-        "have too few orders, seeds or more sizes would tell"  # fmt: skip
+    return (
+        f"{told}, so by permutation alone it could be chance among so many: {len(entry['models'])} models "
+        "have too few orders, seeds or more sizes would tell"
+    )
 
 
 def scale_summary(thresholds: list[Entry]) -> list[str]:
@@ -97,8 +99,10 @@ def scale_summary(thresholds: list[Entry]) -> list[str]:
             first = [entry for entry in told if entry["metric"] in TOLD_OVER_FEW_SIZES] or told[:1]
             sentences += [str(entry["sentence"]) for entry in first]
         elif quiet and sizes < 2:
-            sentences.append(f"{suite}: {sizes} model size{'s' * (sizes != 1)} measured, so nothing can be "
-                             f"said about size: measure at least {ENOUGH}.")  # fmt: skip
+            sentences.append(
+                f"{suite}: {sizes} model size{'s' * (sizes != 1)} measured, so nothing can be "
+                f"said about size: measure at least {ENOUGH}."
+            )
         elif quiet:
             names = ", ".join(titled(entry["metric"]) for entry in quiet if len(entry["models"]) == sizes)
             sentences.append(f"{suite}: no break over {sizes} model sizes in {names}.")

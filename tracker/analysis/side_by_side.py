@@ -18,10 +18,18 @@ from tracker.facts import table
 
 Entry = dict[str, Any]
 COMPARED = (
-    ENTROPY, SELECTIVITY, "band_power_low", "scale_sensitivity_0.5", "scale_sensitivity_0.25",
-    "averaged_spectral_entropy", "averaged_frequency_selectivity", "averaged_scale_sensitivity_0.5",
-    "averaged_scale_sensitivity_0.25", "loss", "prefix_matching_score",
-)  # fmt: skip
+    ENTROPY,
+    SELECTIVITY,
+    "band_power_low",
+    "scale_sensitivity_0.5",
+    "scale_sensitivity_0.25",
+    "averaged_spectral_entropy",
+    "averaged_frequency_selectivity",
+    "averaged_scale_sensitivity_0.5",
+    "averaged_scale_sensitivity_0.25",
+    "loss",
+    "prefix_matching_score",
+)
 """Metrics that are set side by side, as far as they are measured."""
 LEVEL = 0.95
 MATTERS = 0.1
@@ -79,8 +87,10 @@ def chosen_steps(runs: Sequence[Trajectory], at: str, step: int | None, tokens: 
     for run in runs:
         steps.setdefault(run.model, []).append(run.steps)
         seen.setdefault(run.model, {}).update(zip(map(int, run.steps), run.tokens, strict=True))
-    common = {model: sorted(set.intersection(*(set(map(int, each)) for each in those)))
-              for model, those in steps.items()}  # fmt: skip
+    common = {
+        model: sorted(set.intersection(*(set(map(int, each)) for each in those)))
+        for model, those in steps.items()
+    }
     for model, those in common.items():
         if not those:
             raise RequestError(f"{model}: its seeds share no measured checkpoint; measure one step in all")
@@ -121,8 +131,12 @@ def _at_tokens(
     return chosen
 
 
-def columns(runs: Sequence[Trajectory], spreads: Sequence[dict[tuple, float]] | dict, steps: dict[str, int],
-            names: Sequence[str] = COMPARED) -> list[Column]:  # fmt: skip
+def columns(
+    runs: Sequence[Trajectory],
+    spreads: Sequence[dict[tuple, float]] | dict,
+    steps: dict[str, int],
+    names: Sequence[str] = COMPARED,
+) -> list[Column]:
     """One column per model, smallest first.
 
     Args:
@@ -136,8 +150,9 @@ def columns(runs: Sequence[Trajectory], spreads: Sequence[dict[tuple, float]] | 
         members = [run for run in runs if run.model == model]
         samples = {name: sample for name in names if (sample := _sample(members, spreads, name, step))}
         tokens = members[0].tokens[int(np.searchsorted(members[0].steps, step))]
-        found.append(Column(members[0].suite, model, tuple(run.seed for run in members), step,
-                            float(tokens), samples))  # fmt: skip
+        found.append(
+            Column(members[0].suite, model, tuple(run.seed for run in members), step, float(tokens), samples)
+        )
     return found
 
 
@@ -159,8 +174,9 @@ def _sample(members: list[Trajectory], spreads: Any, name: str, step: int) -> Sa
         own = 0.0 if mean is None else float(np.std(mean, ddof=1) / np.sqrt(len(mean)))
         half = _half(LEVEL, own, seeds, len(values) - 1)
     spread = [each for each in stds if each is not None]
-    return Sample(float(np.mean(values)), half, float(np.mean(spread)) if spread else None, mean, seeds,
-                  len(values))  # fmt: skip
+    return Sample(
+        float(np.mean(values)), half, float(np.mean(spread)) if spread else None, mean, seeds, len(values)
+    )
 
 
 def archetype(column: Column) -> Entry:
@@ -181,11 +197,18 @@ def archetype(column: Column) -> Entry:
     spread = entropy.spread if entropy else None
     kind = None
     if spread is not None and selectivity is not None:
-        kind = f"{'specialised' if spread >= apart else 'uniform'}, " \
-            f"{'broad' if selectivity.value < broad else 'selective'}"  # fmt: skip
-    return {"model": column.model, "kind": kind, "entropy": entropy.value if entropy else None,
-            "entropy_over_heads": spread, "selectivity": selectivity.value if selectivity else None,
-            "limits": {"entropy_over_heads": apart, "selectivity": broad}}  # fmt: skip
+        kind = (
+            f"{'specialised' if spread >= apart else 'uniform'}, "
+            f"{'broad' if selectivity.value < broad else 'selective'}"
+        )
+    return {
+        "model": column.model,
+        "kind": kind,
+        "entropy": entropy.value if entropy else None,
+        "entropy_over_heads": spread,
+        "selectivity": selectivity.value if selectivity else None,
+        "limits": {"entropy_over_heads": apart, "selectivity": broad},
+    }
 
 
 def difference(one: Sample, other: Sample, level: float = LEVEL) -> tuple[float, float | None]:
@@ -226,6 +249,15 @@ def differences(found: Sequence[Column]) -> list[Entry]:
         gap, half = difference(a.samples[name], b.samples[name], 1 - (1 - LEVEL) / len(pairs))
         sure = half is not None and abs(gap) > half
         size = max(abs(a.samples[name].value), abs(b.samples[name].value))
-        told.append({"from": a.name, "to": b.name, "metric": name, "difference": gap, "half": half,
-                     "sure": sure, "matters": bool(sure and abs(gap) >= MATTERS * size)})  # fmt: skip
+        told.append(
+            {
+                "from": a.name,
+                "to": b.name,
+                "metric": name,
+                "difference": gap,
+                "half": half,
+                "sure": sure,
+                "matters": bool(sure and abs(gap) >= MATTERS * size),
+            }
+        )
     return told

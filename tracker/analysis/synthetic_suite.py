@@ -42,30 +42,45 @@ def pythia_like(
         samples = noisy_samples(curves, sequences, rng, error=ERROR, wobble=WOBBLE, kept=KEPT)
         for each in samples.values():
             each[steps == 1] = each[0]  # the learning rate is 0 at iteration 0
-        parts.append((_checkpoints(facts, steps, samples), _sequences(facts, steps, samples),
-                      _heads(facts, steps, curves, rng)))  # fmt: skip
+        parts.append(
+            (
+                _checkpoints(facts, steps, samples),
+                _sequences(facts, steps, samples),
+                _heads(facts, steps, curves, rng),
+            )
+        )
     whole = [pl.concat(frames) for frames in zip(*parts, strict=True)]
     return whole[0], whole[1], whole[2]
 
 
 def _identity(facts: dict, steps: np.ndarray) -> pl.DataFrame:
     return pl.DataFrame({"step": steps}).select(
-        pl.lit("pythia-synthetic").alias("suite"), pl.lit(facts["size"]).alias("model"),
-        pl.lit(0, pl.Int64).alias("seed"), pl.col("step").cast(pl.Int64),
-        pl.lit("synthetic-probe").alias("probe"), pl.lit("paper-synthetic").alias("conventions"),
+        pl.lit("pythia-synthetic").alias("suite"),
+        pl.lit(facts["size"]).alias("model"),
+        pl.lit(0, pl.Int64).alias("seed"),
+        pl.col("step").cast(pl.Int64),
+        pl.lit("synthetic-probe").alias("probe"),
+        pl.lit("paper-synthetic").alias("conventions"),
         pl.lit("ok").alias("status"),
-    )  # fmt: skip
+    )
 
 
 def _checkpoints(facts: dict, steps: np.ndarray, samples: dict[str, np.ndarray]) -> pl.DataFrame:
-    known = {"params_total": "params_total", "params_non_embedding": "params_non_embedding",
-             "n_layers": "layers", "n_heads": "heads", "d_model": "d_model", "d_head": "d_head",
-             "rotary_dims": "rotary_dims"}  # fmt: skip
+    known = {
+        "params_total": "params_total",
+        "params_non_embedding": "params_non_embedding",
+        "n_layers": "layers",
+        "n_heads": "heads",
+        "d_model": "d_model",
+        "d_head": "d_head",
+        "rotary_dims": "rotary_dims",
+    }
     return _identity(facts, steps).with_columns(
-        pl.lit(None, pl.String).alias("reason"), (pl.col("step") * 2_097_152).alias("tokens_seen"),
+        pl.lit(None, pl.String).alias("reason"),
+        (pl.col("step") * 2_097_152).alias("tokens_seen"),
         *(pl.lit(facts[column], pl.Int64).alias(name) for name, column in known.items()),
         *(pl.Series(name, each.mean(axis=1)) for name, each in samples.items()),
-    )  # fmt: skip
+    )
 
 
 def _sequences(facts: dict, steps: np.ndarray, samples: dict[str, np.ndarray]) -> pl.DataFrame:
@@ -77,8 +92,9 @@ def _sequences(facts: dict, steps: np.ndarray, samples: dict[str, np.ndarray]) -
     )
 
 
-def _heads(facts: dict, steps: np.ndarray, curves: dict[str, np.ndarray],
-           rng: np.random.Generator) -> pl.DataFrame:  # fmt: skip
+def _heads(
+    facts: dict, steps: np.ndarray, curves: dict[str, np.ndarray], rng: np.random.Generator
+) -> pl.DataFrame:
     """Heads that move by shares of their own, each with its own wobble."""
     layers, heads = facts["layers"], facts["heads"]
     count = layers * heads

@@ -23,8 +23,9 @@ def _at(run: Trajectory, name: str, at: int) -> Sample | None:
     return Sample(value, None, None, draws, 0.0) if np.isfinite(value) else None
 
 
-def between(ours: Sequence[Trajectory], theirs: Sequence[Trajectory],
-            names: Sequence[str] = COMPARED) -> list[Entry]:  # fmt: skip
+def between(
+    ours: Sequence[Trajectory], theirs: Sequence[Trajectory], names: Sequence[str] = COMPARED
+) -> list[Entry]:
     """Every metric of every checkpoint that both stores hold: the difference, and whether it is sure.
 
     Checkpoints are matched by model, seed and step. Intervals are at 95 % for each on its own, paired over
@@ -61,9 +62,18 @@ def between(ours: Sequence[Trajectory], theirs: Sequence[Trajectory],
 def _row(run: Trajectory, step: int, name: str, one: Sample, two: Sample) -> Entry:
     gap, half = difference(one, two, LEVEL)
     same = abs(gap) <= SAME * max(abs(one.value), abs(two.value), 1e-9)
-    return {"model": run.model, "seed": run.seed, "step": step, "metric": name, "ours": one.value,
-            "other": two.value, "difference": gap, "half": half, "same": same,
-            "sure": bool(not same and half is not None and abs(gap) > half)}  # fmt: skip
+    return {
+        "model": run.model,
+        "seed": run.seed,
+        "step": step,
+        "metric": name,
+        "ours": one.value,
+        "other": two.value,
+        "difference": gap,
+        "half": half,
+        "same": same,
+        "sure": bool(not same and half is not None and abs(gap) > half),
+    }
 
 
 def store_sentences(rows: Sequence[Entry]) -> list[str]:
@@ -78,7 +88,7 @@ def store_sentences(rows: Sequence[Entry]) -> list[str]:
         sure = sum(row["sure"] for row in apart)
         most = max(apart, key=lambda row: abs(row["difference"]))
         sentences.append(
-            f"{titled(name)}: differs at {len(apart)} of {len(mine)} checkpoints, at {sure} of them beyond its "
+            f"{titled(name)}: differs at {len(apart)} of {len(mine)} checkpoints, {sure} of them beyond the "
             f"95% interval over sequences; most in {most['model']} seed {most['seed']} step {most['step']}: "
             f"{number(most['ours'])} here, {number(most['other'])} there."
         )

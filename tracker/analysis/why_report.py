@@ -15,7 +15,7 @@ from tracker.analysis.labels import ENTROPY, SELECTIVITY
 from tracker.analysis.lead_lag import COVARIATES, covariate_lags, windows
 from tracker.analysis.phase_report import phase_curves, reach
 from tracker.analysis.trajectories import Trajectory
-from tracker.analysis.words import titled
+from tracker.analysis.words import counted, titled
 from tracker.facts import table
 
 Entry = dict[str, Any]
@@ -47,13 +47,23 @@ def why_entries(runs: list[Trajectory], phases: list[Entry], heads: pl.DataFrame
         curves = {name: phase_curves(run)[name][rows] for name in entry["metrics"]}
         lags = covariate_lags(steps, highs, curves, covariates)
         for point, own, window in zip(entry["change_points"], lags, windows(steps, highs), strict=True):
-            carried = {name: carriers(window, values, maps["layer"], maps["head"])
-                       for name, values in maps.items() if name in HEAD_METRICS}  # fmt: skip
-            found.append({
-                "suite": run.suite, "model": run.model, "seed": run.seed,
-                "step_low": point["step_low"], "step_high": point["step_high"], "covariates": own,
-                "landmarks": landmarks_at(run, reach(point)), "carriers": carried,
-            })  # fmt: skip
+            carried = {
+                name: carriers(window, values, maps["layer"], maps["head"])
+                for name, values in maps.items()
+                if name in HEAD_METRICS
+            }
+            found.append(
+                {
+                    "suite": run.suite,
+                    "model": run.model,
+                    "seed": run.seed,
+                    "step_low": point["step_low"],
+                    "step_high": point["step_high"],
+                    "covariates": own,
+                    "landmarks": landmarks_at(run, reach(point)),
+                    "carriers": carried,
+                }
+            )
     return found
 
 
@@ -74,13 +84,20 @@ def _head_maps(heads: pl.DataFrame | None, run: Trajectory, steps: np.ndarray) -
     """(T, H) per metric, with the layer and number of each head; empty where heads are not given whole."""
     if heads is None or not heads.height:
         return {}
-    mine = heads.filter(pl.col("suite") == run.suite, pl.col("model") == run.model, pl.col("seed") == run.seed,
-                        pl.col("step").is_in(steps.tolist())).sort("step", "layer", "head")  # fmt: skip
+    mine = heads.filter(
+        pl.col("suite") == run.suite,
+        pl.col("model") == run.model,
+        pl.col("seed") == run.seed,
+        pl.col("step").is_in(steps.tolist()),
+    ).sort("step", "layer", "head")
     if not mine.height or mine.height % len(steps) or mine["step"].n_unique() != len(steps):
         return {}
     shape = (len(steps), mine.height // len(steps))
-    maps = {name: mine[name].cast(pl.Float64).fill_null(float("nan")).to_numpy().reshape(shape)
-            for name in (*HEAD_METRICS, POOLED) if name in mine.columns}  # fmt: skip
+    maps = {
+        name: mine[name].cast(pl.Float64).fill_null(float("nan")).to_numpy().reshape(shape)
+        for name in (*HEAD_METRICS, POOLED)
+        if name in mine.columns
+    }
     return maps | {name: mine[name].to_numpy().reshape(shape)[0] for name in ("layer", "head")}
 
 
@@ -102,7 +119,7 @@ def landmarks_at(run: Trajectory, interval: tuple[int, int]) -> list[Entry]:
 
 
 def _about(models: str, model: str) -> bool:
-    """Whether a landmark's ``models`` (``pythia 6.9b``, ``pythia 14m-410m``, ``pythia all``) name ``model``."""
+    """Whether a landmark's ``models`` (``pythia 6.9b``, ``14m-410m``, ``all``) name ``model``."""
     named = models.removeprefix("pythia ")
     sizes = table("pythia_suite")["size"].to_list()
     if named == "all" or not models.startswith("pythia"):
@@ -121,24 +138,32 @@ def why_summary(entries: list[Entry]) -> list[str]:
         runs = len({(entry["model"], entry["seed"]) for entry in mine})
         parts = []
         for name in COVARIATES:
-            counts = Counter(entry["covariates"][name]["verdict"] for entry in mine if name in entry["covariates"])
+            counts = Counter(
+                entry["covariates"][name]["verdict"] for entry in mine if name in entry["covariates"]
+            )
             told = [f"{counts[word]} {word}" for word in (*SEPARATE, "still", "cannot tell") if counts[word]]
             if told:
                 parts.append(f"{titled(name)} {', '.join(told)}")
         if parts:
+            changes, where = counted(len(mine), "change"), counted(runs, "run")
             sentences.append(
-                f"{suite}, {len(mine)} changes in {runs} runs, what moves before, with or after them (still: no "
-                f"change of its own there): {'; '.join(parts)}. The order in time is no proof of a cause."
+                f"{suite}, {changes} in {where}, what moves before, with or after (still: no change of "
+                f"its own there): {'; '.join(parts)}. The order in time is no proof of a cause."
             )
         sentences += _carried(suite, mine)
     return sentences
 
 
 def _carried(suite: str, entries: list[Entry]) -> list[str]:
-    shares = [each["half_by"] / each["of"] for entry in entries
-              if (each := entry["carriers"].get(SELECTIVITY)) is not None]  # fmt: skip
+    shares = [
+        each["half_by"] / each["of"]
+        for entry in entries
+        if (each := entry["carriers"].get(SELECTIVITY)) is not None
+    ]
     if not shares:
         return []
     low, high = min(shares), max(shares)
-    return [f"{suite}: half of a change of frequency selectivity is made up by {low:.0%} to {high:.0%} of the "
-            "heads (an even change: 50%)."]  # fmt: skip
+    return [
+        f"{suite}: half of a change of frequency selectivity is made up by {low:.0%} to {high:.0%} of the "
+        "heads (an even change: 50%)."
+    ]

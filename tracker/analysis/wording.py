@@ -220,10 +220,12 @@ def control_sentences(controls: Entry) -> list[str]:
     twins = controls["twins"]
     apart = [twin for twin in twins if not twin["same"]]
     if twins and not apart:
-        sentences.append(f"Controls: all {len(twins)} pairs of checkpoints with the same weights measure alike.")
+        sentences.append(
+            f"Controls: all {len(twins)} pairs of checkpoints with the same weights measure alike."
+        )
     for twin in apart[:MOST_TWINS]:
         sentences.append(
-            f"Controls: {twin['model']} seed {twin['seed']} of {' and '.join(dict.fromkeys(twin['suites']))}, "
+            f"Controls: {twin['model']} seed {twin['seed']} of {' and '.join(sorted(set(twin['suites'])))}, "
             f"steps {twin['steps'][0]} and {twin['steps'][1]}, should hold the same weights but "
             f"{twin['metric']} differs by {twin['difference']:.2g} of its value: audit them."
         )
@@ -232,9 +234,7 @@ def control_sentences(controls: Entry) -> list[str]:
     return sentences
 
 
-def summary_of(
-    phases: list[Entry], thresholds: list[Entry], seeds: Sequence[Entry] = ()
-) -> list[str]:
+def summary_of(phases: list[Entry], thresholds: list[Entry], seeds: Sequence[Entry] = ()) -> list[str]:
     """The sentences that matter: every model's, every break's, and for the rest one per suite."""
     sentences = _runs_told(phases) + [told for entry in seeds if (told := _together(entry))]
     return sentences + scale_summary(thresholds)

@@ -20,21 +20,45 @@ def compare_figure(comparison: Mapping[str, Any]) -> Figure:
         from specialised heads.
     """
     kinds = [each for each in comparison["archetypes"] if each["kind"]]
-    halves = {each["model"]: each["metrics"]["spectral_entropy"]["half"] or 0.0
-              for each in comparison["models"] if "spectral_entropy" in each["metrics"]}  # fmt: skip
+    halves = {
+        each["model"]: each["metrics"]["spectral_entropy"]["half"] or 0.0
+        for each in comparison["models"]
+        if "spectral_entropy" in each["metrics"]
+    }
     with style():
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.add_subplot()
         for colour, each in zip(line_colours(len(kinds)) if kinds else [], kinds, strict=True):
-            axes.errorbar(each["entropy"], each["entropy_over_heads"], xerr=halves[each["model"]], fmt="o",
-                          color=colour, ecolor=SOFT, capsize=2, ms=7)  # fmt: skip
-            axes.annotate(literal(each["model"]), (each["entropy"], each["entropy_over_heads"]), xytext=(6, 6),
-                          textcoords="offset points", fontsize=8)  # fmt: skip
+            axes.errorbar(
+                each["entropy"],
+                each["entropy_over_heads"],
+                xerr=halves[each["model"]],
+                fmt="o",
+                color=colour,
+                ecolor=SOFT,
+                capsize=2,
+                ms=7,
+            )
+            axes.annotate(
+                literal(each["model"]),
+                (each["entropy"], each["entropy_over_heads"]),
+                xytext=(6, 6),
+                textcoords="offset points",
+                fontsize=8,
+            )
         if kinds:
             limit = kinds[0]["limits"]["entropy_over_heads"]
             axes.axhline(limit, color=SOFT, lw=0.9, ls=":")
-            axes.annotate("specialised above, uniform below", (1, limit), xycoords=("axes fraction", "data"),
-                          xytext=(-2, 3), textcoords="offset points", ha="right", fontsize=7.5, color=SOFT)  # fmt: skip
+            axes.annotate(
+                "specialised above, uniform below",
+                (1, limit),
+                xycoords=("axes fraction", "data"),
+                xytext=(-2, 3),
+                textcoords="offset points",
+                ha="right",
+                fontsize=7.5,
+                color=SOFT,
+            )
         axes.set_ylim(bottom=0)
         axes.margins(x=0.15, y=0.15)
         axes.set_xlabel("mean spectral entropy (nats)")
