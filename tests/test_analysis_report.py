@@ -172,7 +172,8 @@ def two_levels(*, turn: int = 12) -> np.ndarray:
 def test_changes_of_other_metrics_are_told_without_names():
     assert sentence_of({"band_power_low": two_levels()}).endswith(
         "(64, 128] (in 100% of resamples, at 90% in this gap); without spectral entropy and selectivity "
-        "phases have no names. A hidden Markov model parts the run into 2 states and agrees on 1 of 1 changes."
+        "phases have no names. A hidden Markov model parts the run into 2 states and agrees on 1 of 1 "
+        "changes."
     )
 
 

@@ -107,7 +107,7 @@ class _Rivals:
         points = len(values_TD)
         drift = drift_residual(values_TD - values_TD.mean(axis=0), self.shapes)
         levels = noise_penalty(noise_covariance(values_TD, self.floor), points)
-        breaks, left = segment(values_TD, levels * long_run(self.persistence))
+        breaks, left = segment(values_TD, levels)
         jumps = drift / max(left, NOTHING) if breaks else 0.0
         penalty = self.penalty(values_TD)
         stretches = Stretches(self.position, values_TD, penalty, SHORTEST)
@@ -117,8 +117,7 @@ class _Rivals:
 
     def penalty(self, values_TD: np.ndarray) -> float:
         """What a break has to save where straight drift is no noise."""
-        white = noise_penalty(noise_covariance(values_TD, self.floor, straight=True), len(values_TD))
-        return white * long_run(self.persistence)
+        return noise_penalty(noise_covariance(values_TD, self.floor, straight=True), len(values_TD))
 
 
 def _drift_p_value(

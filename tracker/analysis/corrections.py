@@ -12,7 +12,7 @@ from tracker.analysis.splits import orders, step_gain
 
 
 @dataclass(frozen=True)
-class Test:
+class Trial:
     """One metric against one axis."""
 
     values: np.ndarray
@@ -23,7 +23,7 @@ class Test:
     """Where a step may be (``splits.places_of``)."""
 
 
-def corrected_p_values(tests: Sequence[Test]) -> list[float]:
+def corrected_p_values(tests: Sequence[Trial]) -> list[float]:
     """Family-wise p-values of the best step of each test, by the smallest p of all under permutation.
 
     Models change places for all metrics and axes at once, so that metrics which move together count as
@@ -51,7 +51,7 @@ def corrected_p_values(tests: Sequence[Test]) -> list[float]:
     return [float(np.searchsorted(ranked, p + 1e-12, side="right") / len(ranked)) for p in own]
 
 
-def _own_p_values(test: Test, shuffled: np.ndarray) -> np.ndarray:
+def _own_p_values(test: Trial, shuffled: np.ndarray) -> np.ndarray:
     """The test's own p-value in every permutation, (P,), in single precision to save memory."""
     gains = step_gain(test.values[shuffled][:, test.order], test.places).max(axis=1)
     gains = np.round(gains / max(float(gains.max()), 1e-300), 9)

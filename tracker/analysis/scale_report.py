@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tracker.analysis.axes import AXES, FEWEST_VALUES, indistinct, size_on, support
-from tracker.analysis.corrections import Test, corrected_p_values
+from tracker.analysis.corrections import Trial, corrected_p_values
 from tracker.analysis.labels import ENTROPY, SELECTIVITY
 from tracker.analysis.scale_wording import threshold_sentence
 from tracker.analysis.splits import places_of
@@ -203,7 +203,7 @@ def _correct(tables: list[list[_Judged]]) -> None:
     for each in judged:
         base = np.empty(most)
         base[each.order] = each.values
-        tests.append(Test(base, each.order, places_of(each.scale)))
+        tests.append(Trial(base, each.order, places_of(each.scale)))
     for each, p_value in zip(judged, corrected_p_values(tests), strict=True):
         each.entry["p_corrected"] = p_value
 

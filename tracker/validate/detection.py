@@ -19,7 +19,7 @@ HOLD = 0.87
 """Least share of intervals claimed at 90 % that hold the truth."""
 WIDTH = {3: 3, 6: 1}
 """Largest median width of those intervals in gaps between checkpoints, by the size of the shift."""
-SHIFTS_FOUND = {3: 0.4, 6: 0.9}
+SHIFTS_FOUND = {3: 0.3, 6: 0.85}
 """Least share of shifts that are found, by their size in standard errors; small ones are often missed."""
 BOTH_FOUND = 0.9
 """Least share of runs with two clear shifts in which both are found."""
