@@ -83,7 +83,7 @@ def test_lanes_change_no_number():
 def test_a_failure_in_a_lane_names_its_layer():
     model = neox()
     with torch.no_grad():
-        model.gpt_neox.layers[1].attention.query_key_value.weight[:] = torch.nan
+        model.get_parameter("gpt_neox.layers.1.attention.query_key_value.weight")[:] = torch.nan
     with pytest.raises(CheckpointError, match="layer 1 head 0: attention is NaN or infinite"):
         measure(replace(unit_for()), model, tokens_for())
 

@@ -18,7 +18,8 @@ from tracker.records import CONVENTION_CHOICES, Conventions
 PACKAGE = Path(__file__).parent
 REMEASURE = ("failed", "missing", "moved", "all")
 DTYPE_NAMES = ("float32", "float64", "bfloat16", "float16")
-STEP_CHOICES = ("paper", "log", "all", "window", "list")
+STEP_CHOICES = ("paper", "log", "all", "window", "list", "refine")
+COMPARE_AT = ("end", "step", "tokens")
 ENGINES = ("inline",)
 STREAM = ("auto", "always", "never")
 VALIDATIONS = ("auto", "experiments", "breaks", "analysis", "all")
@@ -91,6 +92,7 @@ class Steps:
     list: Integers | None = None
     low: int | None = None
     high: int | None = None
+    budget: int = 8
 
 
 @dataclass
@@ -161,6 +163,19 @@ class View:
 
 
 @dataclass
+class Compare:
+    """What `tracker compare` sets side by side."""
+
+    at: str = "end"
+    step: int | None = None
+    tokens: int | None = None
+    other: str | None = None
+    other_probe: str | None = None
+    other_conventions: str | None = None
+    other_suite: str | None = None
+
+
+@dataclass
 class Validate:
     """Where the paper's mechanisms break (``tracker.analysis.break_conditions``), and how much is tried."""
 
@@ -183,6 +198,7 @@ class Config:
     engine: Engine
     cache: Cache
     view: View
+    compare: Compare
     validate: Validate
     what: str
     store: Path
@@ -230,6 +246,7 @@ def read(composed: DictConfig) -> Config:
         engine=_section(Engine, "engine", plain.engine),
         cache=_section(Cache, "cache", plain.cache),
         view=_section(View, "view", plain.view),
+        compare=_section(Compare, "compare", plain.compare),
         validate=_section(Validate, "validate", plain.validate),
         what=_chosen("what", plain.what, VALIDATIONS),
         store=Path(_text("store", plain.store)),
@@ -248,6 +265,7 @@ def read(composed: DictConfig) -> Config:
     _chosen("steps.name", config.steps.name, STEP_CHOICES)
     _chosen("engine.name", config.engine.name, ENGINES)
     _chosen("engine.stream", config.engine.stream, STREAM)
+    _chosen("compare.at", config.compare.at, COMPARE_AT)
     _check_validate(config.validate)
     return config
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -13,6 +13,9 @@ from rich.text import Text
 from tracker.checkpoints.audit import FAULTS
 from tracker.plan import Plan
 from tracker.records import Outcome, PlannedUnit
+
+if TYPE_CHECKING:
+    from tracker.analysis.side_by_side import Column, Sample
 
 SHOWN_HOLES = 8
 SHOWN_ALERTS = 5
@@ -143,6 +146,25 @@ def tell_findings(
         say(console, f"  {finding['fault']}: {finding['sentence']}{known}")
     if most is not None and len(findings) > most:
         say(console, f"  ... and {len(findings) - most} more; `tracker audit` and the dashboard list them")
+
+
+def comparison_table(found: "Sequence[Column]") -> Table:
+    """Models as columns, metrics as rows: mean and half width of its 95 % interval."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("at its checkpoint", no_wrap=True)
+    for column in found:
+        seeds = f" ({len(column.seeds)} seeds)" if len(column.seeds) > 1 else ""
+        table.add_column(Text(f"{column.name}{seeds}"), justify="right")
+    table.add_row("step", *(str(column.step) for column in found))
+    for name in dict.fromkeys(name for column in found for name in column.samples):
+        table.add_row(name, *(_cell(column.samples.get(name)) for column in found))
+    return table
+
+
+def _cell(sample: "Sample | None") -> str:
+    if sample is None:
+        return ""
+    return f"{sample.value:.3g}" + ("" if sample.half is None else f" ± {sample.half:.1g}")
 
 
 def by_model(units: tuple[PlannedUnit, ...]) -> dict[str, list[PlannedUnit]]:

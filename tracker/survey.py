@@ -13,6 +13,7 @@ from tracker.nano import NanoRecipe, suite_checkpoints
 from tracker.plan import Plan, make_plan, select
 from tracker.probes import probe_spec
 from tracker.records import Checkpoint, Conventions, ProbeSource, ProbeSpec, Recorded, RecordId, Unit
+from tracker.refinement import refined
 from tracker.store import Store
 
 NANO_SEQUENCES, USUAL_SEQUENCES = 16, 500
@@ -122,7 +123,11 @@ def survey(config: Config, *, ask: bool = False) -> Survey:
         target_error=config.probe.target_error,
     )
     _refuse_lengths(config)
-    chosen = select(available(config), config.steps)
+    found = available(config)
+    if config.steps.name == "refine" and config.steps.list is None:
+        chosen = refined(config, found, suite_name(config), probe, config.conventions)
+    else:
+        chosen = select(found, config.steps)
     chosen = told_missing(chosen) if ask else chosen
     recorded = Store(config.store).recorded()
     commits = _commits(chosen, probe, config, recorded) if config.remeasure == "moved" else {}

@@ -14,6 +14,7 @@ from tracker.config import Config, NanoSuite
 from tracker.console import (
     Bars,
     by_model,
+    comparison_table,
     counted,
     readable_time,
     say,
@@ -226,9 +227,12 @@ def _analysed(results: Results, config: Config, console: Console) -> dict[str, A
     """Analyses results, writes analysis.json with its alerts, and says what was found."""
     from tracker.analysis import analyse
     from tracker.analysis.break_conditions import alerts_of, break_conditions
+    from tracker.analysis.why_report import HEAD_COLUMNS
 
     checkpoints, suspects = _for_fits(results, config)
-    report = analyse(results.checkpoints(), results.sequences(), suspects)
+    report = analyse(
+        results.checkpoints(), results.sequences(), results.heads(HEAD_COLUMNS), suspects=suspects
+    )
     report["alerts"] = alerts_of(break_conditions(checkpoints, report["phases"], _limits(config)))
     write_json(config.store / "analysis.json", report)
     for sentence in report["summary"]:
@@ -277,6 +281,56 @@ def analyse_store(config: Config, console: Console) -> int:
     _analysed(view(config), config, console)
     say(console, f"Details: {config.store / 'analysis.json'}")
     return DONE
+
+
+def compare(config: Config, console: Console) -> int:
+    """Models side by side, or two stores checkpoint by checkpoint: table, text and compare.json."""
+    from tracker.comparison import compare_models, compare_stores
+
+    results = view(config)
+    _, suspects = _for_fits(results, config)
+    if config.compare.other is not None:
+        report = compare_stores(results, _other_view(config))
+    else:
+        found, report = compare_models(results, config.compare, suspects)
+        console.print(comparison_table(found))
+        if config.figures:
+            _write_comparison(report, config.figures)
+    for sentence in report["sentences"]:
+        say(console, sentence)
+    write_json(config.store / "compare.json", report)
+    say(console, f"Details: {config.store / 'compare.json'}")
+    return DONE
+
+
+def _other_view(config: Config) -> Results:
+    """The store that ``compare.other*`` chooses.
+
+    Raises:
+        RequestError: it is this very view.
+    """
+    choice, mine = config.compare, config.view
+    assert choice.other is not None
+    own = (config.store.resolve(), mine.probe, mine.conventions, mine.suite)
+    other = (choice.other_probe, choice.other_conventions, choice.other_suite)
+    if own == (Path(choice.other).resolve(), *other):
+        raise RequestError(
+            f"compare.other={choice.other}: is this store itself; choose another folder, or what differs in "
+            "it with compare.other_probe, compare.other_conventions or compare.other_suite"
+        )
+    return open_store(choice.other, probe=other[0], conventions=other[1], suite=other[2])
+
+
+def _write_comparison(report: dict[str, Any], folder: Path) -> None:
+    from tracker.views.compare_figure import compare_figure
+
+    figure = compare_figure(report)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for ending in ("svg", "pdf", "png"):
+            figure.savefig(folder / f"archetypes.{ending}")
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written: {error}; choose another figures=") from error
 
 
 def view(config: Config) -> Results:
@@ -339,7 +393,7 @@ def _conditions(results: Results, config: Config, console: Console) -> list[bool
     from tracker.validate import conditions_table
 
     checkpoints, suspects = _for_fits(results, config)
-    phases = analyse(results.checkpoints(), results.sequences(), suspects)["phases"]
+    phases = analyse(results.checkpoints(), results.sequences(), suspects=suspects)["phases"]
     found = break_conditions(checkpoints, phases, _limits(config))
     if not found:
         say(console, f"{config.store}: no checkpoint is measured, so there is nothing to judge")
@@ -393,6 +447,7 @@ VERBS: dict[str, Verb] = {
     "plan": plan,
     "audit": audit,
     "analyse": analyse_store,
+    "compare": compare,
     "validate": validate,
     "dashboard": dashboard,
     "stream": stream,

@@ -10,7 +10,7 @@ import numpy as np
 import ruptures
 from scipy import stats
 
-from tracker.analysis.noise import noise_covariance
+from tracker.analysis.noise import noise_covariance, persistence, persistent
 from tracker.analysis.smooth import best_drift, drift_residual, drift_shapes
 from tracker.analysis.stretches import Stretches
 
@@ -52,6 +52,15 @@ def noise_penalty(covariance_DD: np.ndarray, points: int) -> float:
     return total * _tail(round(freedom, 1), points)
 
 
+def long_run(persistence: float) -> float:
+    """Variance of a stretch's mean, times its length, over half that of a difference: AR(1) noise.
+
+    Differences between neighbours show little of noise that persists: its variance is theirs over
+    (1 - r), and the mean of a stretch has (1 + r) / (1 - r) of that (Anderson 1971, section 8.4).
+    """
+    return (1 + persistence) / (1 - persistence) ** 2
+
+
 def segment(values_TD: np.ndarray, penalty: float) -> tuple[tuple[int, ...], float]:
     """The breaks that minimise squares plus ``penalty`` per break, and the sum of squares they leave."""
     search = ruptures.KernelCPD(kernel="linear", min_size=SHORTEST, jump=1)
@@ -73,6 +82,17 @@ def phase_breaks(position: np.ndarray, values_TD: np.ndarray, penalty: float) ->
     return stretches.moved(merged)
 
 
+def phase_penalty(position: np.ndarray, values_TD: np.ndarray, floor_D: np.ndarray | None) -> float:
+    """What a break between phases has to save, the scatter about the phases kept from becoming stairs.
+
+    First as if noise were white; the persistence of what those phases leave then says how much more.
+    """
+    white = noise_penalty(noise_covariance(values_TD, floor_D, straight=True), len(values_TD))
+    stretches = Stretches(position, values_TD, white, SHORTEST)
+    left = values_TD - stretches.fitted(phase_breaks(position, values_TD, white))
+    return white * long_run(persistence(left, floor_D))
+
+
 @dataclass(frozen=True)
 class _Rivals:
     """How much better phases fit than one smooth drift, by two measures: one each for jumps and bends."""
@@ -80,12 +100,14 @@ class _Rivals:
     position: np.ndarray
     shapes: np.ndarray
     floor: np.ndarray | None
+    persistence: float
 
     def ratios(self, values_TD: np.ndarray) -> np.ndarray:
         """Squares left by the best drift over those left by levels, and by levels or drifts; 0: no break."""
         points = len(values_TD)
         drift = drift_residual(values_TD - values_TD.mean(axis=0), self.shapes)
-        breaks, left = segment(values_TD, noise_penalty(noise_covariance(values_TD, self.floor), points))
+        levels = noise_penalty(noise_covariance(values_TD, self.floor), points)
+        breaks, left = segment(values_TD, levels)
         jumps = drift / max(left, NOTHING) if breaks else 0.0
         penalty = self.penalty(values_TD)
         stretches = Stretches(self.position, values_TD, penalty, SHORTEST)
@@ -98,18 +120,22 @@ class _Rivals:
         return noise_penalty(noise_covariance(values_TD, self.floor, straight=True), len(values_TD))
 
 
-def _drift_p_value(values_TD: np.ndarray, rivals: _Rivals, observed: np.ndarray, seed: int) -> float:
-    """Share of simulated drifts, with the data's own scatter, that fit phases as well; Bonferroni for two."""
+def _drift_p_value(
+    centred: np.ndarray, fitted: np.ndarray, rivals: _Rivals, observed: np.ndarray, seed: int
+) -> float:
+    """Share of simulated drifts, with the data's own scatter, that fit phases as well; Bonferroni for two.
+
+    The scatter persists from checkpoint to checkpoint as far as the data's does: persistent noise makes
+    levels of its own.
+    """
     rng = np.random.default_rng(seed)
-    centred = values_TD - values_TD.mean(axis=0)
-    fitted = best_drift(centred, rivals.position)
     points = len(centred)
-    scatter = (centred - fitted) / np.sqrt(max(points - DRIFT_PARAMETERS, 1))
-    mixing = np.linalg.qr(scatter, mode="r")
+    left = centred - fitted
+    mixing = np.linalg.qr(left / np.sqrt(max(points - DRIFT_PARAMETERS, 1)), mode="r")
     beyond, enough = np.where(observed > 1, 0, SIMULATIONS), LEVEL / 2 * (SIMULATIONS + 1)
     drawn = 0
     while drawn < SIMULATIONS and beyond.min() < enough:
-        curve = fitted + rng.normal(size=(points, len(mixing))) @ mixing
+        curve = fitted + persistent(rng.normal(size=(points, len(mixing))), rivals.persistence) @ mixing
         beyond = beyond + (rivals.ratios(curve) >= observed)
         drawn += 1
     return min(1.0, 2 * float(beyond.min() + 1) / (drawn + 1))
@@ -129,9 +155,12 @@ def judge_changes(
     Returns:
         Judgement; its p_value is 1 where not even noise, or the best drift itself, is beaten.
     """
-    rivals = _Rivals(position, drift_shapes(position), floor_D)
-    observed, penalty = rivals.ratios(values_TD), rivals.penalty(values_TD)
+    centred = values_TD - values_TD.mean(axis=0)
+    fitted = best_drift(centred, position)
+    kept = persistence(centred - fitted, floor_D)
+    rivals = _Rivals(position, drift_shapes(position), floor_D, kept)
+    observed, penalty = rivals.ratios(values_TD), phase_penalty(position, values_TD, floor_D)
     if observed.max() <= 1.0:
         return Judgement(False, 1.0, penalty)
-    p_value = _drift_p_value(values_TD, rivals, observed, seed)
+    p_value = _drift_p_value(centred, fitted, rivals, observed, seed)
     return Judgement(p_value <= LEVEL, p_value, penalty)

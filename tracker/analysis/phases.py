@@ -8,9 +8,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tracker.analysis.brackets import change_intervals, noise_draws
 from tracker.analysis.changes import ALARM, LEVEL, SHORTEST, SIMULATIONS, judge_changes, phase_breaks
 from tracker.analysis.curves import Curves, checked_steps, gather_curves
-from tracker.analysis.intervals import Search, bracket_confidence, resampled_means
+from tracker.analysis.intervals import (
+    bootstrap_spans,
+    bracket_confidence,
+    resampled_breaks,
+    resampled_means,
+)
 from tracker.analysis.labels import (
     Evidence,
     Span,
@@ -22,6 +28,7 @@ from tracker.analysis.labels import (
     with_peak,
 )
 from tracker.analysis.noise import sample_variance
+from tracker.analysis.stretches import Stretches
 from tracker.errors import RequestError
 
 FEWEST = 5
@@ -42,6 +49,9 @@ class ChangePoint:
     step_high: int
     confidence: float | None
     """Share of bootstrap resamples over sequences with the same bracket; None without samples."""
+    interval: tuple[int, int] | None = None
+    """Checkpoints (low, high] that hold the change at 90 %, by a likelihood-ratio test and by the bootstrap
+    over sequences: all that either allows. None where neither sequences nor enough checkpoints tell noise."""
 
 
 @dataclass(frozen=True)
@@ -99,37 +109,73 @@ def _labelled(curves: Curves, breaks: tuple[int, ...]) -> tuple[Phase, ...]:
     )
 
 
-def _confidences(
-    curves: Curves, breaks: tuple[int, ...], search: Search, resamples: int, seed: int
-) -> Sequence[float | None]:
-    if curves.samples is None:
-        return [None] * len(breaks)
-    return bracket_confidence(resampled_means(curves.samples, resamples, seed), breaks, search)
+@dataclass(frozen=True)
+class _Scaled:
+    """Curves z-scored on the log-step axis, and the noise that sequences tell."""
+
+    curves: Curves
+    position: np.ndarray
+    centre: np.ndarray
+    spread: np.ndarray
+    floor: np.ndarray | None
+
+    def z(self, values: np.ndarray) -> np.ndarray:
+        """Values (..., T, D) in units of each metric's spread over the run."""
+        return (values - self.centre) / self.spread
+
+    def breaks(self, values_TD: np.ndarray, penalty: float) -> tuple[int, ...]:
+        """Where phases part, a turning point counted to the rise that leads up to it."""
+        found = phase_breaks(self.position, self.z(values_TD), penalty)
+        columns = label_columns(self.curves.names)
+        if columns is None:
+            return found
+        entropy, selectivity = (values_TD[:, self.curves.names.index(name)] for name in columns)
+        return with_peak(found, joint_score(entropy, selectivity))
 
 
-def _searched(curves: Curves, resamples: int, seed: int) -> Phases:
+def _scaled(curves: Curves) -> _Scaled:
     centre, spread = curves.values.mean(axis=0), curves.values.std(axis=0)
-    position = np.log2(curves.steps + 1.0)
-    columns = label_columns(curves.names)
     floor = None
     if curves.samples is not None:
         floor = np.array([sample_variance(each) for each in curves.samples]) / spread**2
-    found = judge_changes(position, (curves.values - centre) / spread, floor, seed)
+    return _Scaled(curves, np.log2(curves.steps + 1.0), centre, spread, floor)
+
+
+def _change_points(scaled: _Scaled, breaks: tuple[int, ...], penalty: float, resamples: int,
+                   seed: int) -> tuple[ChangePoint, ...]:  # fmt: skip
+    """Each break with its confidence and its interval."""
+    curves, steps = scaled.curves, scaled.curves.steps
+    values, sampled = scaled.z(curves.values), None
+    shares: Sequence[float | None] = [None] * len(breaks)
+    bootstrapped = tuple((at, at) for at in breaks)
+    if curves.samples is not None:
+        drawn = resampled_means(curves.samples, resamples, seed)
+        found = resampled_breaks(drawn, lambda each: scaled.breaks(each, penalty))
+        shares, bootstrapped = bracket_confidence(found, breaks), bootstrap_spans(found, breaks)
+        sampled = scaled.z(drawn) - values
+    stretches = Stretches(scaled.position, values, penalty, SHORTEST)
+    left = values - stretches.fitted(breaks)
+    noise = noise_draws(left, stretches.parameters(breaks), sampled, resamples, seed)
+    spans: Sequence[tuple[int, int] | None] = [None] * len(breaks)
+    if noise is not None:
+        tested = change_intervals(scaled.position, values, breaks, noise, penalty, SHORTEST)
+        spans = [(min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(tested, bootstrapped, strict=True)]
+    return tuple(
+        ChangePoint(
+            int(steps[at - 1]), int(steps[at]), share,
+            None if span is None else (int(steps[span[0] - 1]), int(steps[span[1]])),
+        )
+        for at, share, span in zip(breaks, shares, spans, strict=True)
+    )  # fmt: skip
+
+
+def _searched(curves: Curves, resamples: int, seed: int) -> Phases:
+    scaled = _scaled(curves)
+    found = judge_changes(scaled.position, scaled.z(curves.values), scaled.floor, seed)
     if not found.shown:
         return _one_phase(curves, found.p_value)
-
-    def search(values_TD: np.ndarray) -> tuple[int, ...]:
-        breaks = phase_breaks(position, (values_TD - centre) / spread, found.penalty)
-        if columns is None:
-            return breaks
-        entropy, selectivity = (values_TD[:, curves.names.index(name)] for name in columns)
-        return with_peak(breaks, joint_score(entropy, selectivity))
-
-    breaks = search(curves.values)
-    points = tuple(
-        ChangePoint(int(curves.steps[at - 1]), int(curves.steps[at]), share)
-        for at, share in zip(breaks, _confidences(curves, breaks, search, resamples, seed), strict=True)
-    )
+    breaks = scaled.breaks(curves.values, found.penalty)
+    points = _change_points(scaled, breaks, found.penalty, resamples, seed)
     phases = _labelled(curves, breaks)
     return Phases(tuple(map(int, curves.steps)), curves.names, points, phases, found.p_value, curves.note)
 

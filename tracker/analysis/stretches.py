@@ -20,6 +20,7 @@ class Stretches:
         columns = [place, place**2, *values_TD.T, (values_TD**2).sum(axis=1), *(place[:, None] * values_TD).T]
         self._sums = np.vstack([np.zeros(len(columns)), np.cumsum(np.column_stack(columns), axis=0)])
         self._metrics = values_TD.shape[1]
+        self._place, self._values = place, values_TD
         self._known: dict[tuple[int, int], tuple[float, float]] = {}
 
     def cost(self, low: int, high: int) -> float:
@@ -29,6 +30,26 @@ class Stretches:
     def residual(self, breaks: Breaks) -> float:
         """Squares left by all stretches, without penalties."""
         return sum(self._fit(low, high)[1] for low, high in pairwise((0, *breaks, self.points)))
+
+    def fitted(self, breaks: Breaks) -> np.ndarray:
+        """The levels and drifts between ``breaks``, (T, D)."""
+        curve = np.empty_like(self._values)
+        for low, high in pairwise((0, *breaks, self.points)):
+            part, place = self._values[low:high], self._place[low:high, None]
+            curve[low:high] = part.mean(axis=0)
+            if self._drifts(low, high):
+                along = place - place.mean()
+                curve[low:high] += along * (along * part).sum(axis=0) / (along**2).sum()
+        return curve
+
+    def parameters(self, breaks: Breaks) -> int:
+        """How many numbers the phases take from each metric: a level each, some a drift, and the places."""
+        spans = list(pairwise((0, *breaks, self.points)))
+        return len(spans) + sum(self._drifts(*span) for span in spans) + len(breaks)
+
+    def _drifts(self, low: int, high: int) -> bool:
+        cost, left = self._fit(low, high)
+        return cost > left
 
     def _fit(self, low: int, high: int) -> tuple[float, float]:
         known = self._known.get((low, high))

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from tracker.analysis.noise import persistent
 from tracker.analysis.smooth import RISE, unit_range
 from tracker.errors import unknown_value
 
@@ -43,6 +44,8 @@ def noisy_samples(
     *,
     error: float = 1.0,
     shared: float = SHARED,
+    wobble: float = 0.0,
+    kept: float = 0.0,
 ) -> dict[str, np.ndarray]:
     """Samples (T, S) around each curve (T,).
 
@@ -52,15 +55,18 @@ def noisy_samples(
         rng: source of the noise.
         error: standard error of a checkpoint's mean; a sequence's own noise is sqrt(S) times that.
         shared: correlation of the noise between metrics.
+        wobble: of training itself, alike in every sequence, in units of ``error``: no sequence tells it.
+        kept: share of the wobble that stays from checkpoint to checkpoint (an AR(1) process).
     """
     points = len(next(iter(curves.values())))
     alike = rng.normal(size=(points, sequences))
+    training = wobble * persistent(rng.normal(size=(points, 1)), kept) if wobble else 0.0
     samples = {}
     for name, curve in curves.items():
         own = rng.normal(size=(points, sequences))
         level = SEQUENCE_SPREAD * rng.normal(size=sequences)
         noise = np.sqrt(shared) * alike + np.sqrt(1 - shared) * own + level - level.mean()
-        samples[name] = curve[:, None] + error * np.sqrt(sequences) * noise
+        samples[name] = curve[:, None] + error * (np.sqrt(sequences) * noise + training)
     return samples
 
 

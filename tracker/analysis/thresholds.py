@@ -1,10 +1,8 @@
 """Thresholds over model size: does a metric step, or does it only drift?
 
-M: models; S: sequences of the probe; P: permutations.
+M: models; S: sequences of the probe; P: permutations (``splits``).
 """
 
-import functools
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,22 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from tracker.analysis.smooth import hinge_residual, sigmoid_residual
+from tracker.analysis.splits import permuted_gains, places_of, share_at_least, step_gain, step_interval
 from tracker.errors import RequestError
 
 FEWEST = 5
 """Sizes below which nothing is said."""
 ENOUGH = 8
 """Sizes from which a split can be rarer than LEVEL among permutations."""
-SIDE = 2
-"""Models on either side of a step at least: one odd model is no threshold."""
 LEVEL = 0.05
 FACTOR = 1.75
 """A step must leave this many times less unexplained than the best straight line or hinge ..."""
 SIGMOID_FACTOR = 1.1
 """... and this many times less than the best sigmoid at least half the range wide."""
-EXACT = 8
-"""Up to this many models every permutation is tried."""
-PERMUTATIONS = 20_000
 RESAMPLES = 500
 
 
@@ -45,15 +39,21 @@ class Threshold:
     """Squares the best line or hinge leaves over those that the step leaves."""
     confidence: float | None
     """Share of bootstrap resamples over sequences with the same best step; None without samples."""
+    interval: tuple[float, float]
+    """Sizes between which the step lies at 90 %, the models' scatter about two levels taken as noise."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``found`` or None, the number of sizes judged, and in words why."""
+    """``found`` or None, the number of sizes judged, in words why, and the evidence either way."""
 
     found: Threshold | None
     sizes: int
     reason: str
+    p_value: float | None = None
+    """Of the best step, whether or not it is claimed; None where there are too few sizes."""
+    factor: float | None = None
+    """Squares that the best line or hinge leaves over those that the best step leaves."""
 
 
 def _numbers(name: str, given: object) -> np.ndarray:
@@ -78,40 +78,13 @@ def _checked(scale: object, values: object, samples: object | None):
     return sizes[order], levels[order], None if draws is None else draws[order]
 
 
-def _splits(sizes: np.ndarray) -> np.ndarray:
-    """Numbers of models below a possible step: SIDE on both sides, and different sizes across it."""
-    places = np.arange(SIDE, len(sizes) - SIDE + 1)
-    return places[sizes[places] > sizes[places - 1]]
-
-
-def _step_gain(values_PM: np.ndarray, splits: np.ndarray) -> np.ndarray:
-    """Squares saved by a step at each split, (P, splits)."""
-    models = values_PM.shape[1]
-    below = np.cumsum(values_PM - values_PM.mean(axis=1, keepdims=True), axis=1)[:, splits - 1]
-    return below**2 * (1 / splits + 1 / (models - splits))
-
-
-@functools.cache
-def _orders(models: int) -> np.ndarray:
-    if models <= EXACT:
-        return np.array(list(itertools.permutations(range(models))))
-    rng = np.random.default_rng(0)
-    return np.vstack([np.arange(models), rng.permuted(np.tile(np.arange(models), (PERMUTATIONS, 1)), axis=1)])
-
-
-def _p_value(values: np.ndarray, splits: np.ndarray) -> float:
-    gains = _step_gain(values[_orders(len(values))], splits).max(axis=1)
-    observed = _step_gain(values[None], splits).max()
-    return float((gains >= observed * (1 - 1e-9)).mean())
-
-
 def _confidence(draws: np.ndarray | None, splits: np.ndarray, best: int) -> float | None:
     if draws is None or draws.shape[1] < 2 or not np.all(np.isfinite(draws)):
         return None
     rng = np.random.default_rng(0)
     number = draws.shape[1]
     weights = rng.multinomial(number, np.full(number, 1 / number), RESAMPLES) / number
-    chosen = splits[_step_gain(weights @ draws.T, splits).argmax(axis=1)]
+    chosen = splits[step_gain(weights @ draws.T, splits).argmax(axis=1)]
     return float((chosen == best).mean())
 
 
@@ -142,41 +115,69 @@ def judge_threshold(scale: object, values: object, samples: object | None = None
         RequestError: shapes do not fit, a size is not above 0, or something is not a number.
     """
     sizes, levels, draws = _checked(scale, values, samples)
-    splits = _splits(sizes) if len(sizes) >= FEWEST else np.array([], dtype=int)
+    splits = places_of(sizes) if len(sizes) >= FEWEST else np.array([], dtype=int)
     few = _too_few(sizes, splits)
     if few is not None:
         return Verdict(None, len(sizes), few)
     if np.ptp(levels) <= 1e-12:
         return Verdict(None, len(sizes), "no break: the values are all the same")
-    gains = _step_gain(levels[None], splits)[0]
+    return _judged(sizes, levels, draws, splits)
+
+
+def _judged(sizes: np.ndarray, levels: np.ndarray, draws: np.ndarray | None, splits: np.ndarray) -> Verdict:
+    gains = step_gain(levels[None], splits)[0]
     best = int(splits[gains.argmax()])
     left = max(float(((levels - levels.mean()) ** 2).sum() - gains.max()), 1e-15)
     place = np.log(sizes)
-    factor = hinge_residual(place, levels) / left
-    rounder = sigmoid_residual(place, levels) / left
-    p_value = _p_value(levels, splits)
+    factor, rounder = hinge_residual(place, levels) / left, sigmoid_residual(place, levels) / left
+    p_value = share_at_least(permuted_gains(levels, splits), float(gains.max()))
     if factor < FACTOR or rounder < SIGMOID_FACTOR or p_value > LEVEL:
-        return Verdict(
-            None,
-            len(sizes),
-            (
-                f"no break: the best step leaves {factor:.2f} times less unexplained than a line or hinge "
-                f"(needed {FACTOR}), {rounder:.2f} times less than a wide sigmoid (needed {SIGMOID_FACTOR}), "
-                f"permutation p = {p_value:.3f} (needed {LEVEL})"
-            ),
+        reason = (
+            f"no break: the best step leaves {factor:.2f} times less unexplained than a line or hinge "
+            f"(needed {FACTOR}), {rounder:.2f} times less than a wide sigmoid (needed {SIGMOID_FACTOR}), "
+            f"permutation p = {p_value:.3f} (needed {LEVEL})"
         )
-    effect = float(levels[best:].mean() - levels[:best].mean())
+        return Verdict(None, len(sizes), reason, p_value, factor)
+    low, high = step_interval(levels, splits)
     found = Threshold(
-        float(sizes[best - 1]), float(sizes[best]), effect, p_value, factor, _confidence(draws, splits, best)
+        float(sizes[best - 1]), float(sizes[best]), float(levels[best:].mean() - levels[:best].mean()),
+        p_value, factor, _confidence(draws, splits, best), (float(sizes[low - 1]), float(sizes[high])),
+    )  # fmt: skip
+    reason = (
+        f"a step leaves {factor:.2f} times less unexplained than the best line or hinge, "
+        f"permutation p = {p_value:.3f} (one metric, one axis, uncorrected)"
     )
-    return Verdict(
-        found,
-        len(sizes),
-        (
-            f"a step leaves {factor:.2f} times less unexplained than the best line or hinge, "
-            f"permutation p = {p_value:.3f} (one metric, one axis, uncorrected)"
-        ),
-    )
+    return Verdict(found, len(sizes), reason, p_value, factor)
+
+
+def leave_one_out(sizes: np.ndarray, levels: np.ndarray, models: Sequence[str], found: Threshold) -> dict:
+    """Whether the step stays where it is, and clear of every smooth trend, without each model in turn.
+
+    Args:
+        sizes: (M,) rising.
+        levels: (M,) the metric.
+        models: their names.
+        found: the step over all of them.
+
+    Returns:
+        kept: models without which it stays; of: all; moved_by: those without which the best step lies
+        elsewhere or a smooth trend does as well.
+    """
+    moved = []
+    for number, model in enumerate(models):
+        rest = np.arange(len(sizes)) != number
+        left, values = sizes[rest], levels[rest]
+        places = places_of(left)
+        if not len(places):
+            moved.append(model)
+            continue
+        gains = step_gain(values[None], places)[0]
+        best = int(places[gains.argmax()])
+        unexplained = max(float(((values - values.mean()) ** 2).sum() - gains.max()), 1e-15)
+        stays = left[best - 1] <= found.low and found.high <= left[best]
+        if not stays or hinge_residual(np.log(left), values) / unexplained < FACTOR:
+            moved.append(model)
+    return {"kept": len(models) - len(moved), "of": len(models), "moved_by": moved}
 
 
 def find_threshold(

@@ -14,6 +14,8 @@ from tracker.errors import StoreError
 
 FACTS = ("params_total", "params_non_embedding", "n_layers", "n_heads", "d_model", "d_head", "rotary_dims")
 RUN = ("suite", "model", "seed")
+Suspects = Mapping[tuple[str, str, int, int], str]
+"""Suite, model, seed and step of measured checkpoints that are left out, and why."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Trajectory:
     facts: dict[str, int | None]
     """Sizes of the model: parameters, layers, heads, dimensions."""
     left_out: tuple[tuple[int, str], ...]
-    """Steps without a measurement, and why."""
+    """Steps without a measurement, or with a suspect one, and why."""
 
     @property
     def name(self) -> str:
@@ -102,10 +104,6 @@ def _trajectory(
         tuple((step, reason or suspects.get(step, status)) for step, reason, status in
               lost.select("step", "reason", "status").iter_rows()),
     )  # fmt: skip
-
-
-Suspects = Mapping[tuple[str, str, int, int], str]
-"""Suite, model, seed and step of measured checkpoints that are left out, and why."""
 
 
 def trajectories(

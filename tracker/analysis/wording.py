@@ -1,42 +1,29 @@
-"""Sentences for people: what was found, with its numbers, or what cannot be said and what to measure."""
+"""Sentences about phases: what was found, with its numbers, or what cannot be said and what to measure."""
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from tracker.analysis.labels import RECOVERY, label_columns
 from tracker.analysis.phases import ChangePoint, Phase, Phases
-from tracker.analysis.thresholds import Verdict
+from tracker.analysis.scale_wording import scale_summary
 from tracker.analysis.trajectories import Trajectory
-from tracker.columns import BY_NAME, title_of
+from tracker.analysis.words import number
 
 Entry = dict[str, Any]
-TOLD_OVER_FEW_SIZES = ("frequency_selectivity", "averaged_scale_sensitivity_0.5")
-"""Metrics whose plain trend the summary tells where the sizes are too few for a threshold."""
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}"
-
-
-def size_name(parameters: float) -> str:
-    """A model size for people: 12300 -> 12.3k, 85056000 -> 85.1M."""
-    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if parameters >= unit:
-            return f"{parameters / unit:.3g}{name}"
-    return f"{parameters:.3g}"
-
-
-def _titled(column: str) -> str:
-    known = column.removeprefix("averaged_") in BY_NAME
-    title = title_of(column) if known else column
-    return title[0].lower() + title[1:]
+MOST_TWINS = 3
+"""Pairs that should be twins and are not, named one by one."""
 
 
 def _bracket(point: ChangePoint) -> str:
-    sure = "" if point.confidence is None else f" (in {point.confidence:.0%} of resamples)"
+    told = []
+    if point.confidence is not None:
+        told.append(f"in {point.confidence:.0%} of resamples")
+    if point.interval is not None:
+        low, high = point.interval
+        here = (low, high) == (point.step_low, point.step_high)
+        told.append("at 90% in this gap" if here else f"at 90% in ({low}, {high}]")
+    sure = f" ({', '.join(told)})" if told else ""
     return f"({point.step_low}, {point.step_high}]{sure}"
 
 
@@ -52,8 +39,8 @@ def _extremum(phases: Sequence[Phase]) -> str:
     high = max((phase.evidence[columns[0]] for phase in phases), key=lambda each: each["extremum"])
     low = min((phase.evidence[columns[1]] for phase in phases), key=lambda each: each["extremum"])
     return (
-        f"selectivity lowest ({_number(low['extremum'])}) at step {low['extremum_step']}, "
-        f"entropy highest ({_number(high['extremum'])}) at step {high['extremum_step']}"
+        f"selectivity lowest ({number(low['extremum'])}) at step {low['extremum_step']}, "
+        f"entropy highest ({number(high['extremum'])}) at step {high['extremum_step']}"
     )
 
 
@@ -74,7 +61,7 @@ def _recovery(phases: Sequence[Phase]) -> str:
     back = [_returned(evidence, name, pick) for name, pick in zip(columns, (max, min), strict=True)]
     return (
         f"by step {phases[-1].last_step} entropy has come back {back[0]:.0%} of the way "
-        f"(to {_number(entropy)}) and selectivity {back[1]:.0%} (to {_number(selectivity)}); "
+        f"(to {number(entropy)}) and selectivity {back[1]:.0%} (to {number(selectivity)}); "
         f"a phase of its own needs {RECOVERY:.0%} on average over it"
     )
 
@@ -104,9 +91,26 @@ def _labelled(found: Phases) -> str:
     return "; ".join(parts)
 
 
-def phase_sentence(run: Trajectory, found: Phases | None) -> str:
+def _left_out(run: Trajectory) -> str:
+    suspect = sum(reason.startswith("suspect") for _, reason in run.left_out)
+    counts = [(len(run.left_out) - suspect, "not measured"), (suspect, "found suspect by the audit")]
+    told = [f"{count} checkpoint{'s' * (count != 1)} {why}" for count, why in counts if count]
+    return f" Left out: {', '.join(told)}." if told else ""
+
+
+def _second(opinion: Entry | None) -> str:
+    """What the hidden Markov model says about the changes found."""
+    if opinion is None or not opinion["changes"]:
+        return ""
+    return (
+        f" A hidden Markov model parts the run into {opinion['states']} states and agrees on "
+        f"{opinion['agreeing']} of {opinion['changes']} changes."
+    )
+
+
+def phase_sentence(run: Trajectory, found: Phases | None, opinion: Entry | None = None) -> str:
     """What one run shows, or why it shows nothing."""
-    lost = f" Left out: {len(run.left_out)} checkpoints that were not measured." if run.left_out else ""
+    lost = _second(opinion) + _left_out(run)
     if found is None:
         what = "none of the metrics they need has a value" if len(run.steps) else "no checkpoint was measured"
         return f"{run.name}: no phases can be told, {what}; `tracker sweep` measures them.{lost}"
@@ -122,45 +126,6 @@ def phase_sentence(run: Trajectory, found: Phases | None) -> str:
         )
         text = "; ".join(each for each in (text, _extremum(found.phases)) if each)
     return f"{run.name}: {text}{note}.{lost}"
-
-
-def _trend(entry: Entry) -> str:
-    """In words how the values go over the sizes, with the spread over sequences at both ends."""
-    values, models, spread = (entry[key] for key in ("values", "models", "spread"))
-    if len(values) < 2:
-        return ""
-    rises = np.diff(np.asarray(values, dtype=float))
-    way = "rises" if values[-1] > values[0] else "falls"
-    steady = bool(np.all(rises > 0) or np.all(rises < 0))
-    path = f"{way} from size to size" if steady else f"{way} from end to end, not at every size"
-
-    def end(at: int) -> str:
-        sd = "" if spread[at] is None else f" (sd over sequences {_number(spread[at])})"
-        return f"{_number(values[at])}{sd} in {models[at]}"
-
-    return f" Over the {len(values)} sizes it {path}: {end(0)} to {end(-1)}."
-
-
-def threshold_sentence(entry: Entry, verdict: Verdict | None) -> str:
-    """What one metric shows over model size at the last common step."""
-    title = _titled(str(entry["metric"]))
-    if verdict is None:
-        return f"{title}: no threshold can be told, the models share no measured step: measure one in all."
-    where = f"at step {entry['step']}"
-    if not verdict.sizes:
-        return (
-            f"{title} {where}: no threshold can be told, it has no value there in any model of known size: "
-            "measure checkpoints where it is defined."
-        )
-    found = verdict.found
-    if found is None:
-        return f"{title} {where}: {verdict.reason}.{_trend(entry)}"
-    values, scale = (np.asarray(entry[key], dtype=float) for key in ("values", "scale"))
-    below, above = values[scale <= found.low].mean(), values[scale >= found.high].mean()
-    return (
-        f"{title} {where} breaks between {size_name(found.low)} and {size_name(found.high)} non-embedding "
-        f"parameters: {_number(below)} up to there, {_number(above)} beyond; {verdict.reason}."
-    )
 
 
 def _starts(entries: list[Entry], label: str) -> list[str]:
@@ -191,7 +156,7 @@ def _lowest(entries: list[Entry], column: str) -> str:
         return ""
     values, steps = (sorted(each[key] for each in found) for key in ("extremum", "extremum_step"))
     return (
-        f"; selectivity lowest at {_number(values[0])} to {_number(values[-1])}, "
+        f"; selectivity lowest at {number(values[0])} to {number(values[-1])}, "
         f"at steps {steps[0]} to {steps[-1]}"
     )
 
@@ -231,23 +196,45 @@ def _runs_told(phases: list[Entry]) -> list[str]:
     ]
 
 
-def summary_of(phases: list[Entry], thresholds: list[Entry]) -> list[str]:
-    """The sentences that matter: every model's, every break's, and for the rest one per suite."""
-    sentences = _runs_told(phases)
-    sentences += [str(entry["sentence"]) for entry in thresholds if entry["low"] is not None]
-    for suite in dict.fromkeys(entry["suite"] for entry in thresholds):
-        quiet = [entry for entry in thresholds if entry["suite"] == suite and entry["low"] is None]
-        sizes = max((len(entry["models"]) for entry in quiet), default=0)
-        if not quiet:
-            continue
-        if 2 <= sizes < 8:
-            told = [entry for entry in quiet if entry["models"]]
-            first = [entry for entry in told if entry["metric"] in TOLD_OVER_FEW_SIZES] or told[:1]
-            sentences += [str(entry["sentence"]) for entry in first]
-        elif sizes < 2:
-            sentences.append(f"{suite}: {sizes} model size{'s' * (sizes != 1)} measured, so nothing can be "
-                             "said about size: measure at least 8.")  # fmt: skip
-        else:
-            names = ", ".join(_titled(entry["metric"]) for entry in quiet if len(entry["models"]) == sizes)
-            sentences.append(f"{suite}: no break over {sizes} model sizes in {names}.")
+def _together(entry: Entry) -> str:
+    """What the seeds of a model show as one curve."""
+    count = len(entry["seeds"])
+    if not entry["change_points"]:
+        return ""
+    places = []
+    for point in entry["change_points"]:
+        low, high = point["interval"] or (point["step_low"], point["step_high"])
+        places.append(f"({low}, {high}] ({point['seeds']} of {count} seeds agree)")
+    return f"{entry['model']}, mean of {count} seeds: changes at 90% over seeds in {', '.join(places)}."
+
+
+def control_sentences(controls: Entry) -> list[str]:
+    """Whether the controls came out as they should."""
+    sentences = []
+    alarms = controls["false_alarms"]
+    if alarms["permuted"]["curves"]:
+        told = [f"{each['claimed']} of {each['curves']} {what}" for each, what in (
+            (alarms["permuted"], "curves of the runs' own scatter in random order"),
+            (alarms["resampled"], "flat curves with noise as large as theirs"))]  # fmt: skip
+        sentences.append(f"Controls: a change is claimed in {' and '.join(told)}.")
+    twins = controls["twins"]
+    apart = [twin for twin in twins if not twin["same"]]
+    if twins and not apart:
+        sentences.append(
+            f"Controls: all {len(twins)} pairs of checkpoints with the same weights measure alike."
+        )
+    for twin in apart[:MOST_TWINS]:
+        sentences.append(
+            f"Controls: {twin['model']} seed {twin['seed']} of {' and '.join(sorted(set(twin['suites'])))}, "
+            f"steps {twin['steps'][0]} and {twin['steps'][1]}, should hold the same weights but "
+            f"{twin['metric']} differs by {twin['difference']:.2g} of its value: audit them."
+        )
+    if len(apart) > MOST_TWINS:
+        sentences.append(f"Controls: so do {len(apart) - MOST_TWINS} more pairs (analysis.json, controls).")
     return sentences
+
+
+def summary_of(phases: list[Entry], thresholds: list[Entry], seeds: Sequence[Entry] = ()) -> list[str]:
+    """The sentences that matter: every model's, every break's, and for the rest one per suite."""
+    sentences = _runs_told(phases) + [told for entry in seeds if (told := _together(entry))]
+    return sentences + scale_summary(thresholds)

@@ -44,7 +44,11 @@ def _findings(identity: RunIdentity, analysis: dict[str, Any]) -> dict[str, str]
     if not _measured_alike(identity, analysis):
         return {}
     phases = entries_of(identity, analysis, "phases")
-    thresholds = [e for e in _entries(analysis, "thresholds") if e.get("suite") == identity.suite]
+    thresholds = [
+        e
+        for e in _entries(analysis, "thresholds")
+        if e.get("suite") == identity.suite and e.get("main", True)
+    ]
     found = {"phases": _sentences(phases), "thresholds": _sentences(thresholds)}
     return {name: sentences for name, sentences in found.items() if sentences}
 

@@ -1,0 +1,143 @@
+"""``tracker compare``: models side by side, against the paper, and two stores."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from tests.synthetic_store import SMALL, write_store
+from tracker.analysis.paper_tables import against_paper, in_words, paper_sentences
+from tracker.analysis.side_by_side import Column, Sample, chosen_steps, difference
+from tracker.cli import main
+from tracker.comparison import compare_models, compare_stores
+from tracker.config import Compare
+from tracker.console import comparison_table
+from tracker.errors import RequestError
+from tracker.store import open_store
+from tracker.views.compare_figure import compare_figure
+
+STEPS = (0, 64, 512, 1000, 4000)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_store(tmp_path_factory.mktemp("compare"), SMALL, STEPS, seeds=2, holes=False)
+
+
+def test_models_stand_side_by_side_with_intervals(store):
+    found, report = compare_models(open_store(store), Compare())
+    assert [(column.model, column.step, column.seeds) for column in found] == [
+        ("0.05m", 4000, (0, 1)), ("0.2m", 4000, (0, 1)), ("0.8m", 4000, (0, 1)),
+    ]  # fmt: skip
+    entropy = found[0].samples["spectral_entropy"]
+    assert entropy.half is not None
+    assert entropy.spread is not None
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert {each["kind"].split(",")[0] for each in report["archetypes"]} <= {"uniform", "specialised"}
+    assert any("half of the least in the paper's table 3" in each for each in report["sentences"])
+    assert "The paper's tables name none of these models." in report["sentences"]
+    console = Console(width=160, record=True)
+    console.print(comparison_table(found))
+    assert "frequency_selectivity" in console.export_text()
+    assert len(compare_figure(report).axes) == 1
+
+
+def test_equal_tokens_and_equal_steps(store):
+    found, _ = compare_models(open_store(store), Compare(at="tokens", tokens=600 * 2048))
+    assert {column.step for column in found} == {512}
+    found, _ = compare_models(open_store(store), Compare(at="step", step=64))
+    assert {column.step for column in found} == {64}
+    with pytest.raises(RequestError, match=r"^compare.step=7: not measured in 0.05m; it has 0, 64, 512"):
+        compare_models(open_store(store), Compare(at="step", step=7))
+    with pytest.raises(RequestError, match=r"^compare.tokens=-1: 0.05m has no checkpoint of so few tokens$"):
+        compare_models(open_store(store), Compare(at="tokens", tokens=-1))
+
+
+def test_one_model_says_what_to_measure(tmp_path):
+    folder = write_store(tmp_path, SMALL[:1], STEPS, holes=False)
+    with pytest.raises(
+        RequestError, match=r"^tracker compare needs two models; measured in .*: 0.05m; measure"
+    ):
+        compare_models(open_store(folder), Compare())
+
+
+def test_models_without_a_shared_step_say_so():
+    from tests.test_analysis_report import nano_tables
+    from tracker.analysis import trajectories
+
+    runs = trajectories(*nano_tables())
+    apart = [replace(run, steps=run.steps + number) for number, run in enumerate(runs)]
+    with pytest.raises(
+        RequestError, match=r"^compare.at=step: the models share no measured step; measure one"
+    ):
+        chosen_steps([replace(apart[0], steps=apart[0].steps * 2 + 7), apart[1]], "step", None, None)
+
+
+def test_paired_differences_are_surer_than_unpaired_ones():
+    rng = np.random.default_rng(0)
+    hard = rng.normal(size=32)
+    one, two = (Sample(0.0, None, None, hard + 0.1 * rng.normal(size=32), 0.0) for _ in range(2))
+    few = Sample(0.0, None, None, hard[:16], 0.0)
+    _, paired = difference(one, two)
+    _, unpaired = difference(one, few)
+    assert paired is not None
+    assert unpaired is not None
+    assert paired < unpaired / 4
+    assert difference(one, replace(two, draws=None))[1] is None
+
+
+@pytest.mark.parametrize(
+    ("ours", "half", "theirs", "words"),
+    [
+        (1.0, 0.2, 1.1, "agrees within its interval"), (1.0, 0.01, 1.02, "near (-2.0%)"),
+        (1.5, None, 1.0, "50% larger"),
+        (0.5, None, 1.0, "50% smaller"), (3.0, None, 1.0, "3.0 times as large"),
+        (0.1, None, 0.0, "0.1 instead of 0"),
+    ],
+)  # fmt: skip
+def test_deviations_in_words(ours, half, theirs, words):
+    assert in_words(ours, half, theirs) == words
+
+
+def test_models_of_the_paper_are_set_against_its_tables():
+    samples = {"averaged_scale_sensitivity_0.5": Sample(0.07, 0.001, None, None, 0.0)}
+    rows = against_paper([Column("pythia", "EleutherAI/pythia-70m", (0,), 143000, float("nan"), samples)])
+    assert [(row["table"], row["paper"]) for row in rows] == [("paper_table6_scaling", 0.152)]
+    assert "arXiv 2410.18067v4 Table 6" in rows[0]["source"]
+    told = paper_sentences(rows)
+    assert told[0].endswith("scale sensitivity at 0.5x (averaged) 0.07 against 0.152: 54% smaller.")
+    assert "tables 5 and 6 differ on the same final 6.9b" in told[1]
+
+
+def test_two_stores_are_compared_checkpoint_by_checkpoint(store, tmp_path):
+    same = compare_stores(open_store(store), open_store(store))
+    assert all(row["same"] for row in same["checkpoints"])
+    assert "spectral entropy: the same at all 30 checkpoints." in same["sentences"]
+    other = write_store(tmp_path / "other", [replace(SMALL[0], d_model=50)], STEPS, holes=False)
+    apart = compare_stores(open_store(store), open_store(other))
+    assert {(row["model"], row["seed"]) for row in apart["checkpoints"]} == {("0.05m", 0)}
+    assert any("differs at 5 of 5 checkpoints" in sentence for sentence in apart["sentences"])
+    none = write_store(tmp_path / "none", [replace(SMALL[0], model="else")], STEPS, holes=False)
+    with pytest.raises(RequestError, match=r"^compare.other: the two stores share no measured checkpoint"):
+        compare_stores(open_store(store), open_store(none))
+
+
+def test_the_verb_writes_its_table_text_and_figures(store, tmp_path, capsys, monkeypatch):
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", ["tracker", "compare", f"store={store}", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return int(stop.value.code or 0)
+
+    assert run(f"figures={tmp_path / 'figures'}") == 0
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
+        "archetypes.pdf", "archetypes.png", "archetypes.svg",
+    ]  # fmt: skip
+    assert json.loads((store / "compare.json").read_text())["at"] == "end"
+    assert "frequency_selectivity" in capsys.readouterr().out
+    assert run(f"compare.other={store}") == 2
+    assert "is this store itself; choose another folder" in capsys.readouterr().err
+    assert run("compare.at=loss") == 2
+    assert "compare.at=loss: not known; allowed: end, step, tokens" in capsys.readouterr().err

@@ -1,0 +1,88 @@
+"""Steps over model size: where one may be, how much it explains, how rare and how well placed it is.
+
+M: models in order of size; P: permutations; R: draws.
+"""
+
+import functools
+import itertools
+
+import numpy as np
+
+SIDE = 2
+"""Models on either side of a step at least: one odd model is no threshold."""
+EXACT = 8
+"""Up to this many models every permutation is tried."""
+PERMUTATIONS = 20_000
+DRAWS = 1000
+INTERVAL = 0.9
+"""Chance with which an interval is to hold the step."""
+
+
+def places_of(sizes: np.ndarray) -> np.ndarray:
+    """Numbers of models below a possible step: SIDE on both sides, and different sizes across it.
+
+    Args:
+        sizes: (M,) rising.
+    """
+    places = np.arange(SIDE, len(sizes) - SIDE + 1)
+    return places[sizes[places] > sizes[places - 1]] if len(places) else places
+
+
+def step_gain(values_PM: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Squares saved by a step at each place, (P, places)."""
+    models = values_PM.shape[1]
+    below = np.cumsum(values_PM - values_PM.mean(axis=1, keepdims=True), axis=1)[:, places - 1]
+    return below**2 * (1 / places + 1 / (models - places))
+
+
+@functools.cache
+def orders(models: int) -> np.ndarray:
+    """Orders (P, M) to permute models in, the given one first: all of them up to EXACT models."""
+    if models <= EXACT:
+        return np.array(list(itertools.permutations(range(models))))
+    rng = np.random.default_rng(0)
+    return np.vstack([np.arange(models), rng.permuted(np.tile(np.arange(models), (PERMUTATIONS, 1)), axis=1)])
+
+
+def permuted_gains(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The best step's gain in every order of the values (M,), the given order first: (P,)."""
+    return step_gain(values[orders(len(values))], places).max(axis=1)
+
+
+def share_at_least(gains: np.ndarray, observed: float) -> float:
+    """The share of ``gains`` as large as ``observed``, rounding aside."""
+    return float((gains >= observed * (1 - 1e-9)).mean())
+
+
+def step_interval(values: np.ndarray, places: np.ndarray, seed: int = 0) -> tuple[int, int]:
+    """First and last place of a step that a likelihood-ratio test at 90 % keeps.
+
+    For each place the two levels and the scatter about them are taken as true, and values drawn: the place
+    is kept where the best step of the data leaves no less, relative to its own rest, than 90 % of draws.
+
+    Args:
+        values: (M,) in order of size.
+        places: from ``places_of``.
+        seed: of the draws.
+    """
+    models = len(values)
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=(DRAWS, models))
+    observed = _excess(values[None], places)[0]
+    kept = []
+    for number, place in enumerate(places):
+        below = np.arange(models) < place
+        level = np.where(below, values[below].mean(), values[~below].mean())
+        scatter = np.sqrt(((values - level) ** 2).sum() / (models - 2))
+        drawn = _excess(level + scatter * noise, places)[:, number]
+        if observed[number] <= np.quantile(drawn, INTERVAL, method="higher") + 1e-12:
+            kept.append(int(place))
+    return min(kept), max(kept)
+
+
+def _excess(values_PM: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """What each place leaves beyond the best one, relative to what the best leaves, (P, places)."""
+    total = ((values_PM - values_PM.mean(axis=1, keepdims=True)) ** 2).sum(axis=1, keepdims=True)
+    left = np.maximum(total - step_gain(values_PM, places), 1e-15)
+    best = left.min(axis=1, keepdims=True)
+    return (left - best) / best

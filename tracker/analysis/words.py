@@ -1,0 +1,28 @@
+"""Numbers and names as people read them."""
+
+from tracker.columns import BY_NAME, title_of
+
+
+def number(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:.3g}"
+
+
+def counted(count: int, thing: str) -> str:
+    """``1 change``, ``3 changes``."""
+    return f"{count} {thing}{'s' * (count != 1)}"
+
+
+def size_name(parameters: float) -> str:
+    """A model size for people: 12300 -> 12.3k, 85056000 -> 85.1M."""
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if parameters >= unit:
+            return f"{parameters / unit:.3g}{name}"
+    return f"{parameters:.3g}"
+
+
+def titled(column: str) -> str:
+    """A column's title inside a sentence; the column itself where it is no metric's."""
+    known = column.removeprefix("averaged_") in BY_NAME
+    title = title_of(column) if known else column
+    return title[0].lower() + title[1:]
