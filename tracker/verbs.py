@@ -45,7 +45,7 @@ Verb = Callable[[Config, Console], int]
 
 def sweep(config: Config, console: Console) -> int:
     """Measures what is not measured yet, streams it, then analyses and draws."""
-    from tracker.sinks import start_publisher
+    from tracker.sinks import promised_by, start_publisher
 
     options = sink_options(config)
     surveyed = survey(config)
@@ -60,7 +60,7 @@ def sweep(config: Config, console: Console) -> int:
     prepare_store(store)
     if pending and isinstance(config.suite, NanoSuite):
         train(config, console, {planned.unit.checkpoint.model for planned in pending})
-    publisher = start_publisher(config.store, options)
+    publisher = start_publisher(config.store, options, promised_by(pending))
     try:
         outcomes = _measure_pending(config, surveyed, store, console) if pending else []
         views = _show(_sweep_results(config, surveyed), config, console)

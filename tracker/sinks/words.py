@@ -7,7 +7,7 @@ from typing import Any
 
 from tracker.records import Recorded
 from tracker.sinks.identity import RunIdentity
-from tracker.sinks.rows import KEY, Row
+from tracker.sinks.rows import KEY, ROW, Row
 
 MOST_HOLES = 50
 """Holes that are spelled out in a summary; the rest are counted."""
@@ -25,7 +25,7 @@ def summary_of(identity: RunIdentity, last: Row | None, holes: Iterable[Recorded
     """
     words: dict[str, Any] = {}
     if last is not None:
-        words |= {name: value for name, value in last.scalars.items() if name != KEY}
+        words |= {name: value for name, value in last.scalars.items() if name not in (KEY, ROW)}
         words["last_step"] = last.step
     ordered = sorted(holes, key=lambda record: record.step)
     words["checkpoints_failed"] = sum(record.status == "failed" for record in ordered)
