@@ -32,6 +32,8 @@ class Artifacts:
 
     def __init__(self) -> None:
         self.versions: list[ServedArtifact] = []
+        self.refuse = False
+        """Whether artifacts are answered with what no client understands."""
 
     def latest(self, name: str) -> ServedArtifact | None:
         """The last committed version of an artifact."""
@@ -42,6 +44,8 @@ class Artifacts:
         return next(each for each in self.versions if each.id == identity)
 
     def type_of(self, values: dict[str, Any]) -> dict[str, Any]:
+        if self.refuse:
+            return {}
         found = self.latest(values["name"].split(":")[0])
         return {"project": {"artifact": found and {"artifactType": {"name": found.type}}}}
 

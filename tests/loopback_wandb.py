@@ -53,6 +53,9 @@ class LoopbackWandb:
         self.unknown: set[str] = set()
         self.refuse = 0
         """How many of the next requests are answered with 503."""
+        self.busy_every = 0
+        """Answers every so manieth request with 503, from the first on; 0: none."""
+        self._requests = 0
         self.refused = 0
         self.silent = threading.Event()
         """While set, requests are taken and never answered."""
@@ -66,6 +69,14 @@ class LoopbackWandb:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def busy(self) -> bool:
+        """Whether the next request is to be refused."""
+        self._requests += 1
+        refused = self.refuse > 0 or (self.busy_every > 0 and self._requests % self.busy_every == 1)
+        self.refuse = max(0, self.refuse - 1)
+        self.refused += refused
+        return refused
 
     def live(self) -> None:
         owner = self
@@ -251,9 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer({"error": "permission denied"}, 401)
             return None
         with self.world.lock:
-            if self.world.refuse > 0:
-                self.world.refuse -= 1
-                self.world.refused += 1
+            if self.world.busy():
                 self._answer({"error": "busy"}, 503)
                 return None
         return body
