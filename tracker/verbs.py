@@ -366,14 +366,18 @@ def _conditions(results: Results, config: Config, console: Console) -> list[bool
 
 
 def stream(config: Config, console: Console) -> int:
-    """Sends to W&B what the store holds and W&B does not."""
-    from tracker.sinks import publish
+    """Sends to W&B what the store holds and W&B does not; with ``workspace=true`` makes the workspace too."""
+    from tracker.sinks import publish, require_server, save_workspace
 
     options = sink_options(config)
     require_store(config.store)
+    if config.workspace:
+        require_server(options)
     published = publish(config.store, options)
     for sentence in published.sentences:
         say(console, sentence)
+    if config.workspace:
+        say(console, save_workspace(config.store, options))
     return DONE
 
 

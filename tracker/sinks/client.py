@@ -1,7 +1,9 @@
 """The only module that imports wandb: opens runs, logs rows, and goes on offline when W&B fails."""
 
+import contextlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,10 +28,33 @@ FLUSH_SECONDS = 1.0
 """How often W&B's own log is flushed, and rows are transmitted; its default is 15 for both."""
 RETRY_SECONDS = 20.0
 """How often a server that did not answer is asked again."""
+RESTART_SECONDS = 5.0
+"""How long W&B's service process may take to end; one that hangs is left behind."""
 ANSWER_SECONDS = 20
 """How long the server may take to say which rows it holds."""
 SETTLE_SECONDS = 5.0
 """How long to wait where it counts more rows than it lists, as it does just after they came."""
+
+
+def online(options: SinkOptions) -> bool:
+    """Whether rows would go to a server that there is a key for."""
+    return resolve_mode(options, _server_address()) == "online" and has_key(_server_address())
+
+
+def default_entity() -> str:
+    """The user or team that the key belongs to.
+
+    Raises:
+        Exception: whatever W&B's client raises where it cannot tell.
+    """
+    entity = wandb.Api(timeout=ANSWER_SECONDS).default_entity
+    if not entity:
+        raise PermissionError("the key belongs to no user or team; give sink.entity")
+    return entity
+
+
+def _server_address() -> str:
+    return str(wandb.setup(wandb.Settings(silent=True)).settings.base_url)
 
 
 class OpenRun:
@@ -106,7 +131,7 @@ class Client:
     def __init__(self, folder: Path, options: SinkOptions) -> None:
         self._folder = folder
         self._options = options
-        self._base_url = str(wandb.setup(wandb.Settings(silent=True)).settings.base_url)
+        self._base_url = _server_address()
         self.mode = resolve_mode(options, self._base_url)
         self.failure: str | None = None
         """Why W&B is not used now, in words; None while it is."""
@@ -170,7 +195,15 @@ class Client:
 
     def restart(self) -> None:
         """Ends W&B's service process with everything that hangs in it; the next ``open`` starts another."""
-        wandb.teardown()
+
+        def tear_down() -> None:
+            # A service that has died cannot be told to end; the next one is started all the same.
+            with contextlib.suppress(Exception):
+                wandb.teardown()
+
+        ending = threading.Thread(target=tear_down, daemon=True)
+        ending.start()
+        ending.join(RESTART_SECONDS)
 
     def _open_online(self, identity: RunIdentity, config: dict[str, Any]) -> OpenRun:
         run = self._init(identity, config, "online")

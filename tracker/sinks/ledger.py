@@ -22,10 +22,15 @@ OFFLINE = "offline"
 """Stands for the server where rows only go to disk."""
 
 
-def ledger_path(folder: Path, options: SinkOptions, identity: RunIdentity) -> Path:
-    """Where the ledger of one run lies; another project or entity is another ledger."""
+def ledger_folder(folder: Path, options: SinkOptions) -> Path:
+    """Where the ledgers of one project lie; another project or entity is another folder."""
     names = [options.entity, options.project] if options.entity else [options.project]
-    return folder.joinpath("wandb", "sent", *(safe_name(name) for name in names), f"{identity.id}.json")
+    return folder.joinpath("wandb", "sent", *(safe_name(name) for name in names))
+
+
+def ledger_path(folder: Path, options: SinkOptions, identity: RunIdentity) -> Path:
+    """Where the ledger of one run lies."""
+    return ledger_folder(folder, options) / f"{identity.id}.json"
 
 
 @dataclass

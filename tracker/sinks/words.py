@@ -40,13 +40,24 @@ def _holes(records: list[Recorded]) -> str:
     return "; ".join(spelled) + (f"; and {more} more" if more else "")
 
 
-def _findings(identity: RunIdentity, analysis: dict[str, Any]) -> dict[str, str]:
+def first_step_of(label: str) -> str:
+    """Name in the summary of the step at which a labelled phase begins."""
+    return f"phase/{label}_first_step"
+
+
+def _findings(identity: RunIdentity, analysis: dict[str, Any]) -> dict[str, Any]:
     if not _measured_alike(identity, analysis):
         return {}
     phases = entries_of(identity, analysis, "phases")
+    begins = {
+        first_step_of(phase["label"]): phase.get("first_step")
+        for entry in phases
+        for phase in reversed(entry.get("phases") or [])
+        if phase.get("label")
+    }
     thresholds = [e for e in _entries(analysis, "thresholds") if e.get("suite") == identity.suite]
     found = {"phases": _sentences(phases), "thresholds": _sentences(thresholds)}
-    return {name: sentences for name, sentences in found.items() if sentences}
+    return begins | {name: sentences for name, sentences in found.items() if sentences}
 
 
 def _measured_alike(identity: RunIdentity, analysis: dict[str, Any]) -> bool:
