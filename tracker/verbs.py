@@ -33,6 +33,7 @@ from tracker.forecast import (
 from tracker.records import Outcome, PlannedUnit
 from tracker.store import Results, Store, open_store, require_store
 from tracker.survey import Survey, nano_recipe, suite_name, survey
+from tracker.terminal_chart import show_charts
 
 if TYPE_CHECKING:
     from tracker.analysis.break_conditions import Limits
@@ -220,6 +221,7 @@ def _analysed(results: Results, config: Config, console: Console) -> dict[str, A
     report = analyse(checkpoints, results.sequences())
     report["alerts"] = alerts_of(break_conditions(checkpoints, report["phases"], _limits(config)))
     write_json(config.store / "analysis.json", report)
+    show_charts(console, checkpoints, report["phases"])
     for sentence in report["summary"]:
         say(console, sentence)
     tell_alerts(console, [alert["sentence"] for alert in report["alerts"]])
