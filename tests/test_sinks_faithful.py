@@ -32,6 +32,7 @@ from sink_material import (
 from tracker.records import PlannedUnit
 from tracker.sinks import Promised, PublisherHandle, SinkOptions, promised_by, publish, start_publisher
 from tracker.sinks import client as client_module
+from tracker.sinks import runs as runs_module
 from tracker.store import open_store
 
 LEAN = SinkOptions(maps=False, histograms=False, artifact=False)
@@ -269,6 +270,22 @@ def test_a_runs_records_are_an_artifact_that_is_a_store_again(tmp_path: Path, se
     store_one(tmp_path / "store", 16)
     publish(tmp_path / "store", options)
     assert sorted(each.version for each in server.artifacts.versions) == [0, 0, 1]
+
+
+def test_records_that_are_large_do_not_hold_up_a_sweep_and_a_replay_sends_them(
+    tmp_path: Path, server: LoopbackWandb, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(runs_module, "QUICK_BYTES", 10)
+    store_one(tmp_path, 0)
+    told = Follower(tmp_path, SinkOptions(maps=False)).finish()
+    assert told.sentences[1].startswith(
+        "W&B: the records of 1 run are too large to be waited for; `tracker s"
+    )
+    assert server.artifacts.versions == []
+    replayed = publish(tmp_path, SinkOptions(maps=False))
+    assert (replayed.rows, replayed.runs) == (0, 1)
+    assert [made.committed for made in server.artifacts.versions] == [True]
+    assert publish(tmp_path, SinkOptions(maps=False)).runs == 0
 
 
 def test_an_artifact_that_is_refused_costs_no_row(tmp_path: Path, server: LoopbackWandb):

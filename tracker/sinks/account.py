@@ -26,7 +26,7 @@ class Published:
 
 def account(folder: Path, rows: int, touched: Mapping[RunIdentity, str | None], failure: str | None,
             *, unsure: int = 0, left: int = 0, unreadable: Collection[Path] = (),
-            refused: Mapping[str, str] | None = None) -> Published:  # fmt: skip
+            refused: Mapping[str, str] | None = None, postponed: int = 0) -> Published:  # fmt: skip
     """The account of one publisher.
 
     Args:
@@ -38,6 +38,7 @@ def account(folder: Path, rows: int, touched: Mapping[RunIdentity, str | None], 
         left: rows that are left to the publisher of another sweep.
         unreadable: record folders that do not read back.
         refused: artifacts that the server did not take, and why.
+        postponed: artifacts that were too large to be sent at the end of a sweep.
     """
     urls = tuple(sorted({url.split("/runs/")[0] for url in touched.values() if url}))
     what = f"{_counted(rows, 'checkpoint')} in {_counted(len(touched), 'run')}"
@@ -66,6 +67,11 @@ def account(folder: Path, rows: int, touched: Mapping[RunIdentity, str | None], 
         names = ", ".join(sorted(str(place) for place in unreadable)[:3])
         number = _counted(len(unreadable), "record")
         sentences.append(f"W&B: {number} not sent, since the tables do not read back: {names}")
+    if postponed:
+        sentences.append(
+            f"W&B: the records of {_counted(postponed, 'run')} are too large to be waited for; "
+            f"{_stream(folder)} sends them as artifacts."
+        )
     sentences += [f"W&B: the artifact {name} was not sent: {why}" for name, why in (refused or {}).items()]
     return Published(rows, len(touched), urls, failure, sentences)
 

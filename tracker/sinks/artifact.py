@@ -1,5 +1,6 @@
 """A run's part of the store as files, for a versioned artifact that can be put together again."""
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,15 @@ class StoredRun:
     folders: tuple[tuple[Path, str], ...]
     """Each record's folder, and its place below the store: all artifacts of a project, fetched into one
     folder, are a store again."""
+
+    def bytes(self) -> int:
+        """Size of all its files; a record that is being replaced just now counts nothing."""
+        sizes = 0
+        for place, _ in self.folders:
+            for file in place.glob("*"):
+                with contextlib.suppress(OSError):
+                    sizes += file.stat().st_size
+        return sizes
 
 
 def stored_run(folder: Path, identity: RunIdentity, arrivals: Iterable[Arrival]) -> StoredRun:

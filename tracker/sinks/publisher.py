@@ -7,6 +7,7 @@ or be replayed at any time and the next one goes on from there.
 import threading
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from tracker.sinks.options import SinkOptions
 from tracker.sinks.order import StepOrder
 from tracker.sinks.promises import Promised, Promises, destination, promising
 from tracker.sinks.rows import Row, read_row
-from tracker.sinks.runs import OpenRuns
+from tracker.sinks.runs import PATIENT_SECONDS, OpenRuns
 from tracker.sinks.words import read_analysis, summary_of
 
 if TYPE_CHECKING:
@@ -70,10 +71,12 @@ def publish(folder: Path, options: SinkOptions, *, follow: threading.Event | Non
             from tracker.sinks.client import Client
 
             held.enter_context(publisher_lock(folder, follow))
+            if follow is None:
+                options = replace(options, finish_timeout=max(options.finish_timeout, PATIENT_SECONDS))
             client = Client(folder, options)
             if client.mode == "disabled":
                 return Published()
-            publisher = _Publisher(folder, options, client, promise)
+            publisher = _Publisher(folder, options, client, promise, hurry=follow is not None)
             if follow is None:
                 publisher.replay()
             else:
@@ -89,11 +92,12 @@ def publish(folder: Path, options: SinkOptions, *, follow: threading.Event | Non
 class _Publisher:
     """What one publisher knows of the store, and which of it still has to go."""
 
-    def __init__(self, folder: Path, options: SinkOptions, client: "Client", promise: str = "") -> None:
+    def __init__(self, folder: Path, options: SinkOptions, client: "Client", promise: str, *,
+                 hurry: bool) -> None:  # fmt: skip
         self.folder = folder
         self.options = options
         self.client = client
-        self.runs = OpenRuns(folder, options, client)
+        self.runs = OpenRuns(folder, options, client, hurry=hurry)
         self.arrivals = Arrivals(folder)
         self.order = StepOrder(options.order_wait)
         self.promises = Promises(folder)
@@ -196,11 +200,15 @@ class _Publisher:
         self.runs.close(identities, self._summary, read_analysis(self.folder), self._stored)
 
     def _refresh_summary(self, identity: RunIdentity) -> None:
-        """Opens a run only because its words changed: new holes or alerts, or another analysis."""
+        """Opens a run only for what is not a row: new holes or alerts, another analysis, records not sent."""
         sent, server = self.runs.ledger(identity).summary, self.client.server
         known = sent.values() if server == OFFLINE else [sent.get(server)]
         analysis = read_analysis(self.folder)
-        if digest(self._summary(identity)) not in known or self.runs.alerts_left(identity, analysis, server):
+        if (
+            digest(self._summary(identity)) not in known
+            or self.runs.alerts_left(identity, analysis, server)
+            or self.runs.artifact_left(identity, self._stored(identity), server)
+        ):
             self.runs.ensure_open(identity, {})
             self._close([identity])
 
@@ -208,4 +216,4 @@ class _Publisher:
         """The account of it all."""
         return account(self.folder, self.runs.rows, self.runs.touched, self.client.failure,
                        unsure=self.runs.unsure(), left=self.left, unreadable=self.unreadable,
-                       refused=self.runs.refused)  # fmt: skip
+                       refused=self.runs.refused, postponed=len(self.runs.postponed))  # fmt: skip

@@ -24,6 +24,10 @@ from tracker.sinks.rows import Row
 if TYPE_CHECKING:
     from tracker.sinks.client import Client, OpenRun
 
+PATIENT_SECONDS = 300.0
+"""How long a run may take to close where nobody waits for a sweep, as long as the server answers."""
+QUICK_BYTES = 5_000_000
+"""How much of a store goes along as artifacts at the end of a sweep; what is larger, a replay sends."""
 GIVE_UP_SECONDS = 2.0
 """How long closing may take where the server does not answer: time to flush the log to disk."""
 
@@ -31,9 +35,10 @@ GIVE_UP_SECONDS = 2.0
 class OpenRuns:
     """Opens, feeds and closes runs, and keeps their ledgers."""
 
-    def __init__(self, folder: Path, options: SinkOptions, client: "Client") -> None:
+    def __init__(self, folder: Path, options: SinkOptions, client: "Client", *, hurry: bool) -> None:
         self._folder = folder
         self._options = options
+        self._room = QUICK_BYTES if hurry else None
         self._client = client
         self._ledgers: dict[RunIdentity, Ledger] = {}
         self._open: dict[RunIdentity, OpenRun] = {}
@@ -42,6 +47,8 @@ class OpenRuns:
         """Rows that were given to W&B."""
         self.touched: dict[RunIdentity, str | None] = {}
         """The runs that were opened and their addresses, None for one that went to disk."""
+        self.postponed: set[str] = set()
+        """Artifacts that were too large to be sent at the end of a sweep."""
         self.refused: dict[str, str] = {}
         """Artifacts that the server did not take, and why."""
 
@@ -162,14 +169,26 @@ class OpenRuns:
             opened.summarise(words)
         for alert in self.alerts_left(identity, analysis or {}, opened.server):
             opened.alert(alert)
-        if records is not None and opened.server != OFFLINE and self._options.artifact:
-            self._attach(identity, opened, records(identity))
+        if records is not None:
+            stored = records(identity)
+            if self.artifact_left(identity, stored, opened.server):
+                self._attach(opened, stored)
         opened.finish()
 
-    def _attach(self, identity: RunIdentity, opened: "OpenRun", stored: StoredRun) -> None:
-        """Sends a run's records where they changed; a server that refuses them costs no row."""
-        if stored.digest == self.ledger(identity).artifact.get(opened.server):
-            return
+    def artifact_left(self, identity: RunIdentity, stored: StoredRun, server: str) -> bool:
+        """Whether a run's records are to be sent: a server lacks them, and there is time for their size."""
+        sent = self.ledger(identity).artifact.get(server)
+        if not self._options.artifact or server == OFFLINE or sent == stored.digest:
+            return False
+        if self._room is not None and stored.bytes() > self._room:
+            self.postponed.add(stored.name)
+            return False
+        return True
+
+    def _attach(self, opened: "OpenRun", stored: StoredRun) -> None:
+        """Sends a run's records; a server that refuses them costs no row."""
+        if self._room is not None:
+            self._room -= stored.bytes()
         try:
             opened.attach(stored)
         except Exception as error:
