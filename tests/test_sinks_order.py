@@ -75,6 +75,7 @@ def stored(folder: Path) -> dict[RunIdentity, dict[str, object]]:
 
 
 def coming(promises: Promises, folder: Path, **chosen: str) -> set[int]:
+    promises.look()
     found = promises.coming(stored(folder), **chosen)  # type: ignore[arg-type]
     return set().union(*found.values())
 
@@ -149,12 +150,23 @@ def test_a_row_that_was_waited_for_in_vain_still_arrives_once(tmp_path: Path):
     assert_rows_equal_store(history, tmp_path)
 
 
+def test_a_promise_that_is_kept_while_the_store_is_looked_at_does_not_let_a_later_row_pass(tmp_path: Path):
+    promises, stop = Promises(tmp_path), threading.Event()
+    with promising(tmp_path, OFFLINE, planned(1, 4), stop):
+        promises.look()
+        store_one(tmp_path, 4)
+        before = stored(tmp_path)
+        store_one(tmp_path, 1)
+    assert set().union(*promises.coming(before).values()) == {1}  # type: ignore[arg-type]
+
+
 def test_a_sweep_that_ends_leaves_to_the_other_what_still_waits_for_it(tmp_path: Path):
     first = Follower(tmp_path, OFFLINE, planned(0, 4))
-    wait_until(lambda: len(list((tmp_path / "wandb" / "promised").glob("*.json"))) == 1)
+    store_one(tmp_path, 0)
+    wait_until(lambda: list((tmp_path / "wandb").glob("sent/*/*.json")))  # now it is the one that publishes
     second = Follower(tmp_path, OFFLINE, planned(1, 8))
     wait_until(lambda: len(list((tmp_path / "wandb" / "promised").glob("*.json"))) == 2)
-    for step in (0, 4, 8):
+    for step in (4, 8):
         store_one(tmp_path, step)
     told = first.finish()
     assert told.rows == 1

@@ -110,10 +110,19 @@ class Promises:
         self._folder = folder / "wandb" / "promised"
         self._read: dict[str, tuple[float, str, list[Promised]]] = {}
         self._touched: dict[str, tuple[int, float]] = {}
+        self._seen: list[str] = []
+
+    def look(self) -> None:
+        """Notes who is alive; to be called before the store is looked at.
+
+        A promise is withdrawn when all of it is stored. Looked at the other way round, it could be kept and
+        withdrawn in between, and a row would be taken for missing that has just come.
+        """
+        self._seen = self._alive()
 
     def coming(self, stored: Mapping[RunIdentity, Mapping[str, Arrival]], *, without: str = "",
                only: str | None = None) -> dict[RunIdentity, set[int]]:  # fmt: skip
-        """Steps that are promised and not stored yet, by run.
+        """Steps that were promised at the last look and are not stored yet, by run.
 
         Args:
             stored: what the store holds, by run and key.
@@ -121,7 +130,7 @@ class Promises:
             only: count promises of publishers with this destination alone.
         """
         found: dict[RunIdentity, set[int]] = {}
-        for name in self._alive():
+        for name in self._seen:
             since, aim, promised = self._read[name]
             if name == without or only not in (None, aim):
                 continue

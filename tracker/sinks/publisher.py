@@ -122,8 +122,9 @@ class _Publisher:
         while True:
             # Read before the poll: what was stored before the stop is then seen by that poll.
             stopping = stop.is_set()
-            self._take_in()
             self.runs.recover()
+            self.promises.look()
+            self._take_in()
             self._send_ready(stopping)
             if stopping:
                 break
