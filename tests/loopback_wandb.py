@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
+from loopback_artifacts import Artifacts
+
 ENTITY = "someone"
 API_KEY = "local-" + "k" * 40
 
@@ -44,10 +46,16 @@ class LoopbackWandb:
 
     def __init__(self) -> None:
         self.runs: dict[str, ServedRun] = {}
+        self.artifacts = Artifacts()
+        self.views: dict[str, dict[str, Any]] = {}
+        """Saved workspaces by id."""
         self.asked: Counter[str] = Counter()
         self.unknown: set[str] = set()
         self.refuse = 0
         """How many of the next requests are answered with 503."""
+        self.busy_every = 0
+        """Answers every so manieth request with 503, from the first on; 0: none."""
+        self._requests = 0
         self.refused = 0
         self.silent = threading.Event()
         """While set, requests are taken and never answered."""
@@ -61,6 +69,14 @@ class LoopbackWandb:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def busy(self) -> bool:
+        """Whether the next request is to be refused."""
+        self._requests += 1
+        refused = self.refuse > 0 or (self.busy_every > 0 and self._requests % self.busy_every == 1)
+        self.refuse = max(0, self.refuse - 1)
+        self.refused += refused
+        return refused
 
     def live(self) -> None:
         owner = self
@@ -96,6 +112,12 @@ class LoopbackWandb:
             "RunParquetHistory": self._parquet, "HistoryPage": self._page, "Run": self._run,
             "RunHistoryKeys": self._run,
             "SampledHistoryPage": self._sampled, "NotifyScriptableRunAlert": self._alert,
+            "RunFullHistory": self._full, "RunSampledHistory": self._specs, "UpsertView2": self._view,
+            "ArtifactType": self.artifacts.type_of, "CreateArtifact": self.artifacts.create,
+            "FetchArtifactDigestAlgorithm": self.artifacts.algorithm,
+            "CreateArtifactManifest": lambda values: self.artifacts.manifest(values, self.url),
+            "CreateArtifactFiles": lambda values: self.artifacts.place(values, self.url),
+            "CommitArtifact": self.artifacts.commit,
         }  # fmt: skip
         if operation not in answers:
             self.unknown.add(operation)
@@ -166,6 +188,23 @@ class LoopbackWandb:
                 if wanted <= set(row) and spec["minStep"] <= row["_step"] <= spec["maxStep"]]  # fmt: skip
         return {"project": {"run": {"sampledHistory": [rows[: spec["samples"]]]}}}
 
+    def _full(self, values: dict[str, Any]) -> dict[str, Any]:
+        lines = self.runs[values["name"]].lines
+        return {"project": {"run": {"history": lines[: values["samples"]]}}}
+
+    def _specs(self, values: dict[str, Any]) -> dict[str, Any]:
+        found = []
+        for spec in map(json.loads, values["specs"]):
+            wanted = set(spec["keys"])
+            rows = [row for row in self.runs[values["name"]].history if wanted <= set(row)]
+            found.append([{key: row[key] for key in wanted} for row in rows][: spec["samples"]])
+        return {"project": {"run": {"sampledHistory": found}}}
+
+    def _view(self, values: dict[str, Any]) -> dict[str, Any]:
+        identity = values.get("id") or f"view-{len(self.views)}"
+        self.views[identity] = values | {"spec": json.loads(values["spec"])}
+        return {"upsertView": {"view": {"id": identity, "name": values["name"]}, "inserted": True}}
+
     def _alert(self, values: dict[str, Any]) -> dict[str, Any]:
         self.runs[values["runName"]].alerts.append(values)
         return {"notifyScriptableRunAlert": {"success": True}}
@@ -223,9 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer({"error": "permission denied"}, 401)
             return None
         with self.world.lock:
-            if self.world.refuse > 0:
-                self.world.refuse -= 1
-                self.world.refused += 1
+            if self.world.busy():
                 self._answer({"error": "busy"}, 503)
                 return None
         return body
@@ -252,11 +289,23 @@ class _Handler(BaseHTTPRequestHandler):
                 data = self.world.answer(message["query"], message.get("variables") or {})
             self._answer({"data": data})
 
+    def do_HEAD(self) -> None:
+        """Somebody asks whether anyone is there; a server that only swallows is not."""
+        while self.world.silent.is_set():
+            time.sleep(0.1)
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
     def do_PUT(self) -> None:
         body = self._body()
         if body is None:
             return
-        _, _, run_id, name = unquote(self.path).split("/", 3)
+        _, kind, place = unquote(self.path).split("/", 2)
         with self.world.lock:
-            self.world.runs[run_id].files[name] = body
+            if kind == "artifact":
+                self.world.artifacts.put(place, body)
+            else:
+                run_id, name = place.split("/", 1)
+                self.world.runs[run_id].files[name] = body
         self._answer({})

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from loopback_wandb import API_KEY, LoopbackWandb, ServedRun
 
 from tracker.columns import checkpoint_columns
 from tracker.records import Checkpoint, Conventions, Measurement, ProbeSpec, Unit
-from tracker.sinks import Published, SinkOptions, publish
+from tracker.sinks import Promised, Published, SinkOptions, publish
 from tracker.store import Store, open_store
 
 PROBE = ProbeSpec("default", "0" * 64, n=96, number=2)
@@ -31,10 +31,11 @@ def unit_of(step: int, model: str = "70m", seed: int = 0, suite: str = "pythia")
 
 
 def store_one(folder: Path, step: int, model: str = "70m", seed: int = 0, suite: str = "pythia",
-              tokens: bool = True) -> Unit:  # fmt: skip
-    """Stores one made-up measurement whose numbers depend on all of its names."""
+              tokens: bool = True, again: int = 0) -> Unit:  # fmt: skip
+    """Stores one made-up measurement whose numbers depend on all of its names, and on how often it was
+    measured ``again``, which replaces the record."""
     unit = unit_of(step, model, seed, suite)
-    values = np.random.default_rng([step, seed, len(model)])
+    values = np.random.default_rng([step, seed, len(model), *[again] * (again > 0)])
     identity = unit.identity("ok")
     heads = [
         identity | {"layer": layer, "head": head} | {metric: values.uniform() for metric in METRICS}
@@ -55,7 +56,7 @@ def store_one(folder: Path, step: int, model: str = "70m", seed: int = 0, suite:
                     f"{metric}_q25": low, f"{metric}_q75": high}  # fmt: skip
     measurement = Measurement(pl.DataFrame(heads), pl.DataFrame(), pl.DataFrame(),
                               pl.DataFrame([identity | summary]))  # fmt: skip
-    Store(folder).write(unit, measurement)
+    Store(folder).write(unit, measurement, replace=again > 0)
     return unit
 
 
@@ -76,9 +77,9 @@ def expected_rows(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def scalars(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of history without pictures, histograms and what W&B adds."""
+    """A row of history without its own name, pictures, histograms and what W&B adds."""
     return {name: value for name, value in row.items()
-            if not name.startswith(("_", "heads/", "maps/"))}  # fmt: skip
+            if not name.startswith(("_", "heads/", "maps/", "checkpoint/row"))}  # fmt: skip
 
 
 def assert_rows_equal_store(history: list[dict[str, Any]], folder: Path) -> None:
@@ -88,6 +89,7 @@ def assert_rows_equal_store(history: list[dict[str, Any]], folder: Path) -> None
     assert sorted(keys) == sorted(expected), "rows were lost or sent twice"
     for row in history:
         assert scalars(row) == expected[row["checkpoint/key"]]
+        assert row["checkpoint/row"].startswith(f"{row['checkpoint/key']}.")
 
 
 def all_history(folder: Path) -> list[dict[str, Any]]:
@@ -137,14 +139,14 @@ def wait_until(condition: Callable[[], object], seconds: float = 20) -> float:
 class Follower:
     """A publisher that follows a store in a thread of this process."""
 
-    def __init__(self, folder: Path, options: SinkOptions) -> None:
+    def __init__(self, folder: Path, options: SinkOptions, promised: Iterable[Promised] = ()) -> None:
         self.stop = threading.Event()
         self.published: Published | None = None
-        self._thread = threading.Thread(target=self._run, args=(folder, options))
+        self._thread = threading.Thread(target=self._run, args=(folder, options, list(promised)))
         self._thread.start()
 
-    def _run(self, folder: Path, options: SinkOptions) -> None:
-        self.published = publish(folder, options, follow=self.stop)
+    def _run(self, folder: Path, options: SinkOptions, promised: list[Promised]) -> None:
+        self.published = publish(folder, options, follow=self.stop, promised=promised)
 
     def finish(self) -> Published:
         self.stop.set()

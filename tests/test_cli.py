@@ -32,7 +32,7 @@ def tracker(
 REFUSALS = [
     (
         ["frob"],
-        "frob: no such verb; there are sweep, plan, audit, analyse, compare, validate, dashboard, stream, nano",
+        "frob: no such verb; there are sweep, plan, audit, analyse, compare, validate, dashboard, stream",
     ),
     (
         ["sweep", "suite=pythai"],

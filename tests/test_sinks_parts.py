@@ -39,6 +39,7 @@ HOST = "https://wandb.example.org"
         (SinkOptions(project="a\nb"), r"sink\.project=a\nb: has characters that cannot be printed"),
         (SinkOptions(project=".."), r"sink\.project=\.\.: is not a name; allowed: 1 to 128"),
         (SinkOptions(entity="a?b"), r"sink\.entity=a\?b: has characters that W&B refuses"),
+        (SinkOptions(order_wait=-1), r"sink\.order_wait=-1: must be a number of seconds, 0 or more"),
         (SinkOptions(init_timeout=0), r"sink\.init_timeout=0: must be a positive number of seconds"),
         (SinkOptions(finish_timeout=float("inf")), r"sink\.finish_timeout=inf: must be a positive number"),
     ],
@@ -176,30 +177,40 @@ def test_the_ledger_tells_delivered_written_and_unfinished_apart(tmp_path: Path)
     path = ledger_path(tmp_path, SinkOptions(project="p", entity="e"), IDENTITY)
     assert path == tmp_path / "wandb" / "sent" / "e" / "p" / f"{IDENTITY.id}.json"
     ledger = Ledger.load(path, IDENTITY)
-    ledger.begin("run-1")
-    ledger.close(HOST, ["a"], delivered=True)
-    ledger.begin("offline-run-2")
-    ledger.close(OFFLINE, ["b"], delivered=False)
-    ledger.begin("offline-run-3")
+    closed = [("run-1", HOST, "a", True), ("offline-run-2", OFFLINE, "b", False), ("run-3", HOST, "c", False)]
+    for run_folder, server, row, delivered in closed:
+        ledger.begin(run_folder)
+        ledger.hand([row])
+        ledger.close(server, ["held"] if delivered else [], delivered=delivered, wandb_folder=tmp_path)
+    ledger.begin("offline-run-4")
+    ledger.hand(["d"])
     reread = Ledger.load(path, IDENTITY)
     assert reread == ledger
-    assert reread.sent(HOST) == {"a"}
+    assert reread.sent(HOST) == {"a", "held"}
     assert reread.sent("https://another.example.org") == set()
-    assert reread.sent(OFFLINE) == {"a", "b"}
-    assert reread.open == "offline-run-3"
+    assert reread.sent(OFFLINE) == {"a", "held", "b", "c"}
+    assert (reread.unsure, reread.open, reread.handed) == (["c"], "offline-run-4", ["d"])
     assert json.loads(path.read_text())["run"]["model"] == "70m"
     assert list(path.parent.glob("*.partial")) == []
+    reread.drop_unfinished(tmp_path)
+    assert "d" not in reread.sent(OFFLINE)
 
 
 def test_only_offline_folders_that_were_not_delivered_are_removed(tmp_path: Path):
     for name in ("run-1", "offline-run-2", "offline-run-3", "kept"):
         (tmp_path / name).mkdir()
     (tmp_path / "offline-run-3" / "run-x.wandb.synced").touch()
+    (tmp_path / "run-1" / "run-x.wandb").touch()
+    unsure = {}
     for name in ("run-1", "offline-run-2", "offline-run-3", "../kept", "offline-run-none"):
-        ledger = Ledger(tmp_path / "ledger.json", IDENTITY, open=name)
+        ledger = Ledger(tmp_path / "ledger.json", IDENTITY, open=name, handed=["a"])
         ledger.drop_unfinished(tmp_path)
-        assert ledger.open is None
+        assert (ledger.open, ledger.handed) == (None, [])
+        unsure[name] = ledger.unsure
     assert {path.name for path in tmp_path.iterdir()} == {"run-1", "offline-run-3", "kept"}
+    assert (tmp_path / "run-1" / "run-x.wandb.synced").exists(), "wandb sync would deliver what had arrived"
+    assert unsure == {"run-1": ["a"], "offline-run-2": [], "offline-run-3": ["a"], "../kept": ["a"],
+                      "offline-run-none": []}  # fmt: skip
 
 
 def test_only_files_that_a_server_has_all_of_are_marked_as_delivered(tmp_path: Path):

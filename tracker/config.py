@@ -207,6 +207,7 @@ class Config:
     shard: tuple[int, int]
     remeasure: str
     figures: Path | None
+    workspace: bool
 
 
 def folder() -> Path:
@@ -255,6 +256,7 @@ def read(composed: DictConfig) -> Config:
         shard=_shard(plain.shard),
         remeasure=_chosen("remeasure", plain.remeasure, REMEASURE),
         figures=Path(str(plain.figures)) if plain.figures else None,
+        workspace=_yes_or_no("workspace", plain.workspace),
     )
     if config.engine.threads is not None and config.engine.threads < 1:
         raise unknown_value("engine.threads", config.engine.threads, "whole numbers from 1")
@@ -268,6 +270,12 @@ def read(composed: DictConfig) -> Config:
     _chosen("compare.at", config.compare.at, COMPARE_AT)
     _check_validate(config.validate)
     return config
+
+
+def _yes_or_no(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise unknown_value(name, value, "true, false")
+    return value
 
 
 def _check_validate(validate: Validate) -> None:

@@ -1,12 +1,13 @@
 """What people see in the terminal: progress while it runs, tables, and words at the end."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -37,35 +38,66 @@ def say(console: Console, text: str) -> None:
 class Bars:
     """Progress bars in a terminal; where there is none, a plain line now and then.
 
-    One bar per name; ``advance_to`` moves it, and ``note`` stands behind it.
+    One bar per name, with its rate and the time left; ``advance_to`` moves it, and ``note`` stands behind it.
     """
 
     def __init__(self, console: Console, title: str) -> None:
         self._console, self._title = console, title
         self._tasks: dict[str, TaskID] = {}
         self._shown: dict[str, int] = {}
+        self._begun: dict[str, tuple[int, float]] = {}
+        self._last_move = time.monotonic()
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
+            TextColumn("{task.fields[pace]}", markup=False, style="progress.remaining"),
+            TextColumn("{task.fields[note]}", markup=False, style="dim"),
             console=console,
+            expand=True,
             disable=not console.is_terminal,
         )
 
     def add(self, name: str, total: int) -> None:
         """A bar for ``name`` with ``total`` steps."""
-        self._tasks[name] = self._bars.add_task(f"{self._title} {name}", total=total, note="")
+        self._tasks[name] = self._bars.add_task(f"{self._title} {name}", total=total, note="", pace="")
 
-    def advance_to(self, name: str, done: int, note: str = "") -> None:
-        """Moves a bar; without a terminal a line is printed at every tenth of the way."""
+    def advance_to(self, name: str, done: int, note: str = "", fetched: float | None = None) -> None:
+        """Moves a bar; without a terminal a line is printed at every tenth of the way.
+
+        Args:
+            name: of the bar.
+            done: how many of its steps are done.
+            note: stands behind it.
+            fetched: bytes fetched for it so far, None where nothing is known of them.
+        """
         task = self._bars.tasks[self._tasks[name]]
-        self._bars.update(self._tasks[name], completed=done, note=note)
-        tenth = 10 * done // max(int(task.total or 1), 1)
+        total = int(task.total or 0)
+        pace = self._pace(name, done, total, fetched)
+        self._bars.update(self._tasks[name], completed=done, note=note, pace=pace)
+        tenth = 10 * done // max(total, 1)
         if not self._console.is_terminal and tenth != self._shown.get(name):
             self._shown[name] = tenth
-            say(self._console, f"{self._title} {name}: {done}/{int(task.total or 0)} {note}".rstrip())
+            told = ", ".join(part for part in (f"{done}/{total}", pace, note) if part)
+            say(self._console, f"{self._title} {name}: {told}")
+
+    def _pace(self, name: str, done: int, total: int, fetched: float | None) -> str:
+        """Rate, time left and bytes fetched, as far as they are known.
+
+        The first step also pays for starting up, so the rate is that of the steps behind it, once there
+        are any; and a bar's clock starts when its turn comes, not with the first bar.
+        """
+        parts = []
+        before, self._last_move = self._last_move, time.monotonic()
+        first, begun = self._begun.setdefault(name, (done, self._last_move))
+        steps, elapsed = (done - first, self._last_move - begun) if done > first else (done, begun - before)
+        if steps > 0 and elapsed > 0:
+            parts.append(readable_rate(steps / elapsed))
+            if done < total:
+                parts.append(f"{readable_time(elapsed / steps * (total - done))} left")
+        if fetched:
+            parts.append(f"{readable_bytes(fetched)} fetched")
+        return ", ".join(parts)
 
     def show(self, name: str, done: int, total: int) -> None:
         """Moves a bar, and adds it where there is none yet."""
@@ -76,6 +108,7 @@ class Bars:
     @contextmanager
     def running(self) -> Iterator["Bars"]:
         """Shows the bars for the length of a block."""
+        self._last_move = time.monotonic()
         with self._bars:
             yield self
 
@@ -205,6 +238,14 @@ def readable_bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
+
+
+def readable_rate(per_second: float) -> str:
+    """How quickly something goes on, for people: ``12/min``."""
+    for seconds, unit in ((1, "s"), (60, "min"), (3600, "h")):
+        if per_second * seconds >= 1:
+            return f"{per_second * seconds:.3g}/{unit}"
+    return f"{per_second * 86400:.3g}/d"
 
 
 def readable_time(seconds: float) -> str:

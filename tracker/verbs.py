@@ -27,6 +27,7 @@ from tracker.inspection import audit, cache_of, look_first, opening, plan
 from tracker.records import Outcome, PlannedUnit
 from tracker.store import Results, Store, open_store, require_store
 from tracker.survey import Survey, nano_recipe, suite_name, survey
+from tracker.terminal_chart import show_charts
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,7 +43,7 @@ Verb = Callable[[Config, Console], int]
 
 def sweep(config: Config, console: Console) -> int:
     """Measures what is not measured yet, streams it, then analyses and draws."""
-    from tracker.sinks import start_publisher
+    from tracker.sinks import promised_by, start_publisher
 
     options = sink_options(config)
     surveyed = survey(config)
@@ -57,7 +58,7 @@ def sweep(config: Config, console: Console) -> int:
     prepare_store(store)
     if pending and isinstance(config.suite, NanoSuite):
         train(config, console, {planned.unit.checkpoint.model for planned in pending})
-    publisher = start_publisher(config.store, options)
+    publisher = start_publisher(config.store, options, promised_by(pending))
     try:
         _tidy(config, surveyed, needed=True)
         outcomes = _measure_pending(config, surveyed, store, console) if pending else []
@@ -142,10 +143,12 @@ def _measure_pending(config: Config, surveyed: Survey, store: Store, console: Co
             name = f"{checkpoint.model} seed {checkpoint.seed}"
             done[name] += 1
             outcomes.append(outcome)
-            bars.advance_to(name, done[name], f"step {checkpoint.step} in {readable_time(outcome.seconds)}")
+            note = f"step {checkpoint.step} in {readable_time(outcome.seconds)}"
+            fetched = supply.received[checkpoint.model, checkpoint.seed]
+            bars.advance_to(name, done[name], note, fetched)
             if outcome.status != "ok":
                 say(console, str(outcome.reason))
-    note_transfer(config.store, supply.received, supply.seconds)
+    note_transfer(config.store, supply.received.total(), supply.seconds)
     return outcomes
 
 
@@ -235,6 +238,7 @@ def _analysed(results: Results, config: Config, console: Console) -> dict[str, A
     )
     report["alerts"] = alerts_of(break_conditions(checkpoints, report["phases"], _limits(config)))
     write_json(config.store / "analysis.json", report)
+    show_charts(console, checkpoints, report["phases"])
     for sentence in report["summary"]:
         say(console, sentence)
     tell_alerts(console, [alert["sentence"] for alert in report["alerts"]])
@@ -406,14 +410,18 @@ def _conditions(results: Results, config: Config, console: Console) -> list[bool
 
 
 def stream(config: Config, console: Console) -> int:
-    """Sends to W&B what the store holds and W&B does not."""
-    from tracker.sinks import publish
+    """Sends to W&B what the store holds and W&B does not; with ``workspace=true`` makes the workspace too."""
+    from tracker.sinks import publish, require_server, save_workspace
 
     options = sink_options(config)
     require_store(config.store)
+    if config.workspace:
+        require_server(options)
     published = publish(config.store, options)
     for sentence in published.sentences:
         say(console, sentence)
+    if config.workspace:
+        say(console, save_workspace(config.store, options))
     return DONE
 
 

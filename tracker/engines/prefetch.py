@@ -6,7 +6,7 @@ may do so side by side.
 """
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -57,8 +57,8 @@ class Prefetch:
             inspected: what the hub said of them, where it has been asked.
         """
         self.units = tuple(units)
-        self.received = 0
-        """Bytes that have come over the network, in ``seconds`` of fetching."""
+        self.received: Counter[tuple[str, int]] = Counter()
+        """Per model and seed: bytes that have come over the network, all of them in ``seconds``."""
         self.seconds = 0.0
         self._cache = cache or CheckpointCache(sources.cache_folder(None))
         self._depth, self._inspected = depth, inspected or {}
@@ -140,6 +140,6 @@ class Prefetch:
         except CheckpointError as error:
             return Delivery(planned, error)
         if hold.received:
-            self.received += hold.received
+            self.received[checkpoint.model, checkpoint.seed] += hold.received
             self.seconds += hold.seconds
         return Delivery(planned, hold.fetched, hold)

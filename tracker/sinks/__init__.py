@@ -2,6 +2,18 @@
 
 from tracker.sinks.options import SinkOptions
 from tracker.sinks.process import PublisherHandle, start_publisher
+from tracker.sinks.promises import Promised, promised_by
 from tracker.sinks.publisher import Published, publish
+from tracker.sinks.workspace import require_server, save_workspace
 
-__all__ = ["Published", "PublisherHandle", "SinkOptions", "publish", "start_publisher"]
+__all__ = [
+    "Promised",
+    "Published",
+    "PublisherHandle",
+    "SinkOptions",
+    "promised_by",
+    "publish",
+    "require_server",
+    "save_workspace",
+    "start_publisher",
+]

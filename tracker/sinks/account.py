@@ -25,7 +25,8 @@ class Published:
 
 
 def account(folder: Path, rows: int, touched: Mapping[RunIdentity, str | None], failure: str | None,
-            undelivered: Collection[str], unreadable: Collection[Path]) -> Published:  # fmt: skip
+            *, unsure: int = 0, left: int = 0, unreadable: Collection[Path] = (),
+            refused: Mapping[str, str] | None = None, postponed: int = 0) -> Published:  # fmt: skip
     """The account of one publisher.
 
     Args:
@@ -33,43 +34,63 @@ def account(folder: Path, rows: int, touched: Mapping[RunIdentity, str | None], 
         rows: checkpoints that were sent.
         touched: the runs that were opened and their addresses, None for one that went to disk.
         failure: what W&B failed with.
-        undelivered: run folders whose rows a server did not confirm.
+        unsure: rows that a server may have or not.
+        left: rows that are left to the publisher of another sweep.
         unreadable: record folders that do not read back.
+        refused: artifacts that the server did not take, and why.
+        postponed: artifacts that were too large to be sent at the end of a sweep.
     """
     urls = tuple(sorted({url.split("/runs/")[0] for url in touched.values() if url}))
     what = f"{_counted(rows, 'checkpoint')} in {_counted(len(touched), 'run')}"
+    where = folder / "wandb"
     if failure is not None:
-        sentences = list(_after_failure(folder, what, failure, undelivered))
+        sentences = list(_after_failure(folder, what, failure))
     elif not touched:
         sentences = ["W&B: nothing new to send."]
     elif urls:
         sentences = [f"W&B: {what} at {', '.join(urls)}"]
     else:
-        where = folder / "wandb"
         sentences = [
             f"W&B, offline: {what} written to {where}; after `wandb login`, {_sync(where)} delivers them."
         ]
+    if unsure:
+        sentences.append(
+            f"W&B: {_counted(unsure, 'checkpoint')} may have arrived or not when the connection broke; "
+            f"{_stream(folder)} asks the server and sends what is missing, no file does."
+        )
+    if left:
+        sentences.append(
+            f"W&B: {_counted(left, 'checkpoint')} left to the publisher of another sweep that still measures "
+            f"earlier ones; {_stream(folder)} makes sure."
+        )
     if unreadable:
         names = ", ".join(sorted(str(place) for place in unreadable)[:3])
         number = _counted(len(unreadable), "record")
         sentences.append(f"W&B: {number} not sent, since the tables do not read back: {names}")
+    if postponed:
+        sentences.append(
+            f"W&B: the records of {_counted(postponed, 'run')} are too large to be waited for; "
+            f"{_stream(folder)} sends them as artifacts."
+        )
+    sentences += [f"W&B: the artifact {name} was not sent: {why}" for name, why in (refused or {}).items()]
     return Published(rows, len(touched), urls, failure, sentences)
 
 
-def _after_failure(folder: Path, what: str, failure: str, undelivered: Collection[str]) -> Iterator[str]:
+def _after_failure(folder: Path, what: str, failure: str) -> Iterator[str]:
     where = folder / "wandb"
     yield f"W&B failed ({failure}); nothing is lost: {what} lie in {where}."
     yield (
-        f"Once W&B answers, `tracker stream store={shlex.quote(str(folder))}` sends what is missing; "
-        f"or deliver the files with {_sync(where)}."
+        f"Once W&B answers, {_stream(folder)} sends what is missing; "
+        f"or deliver the files that were written offline with {_sync(where)}."
     )
-    for name in undelivered:
-        sync = _sync(where / name, "--include-online ")
-        yield f"Only partly delivered: {where / name}; {sync} delivers it."
 
 
-def _sync(place: Path, options: str = "") -> str:
-    return f"`wandb sync {options}{shlex.quote(str(place))}`"
+def _stream(folder: Path) -> str:
+    return f"`tracker stream store={shlex.quote(str(folder))}`"
+
+
+def _sync(place: Path) -> str:
+    return f"`wandb sync {shlex.quote(str(place))}`"
 
 
 def _counted(number: int, noun: str) -> str:

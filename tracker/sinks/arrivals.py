@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from tracker.records import Recorded
+from tracker.sinks.rows import row_name
 from tracker.store import read_record, record_folders
 
 
@@ -13,6 +16,15 @@ class Arrival:
 
     place: Path
     record: Recorded
+    row: str
+    """Name of the row that it sends; empty for a hole, which sends none."""
+    stored_at: float
+    """When it was stored, in seconds since 1970 by the clock of whoever keeps the folder."""
+
+    @property
+    def step(self) -> int:
+        """The checkpoint's step."""
+        return self.record.step
 
 
 class Arrivals:
@@ -37,10 +49,14 @@ class Arrivals:
             if self._seen.get(place) == stamp:
                 continue
             self._seen[place] = stamp
-            record = read_record(place)
-            if record is not None:
-                arrived.append(Arrival(place, record))
-        return sorted(arrived, key=lambda arrival: arrival.record.step)
+            try:
+                record = read_record(place)
+                if record is not None:
+                    row = row_name(place) if record.status == "ok" else ""
+                    arrived.append(Arrival(place, record, row, state.st_mtime))
+            except (OSError, pl.exceptions.PolarsError):
+                self.forget(place)
+        return sorted(arrived, key=lambda arrival: arrival.step)
 
     def forget(self, place: Path) -> None:
         """Makes the next poll look at this folder again."""

@@ -29,6 +29,10 @@ class SinkOptions:
     """Whether every checkpoint carries histograms over heads."""
     maps: bool = True
     """Whether every checkpoint carries layer x head maps, as small images."""
+    artifact: bool = True
+    """Whether a run's records go to the server as a versioned artifact, when the run is closed."""
+    order_wait: float = 60.0
+    """Seconds that a row may wait for an earlier one that a running sweep still has to store."""
     init_timeout: float = 20.0
     """Seconds that W&B may take to answer before the rows go to disk instead."""
     finish_timeout: float = 30.0
@@ -52,6 +56,8 @@ class SinkOptions:
         _check_name("sink.project", self.project)
         if self.entity is not None:
             _check_name("sink.entity", self.entity)
+        if not (math.isfinite(self.order_wait) and self.order_wait >= 0):
+            raise RequestError(f"sink.order_wait={self.order_wait}: must be a number of seconds, 0 or more")
         for field in ("init_timeout", "finish_timeout"):
             seconds = getattr(self, field)
             if not (math.isfinite(seconds) and seconds > 0):

@@ -5,11 +5,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tracker
 from tracker.sinks.options import SinkOptions
+from tracker.sinks.promises import Promised
 
 MARGIN_SECONDS = 30.0
 """Beyond ``finish_timeout``: for starting up, an answer that does not come, writing and closing."""
@@ -59,8 +61,14 @@ class PublisherHandle:
         )
 
 
-def start_publisher(folder: Path, options: SinkOptions) -> PublisherHandle:
+def start_publisher(folder: Path, options: SinkOptions,
+                    promised: Iterable[Promised] = ()) -> PublisherHandle:  # fmt: skip
     """Starts a publisher that follows ``folder``.
+
+    Args:
+        folder: the store's folder.
+        options: where to, and how much.
+        promised: what the sweep is going to store; rows then go out in step order.
 
     Its options go through standard input, and the key, where there is one, through the environment; neither
     is on the command line. It ends when told to, and also when this process ends in any way.
@@ -77,7 +85,8 @@ def start_publisher(folder: Path, options: SinkOptions) -> PublisherHandle:
     except OSError as error:
         return PublisherHandle(folder, options, None, f"could not be started: {error}")
     assert process.stdin is not None
-    request = json.dumps({"folder": str(folder), "options": asdict(options)})
+    told = [asdict(each) for each in promised]
+    request = json.dumps({"folder": str(folder), "options": asdict(options), "promised": told})
     # Where it has died already, finish() tells with which code.
     with contextlib.suppress(OSError):
         process.stdin.write(request.encode() + b"\n")

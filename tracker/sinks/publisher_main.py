@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tracker.errors import TrackerError
 from tracker.sinks.options import SinkOptions
+from tracker.sinks.promises import promised_of
 from tracker.sinks.publisher import publish
 
 
@@ -28,7 +29,12 @@ def main() -> None:
         request = json.loads(unbuffered.readline())
     threading.Thread(target=_await_end, args=(stop,), daemon=True).start()
     try:
-        published = publish(Path(request["folder"]), SinkOptions(**request["options"]), follow=stop)
+        published = publish(
+            Path(request["folder"]),
+            SinkOptions(**request["options"]),
+            follow=stop,
+            promised=[promised_of(each) for each in request["promised"]],
+        )
         sentences, trouble = published.sentences, published.failure is not None
     except TrackerError as error:
         sentences, trouble = [f"W&B: {error}"], True

@@ -12,13 +12,18 @@ import polars as pl
 from PIL import Image
 
 from tracker.columns import checkpoint_columns
+from tracker.records import digest
 from tracker.sinks.maps import MAPS, head_map
 
 STEP = "checkpoint/step"
 STEP_PLUS_ONE = "checkpoint/step_plus_one"
 TOKENS = "checkpoint/tokens"
 KEY = "checkpoint/key"
-"""The record's key travels with every row, so that anyone can tell which rows a server holds."""
+"""The record's key: rows of one checkpoint that was measured again have it in common, the last one counts."""
+ROW = "checkpoint/row"
+"""The row's own name travels with it, so that anyone can tell which rows a server holds."""
+PASSING = "checkpoint/seconds"
+"""What differs between two measurements of the same thing."""
 
 SPREADS = ("std", "q25", "q75")
 HISTOGRAMS = (
@@ -42,6 +47,8 @@ FACTS = (
 class Row:
     """One checkpoint, ready to be sent."""
 
+    name: str
+    """The record's key and a digest of the numbers: measured again with other results it is another row."""
     key: str
     step: int
     scalars: dict[str, float | int | str]
@@ -70,14 +77,25 @@ def read_row(place: Path, *, histograms: bool = True, maps: bool = True) -> Row:
     if histograms or maps:
         wanted = sorted({*HISTOGRAMS, *MAPS})
         heads = pl.read_parquet(place / "heads.parquet", columns=["layer", "head", *wanted])
+    scalars = scalars_of(checkpoint)
     return Row(
+        name=str(scalars[ROW]),
         key=checkpoint["key"],
         step=checkpoint["step"],
-        scalars=scalars_of(checkpoint),
+        scalars=scalars,
         facts=facts,
         histograms=histograms_of(heads) if histograms else {},
         maps=maps_of(heads) if maps else {},
     )
+
+
+def row_name(place: Path) -> str:
+    """The name of the row that a record with status ok sends.
+
+    Raises:
+        OSError, polars.exceptions.PolarsError: the record is being replaced or does not read back.
+    """
+    return str(scalars_of(pl.read_parquet(place / "checkpoint.parquet").row(0, named=True))[ROW])
 
 
 def scalars_of(checkpoint: dict[str, Any]) -> dict[str, float | int | str]:
@@ -88,7 +106,7 @@ def scalars_of(checkpoint: dict[str, Any]) -> dict[str, float | int | str]:
     step = checkpoint["step"]
     scalars: dict[str, float | int | str] = {STEP: step, STEP_PLUS_ONE: step + 1, KEY: checkpoint["key"]}
     for name, column in ((TOKENS, "tokens_seen"), ("checkpoint/undefined_rows", "undefined_rows"),
-                         ("checkpoint/seconds", "seconds")):  # fmt: skip
+                         (PASSING, "seconds")):  # fmt: skip
         if checkpoint[column] is not None:
             scalars[name] = checkpoint[column]
     for metric in checkpoint_columns():
@@ -97,6 +115,8 @@ def scalars_of(checkpoint: dict[str, Any]) -> dict[str, float | int | str]:
         for spread in SPREADS:
             if checkpoint[f"{metric}_{spread}"] is not None:
                 scalars[f"{spread}/{metric}"] = checkpoint[f"{metric}_{spread}"]
+    lasting = {name: value for name, value in scalars.items() if name != PASSING}
+    scalars[ROW] = f"{checkpoint['key']}.{digest(lasting, 8)}"
     return scalars
 
 

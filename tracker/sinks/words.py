@@ -7,7 +7,7 @@ from typing import Any
 
 from tracker.records import Recorded
 from tracker.sinks.identity import RunIdentity
-from tracker.sinks.rows import KEY, Row
+from tracker.sinks.rows import KEY, ROW, Row
 
 MOST_HOLES = 50
 """Holes that are spelled out in a summary; the rest are counted."""
@@ -25,7 +25,7 @@ def summary_of(identity: RunIdentity, last: Row | None, holes: Iterable[Recorded
     """
     words: dict[str, Any] = {}
     if last is not None:
-        words |= {name: value for name, value in last.scalars.items() if name != KEY}
+        words |= {name: value for name, value in last.scalars.items() if name not in (KEY, ROW)}
         words["last_step"] = last.step
     ordered = sorted(holes, key=lambda record: record.step)
     words["checkpoints_failed"] = sum(record.status == "failed" for record in ordered)
@@ -40,17 +40,28 @@ def _holes(records: list[Recorded]) -> str:
     return "; ".join(spelled) + (f"; and {more} more" if more else "")
 
 
-def _findings(identity: RunIdentity, analysis: dict[str, Any]) -> dict[str, str]:
+def first_step_of(label: str) -> str:
+    """Name in the summary of the step at which a labelled phase begins."""
+    return f"phase/{label}_first_step"
+
+
+def _findings(identity: RunIdentity, analysis: dict[str, Any]) -> dict[str, Any]:
     if not _measured_alike(identity, analysis):
         return {}
     phases = entries_of(identity, analysis, "phases")
+    begins = {
+        first_step_of(phase["label"]): phase.get("first_step")
+        for entry in phases
+        for phase in reversed(entry.get("phases") or [])
+        if phase.get("label")
+    }
     thresholds = [
         e
         for e in _entries(analysis, "thresholds")
         if e.get("suite") == identity.suite and e.get("main", True)
     ]
     found = {"phases": _sentences(phases), "thresholds": _sentences(thresholds)}
-    return {name: sentences for name, sentences in found.items() if sentences}
+    return begins | {name: sentences for name, sentences in found.items() if sentences}
 
 
 def _measured_alike(identity: RunIdentity, analysis: dict[str, Any]) -> bool:

@@ -1,0 +1,126 @@
+"""What people see in the terminal: bars with rate, time left and bytes; plain lines; the closing chart."""
+
+import io
+import time
+
+import polars as pl
+import pytest
+from rich.console import Console
+
+from tracker.console import Bars, readable_rate
+from tracker.terminal_chart import axis_line, braille, phase_line, places, show_charts
+
+PHASES = [{"label": "initial", "first_step": 0}, {"label": "exploratory", "first_step": 128},
+          {"label": None, "first_step": 1000}]  # fmt: skip
+
+
+def terminal(width: int = 100) -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+
+
+def written(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def table(models: list[str], steps: list[int], status: str = "ok") -> pl.DataFrame:
+    rows = [{"suite": "s", "model": model, "seed": 0, "step": step, "status": status, "params_total": size,
+             "frequency_selectivity": 1 / (1 + step), "spectral_entropy": None if step == 1 else float(step)}
+            for size, model in enumerate(models) for step in steps]  # fmt: skip
+    return pl.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(3, "3/s"), (0.2, "12/min"), (1 / 600, "6/h"), (1 / 43200, "2/d")]
+)
+def test_a_rate_is_told_in_the_unit_that_people_count_in(rate: float, text: str):
+    assert readable_rate(rate) == text
+
+
+def test_plain_lines_tell_rate_time_left_and_bytes_where_there_is_no_terminal():
+    console = Console(file=io.StringIO(), width=200)
+    bars = Bars(console, "measuring")
+    bars.add("70m seed 0", 4)
+    with bars.running():
+        for done in range(1, 5):
+            time.sleep(0.02)
+            bars.advance_to("70m seed 0", done, f"step {done}", fetched=2.5e9 * done)
+    lines = written(console).splitlines()
+    assert len(lines) == 4
+    assert lines[1].startswith("measuring 70m seed 0: 2/4, ")
+    assert "/s, 0.0" in lines[1]
+    assert lines[1].endswith(" s left, 5 GB fetched, step 2")
+    assert "left" not in lines[3]
+    assert lines[3].endswith("10 GB fetched, step 4")
+
+
+def test_in_a_terminal_a_bar_per_model_carries_the_same():
+    console = terminal(140)
+    bars = Bars(console, "measuring")
+    bars.add("70m seed 0", 2)
+    bars.add("<b>[red]", 2)
+    with bars.running():
+        bars.advance_to("70m seed 0", 1, "step 0 in 2 s", fetched=3e6)
+    assert "3 MB fetched" in written(console)
+    assert "measuring <b>[red]" in written(console)
+
+
+def test_the_rate_leaves_out_what_starting_up_cost():
+    console = Console(file=io.StringIO(), width=200)
+    bars = Bars(console, "training")
+    bars.add("a", 10)
+    time.sleep(0.5)
+    bars.advance_to("a", 1)
+    bars.advance_to("a", 2)
+    rates = [line.split(", ")[1] for line in written(console).splitlines()]
+    assert rates[0].endswith(("1/s", "2/s", "/min")), "the first step took half a second and more"
+    assert float(rates[1].removesuffix("/s")) > 5
+
+
+def test_a_curve_goes_from_corner_to_corner():
+    rising = braille([0, 1, 3, 7], [0.0, 1.0, 2.0, 3.0], 10)
+    assert [len(line) for line in rising] == [10, 10]
+    assert ord(rising[0][-1]) & 0x08, "the last value is the highest dot"
+    assert ord(rising[1][0]) & 0x40, "the first value is the lowest dot"
+    assert rising[0][0] == rising[1][-1] == "\u2800"
+    assert braille([5], [1.0], 4)[0][0] != "\u2800"
+    assert places([0, 1, 3, 7], 7) == [0, 2, 4, 6]
+
+
+def test_phases_and_steps_lie_where_their_steps_lie():
+    steps = [0, 128, 512, 1000, 143000]
+    line = phase_line(steps, PHASES, 60)
+    begins = [index for index, character in enumerate(line) if character == "|"]
+    assert begins == [places([*steps, phase["first_step"]], 60)[-1] for phase in PHASES]
+    assert line.startswith("|initial")
+    assert axis_line(steps, 60).split() == ["0", "512", "143000"]
+    assert len(axis_line(steps, 60)) == 60
+
+
+def test_every_run_is_drawn_and_names_are_text():
+    console = terminal()
+    phases = [{"suite": "s", "model": "[b]m[/b]", "seed": 0, "phases": PHASES}]
+    show_charts(console, table(["[b]m[/b]", "big"], [0, 1, 128, 1000]), phases)
+    said = written(console)
+    assert "[b]m[/b] seed 0" in said
+    assert said.index("[b]m[/b] seed 0") < said.index("big seed 0")
+    assert said.count("Frequency selectivity") == said.count("Spectral entropy") == 2
+    assert said.count("|exploratory") == 1
+    assert max(map(len, said.splitlines())) <= 100
+
+
+def test_many_runs_are_cut_short_and_short_ones_left_out():
+    console = terminal()
+    show_charts(console, table([f"m{number}" for number in range(9)], [0, 1, 2]), [])
+    assert "... and 3 more runs" in written(console)
+    show_charts(short := terminal(), table(["m"], [0, 1]), [])
+    assert written(short) == ""
+
+
+def test_without_a_terminal_or_its_characters_nothing_is_drawn():
+    plain = Console(file=io.StringIO())
+    show_charts(plain, table(["m"], [0, 1, 2]), [])
+    assert written(plain) == ""
+    narrow = terminal(30)
+    show_charts(narrow, table(["m"], [0, 1, 2]), [])
+    assert "m seed 0" in written(narrow)
