@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +22,8 @@ SHOWN_HOLES = 8
 SHOWN_ALERTS = 5
 PLAIN_WIDTH = 120
 """Columns of a table where no terminal tells its own."""
+WIDE = 110
+"""Columns from which a bar also has room for its note."""
 
 
 def make_console() -> Console:
@@ -47,16 +49,15 @@ class Bars:
         self._shown: dict[str, int] = {}
         self._begun: dict[str, tuple[int, float]] = {}
         self._last_move = time.monotonic()
-        self._bars = Progress(
+        columns: list[ProgressColumn] = [
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
+            BarColumn(bar_width=24 if console.width >= WIDE else 8),
             MofNCompleteColumn(),
             TextColumn("{task.fields[pace]}", markup=False, style="progress.remaining"),
-            TextColumn("{task.fields[note]}", markup=False, style="dim"),
-            console=console,
-            expand=True,
-            disable=not console.is_terminal,
-        )
+        ]
+        if console.width >= WIDE:
+            columns.append(TextColumn("{task.fields[note]}", markup=False, style="dim"))
+        self._bars = Progress(*columns, console=console, disable=not console.is_terminal)
 
     def add(self, name: str, total: int) -> None:
         """A bar for ``name`` with ``total`` steps."""
