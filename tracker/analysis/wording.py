@@ -104,9 +104,17 @@ def _labelled(found: Phases) -> str:
     return "; ".join(parts)
 
 
+def _left_out(run: Trajectory) -> str:
+    doubted = sum(reason.startswith("suspect") for _, reason in run.left_out)
+    holes = len(run.left_out) - doubted
+    parts = [f"{holes} checkpoints that were not measured"] if holes else []
+    parts += [f"{doubted} that an audit found suspect"] if doubted else []
+    return f" Left out: {' and '.join(parts)}." if parts else ""
+
+
 def phase_sentence(run: Trajectory, found: Phases | None) -> str:
     """What one run shows, or why it shows nothing."""
-    lost = f" Left out: {len(run.left_out)} checkpoints that were not measured." if run.left_out else ""
+    lost = _left_out(run)
     if found is None:
         what = "none of the metrics they need has a value" if len(run.steps) else "no checkpoint was measured"
         return f"{run.name}: no phases can be told, {what}; `tracker sweep` measures them.{lost}"
