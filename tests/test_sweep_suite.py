@@ -48,7 +48,7 @@ def throttled(folder: Path, count: int) -> tuple[float, float, int, int]:
         Seconds from the first request to the last record; the longer of the totals of fetching and
         measuring; the most bytes on disk; the bound.
     """
-    size = make_suite(folder, range(0, count * 100, 100), sequences=180, hidden_size=128, num_hidden_layers=3)
+    size = make_suite(folder, range(0, count * 100, 100), sequences=400, hidden_size=128, num_hidden_layers=3)
     with loopback_hub(folder / "hub") as hub:
         finished(start_sweep(folder, hub.url, "steps.list=[0,100,200,300]", "store=trial"))
         usual = sorted(package.open_store(folder / "trial").checkpoints()["seconds"])[1]
