@@ -1,6 +1,7 @@
 """A suite of many checkpoints on a loopback hub, sweeps of it as processes of their own, and a watch."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -50,7 +51,7 @@ def start_sweep(folder: Path, url: str, *overrides: str, repo: str = REPO) -> su
     """``tracker sweep`` of the suite, its cache at ``folder/cache``."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "HF_"))}
     kept |= {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1", "HOME": str(folder)}
-    kept |= {"HF_ENDPOINT": url, "HF_HOME": str(folder / "cache")}
+    kept |= {"PYTHONFAULTHANDLER": "1", "HF_ENDPOINT": url, "HF_HOME": str(folder / "cache")}
     number = len(np.load(folder / "ids.npy"))
     request = ("sweep", "suite=hub", f"suite.repo={repo}", f"probe.number={number}", *PROBE, *overrides)
     return subprocess.Popen(
@@ -125,10 +126,11 @@ class Watch:
             thread.join()
 
 
-def wait_for(happened, process: subprocess.Popen[str], timeout: float = 60) -> None:
-    """Waits until ``happened()``, as long as a process runs."""
+def wait_for(happened, process: subprocess.Popen[str], timeout: float = 200) -> None:
+    """Waits until ``happened()``, as long as a process runs; else shows where its threads stand."""
     end = time.monotonic() + timeout
     while not happened():
-        assert process.poll() is None, process.stdout.read() if process.stdout else ""
-        assert time.monotonic() < end
+        if time.monotonic() > end:
+            process.send_signal(signal.SIGABRT)
+        assert process.poll() is None, process.communicate()[0]
         time.sleep(0.005)

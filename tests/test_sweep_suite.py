@@ -48,7 +48,7 @@ def throttled(folder: Path, count: int) -> tuple[float, float, int, int]:
         Seconds from the first request to the last record; the longer of the totals of fetching and
         measuring; the most bytes on disk; the bound.
     """
-    size = make_suite(folder, range(0, count * 100, 100), sequences=180, hidden_size=128, num_hidden_layers=3)
+    size = make_suite(folder, range(0, count * 100, 100), sequences=400, hidden_size=128, num_hidden_layers=3)
     with loopback_hub(folder / "hub") as hub:
         finished(start_sweep(folder, hub.url, "steps.list=[0,100,200,300]", "store=trial"))
         usual = sorted(package.open_store(folder / "trial").checkpoints()["seconds"])[1]
@@ -173,7 +173,7 @@ def test_two_sweeps_share_a_cache_and_its_bound(tmp_path: Path):
 
 
 def killed_again_and_again(folder: Path, kills: int, count: int) -> None:
-    """SIGKILL at random moments between the first request and some time on, a restart each time."""
+    """SIGKILL at random moments between the first listing and some units on, a restart each time."""
     size = make_suite(folder, range(count))
     chance = random.Random(kills)
     with loopback_hub(folder / "hub") as hub:
@@ -184,7 +184,8 @@ def killed_again_and_again(folder: Path, kills: int, count: int) -> None:
         for _ in range(kills):
             asked = len(hub.log)
             process = start_sweep(folder, hub.url, *request)
-            wait_for(lambda seen=asked: len(hub.log) > seen, process)
+            # After the imports, which are most of a short sweep's time.
+            wait_for(lambda seen=asked: any("/tree/" in each.path for each in hub.log[seen:]), process)
             time.sleep(chance.uniform(0, 1.6))
             process.send_signal(signal.SIGKILL)
             process.communicate()

@@ -201,7 +201,7 @@ def _bad_tensors(checkpoint: Checkpoint, commit: str | None, checked: Checked) -
 
 
 def _bad(checkpoint: Checkpoint, commit: str | None, file: str | None, told: str) -> Finding:
-    sentence = f"{checkpoint.revision} (step {checkpoint.step}): {told}"
+    sentence = f"{checkpoint.revision}: {told}"
     return Finding(
         checkpoint.step, "bad-tensor", sentence, None, file, checkpoint.revision, commit, checkpoint.seed
     )

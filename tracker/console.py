@@ -162,7 +162,11 @@ def audit_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     """
     table = Table(box=None, pad_edge=False)
     for heading in ("repository", "checked", *FAULTS):
-        table.add_column(heading, overflow="fold", justify="left" if heading == "repository" else "right")
+        left = heading == "repository"
+        title = heading if left else heading.replace("-", "\n", 1)
+        table.add_column(
+            title, overflow="fold", min_width=24 if left else None, justify="left" if left else "right"
+        )
     for entry in entries:
         counts = Counter(finding["fault"] for finding in entry["findings"])
         table.add_row(

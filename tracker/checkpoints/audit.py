@@ -248,5 +248,6 @@ def _finding(
     revision: Revision, fault: str, sentence: str, other: int | str | None = None, file: str | None = None
 ) -> Finding:
     step = revision.step or 0
-    told = f"{revision.name} (step {step}): {sentence}"
+    named = revision.name if revision.name.endswith(str(step)) else f"{revision.name} (step {step})"
+    told = f"{named}: {sentence}"
     return Finding(step, fault, told, other, file, revision.name, revision.commit, revision.seed)

@@ -51,6 +51,12 @@ class Worker:
     _encoded: dict[str, ProbeTokens] = field(default_factory=dict)
     _live: LiveModel = field(default_factory=LiveModel)
 
+    def __post_init__(self) -> None:
+        # A collection after each unit frees its model's cycles; what the libraries hold stays anyway, and
+        # looking through it each time would cost more than small checkpoints take to measure.
+        gc.collect()
+        gc.freeze()
+
     def run(self, planned: PlannedUnit, fetched: Fetched | CheckpointError) -> Outcome:
         """Measures and records one unit.
 

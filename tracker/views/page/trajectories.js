@@ -251,5 +251,6 @@ function drawReading() {
   const found = phasesOf(state.phases), run = RUNS.get(state.phases);
   let text = `Bands: ${bands[state.band]}. Larger models have ${theme() === 'dark' ? 'brighter' : 'darker'} lines; dashes and markers tell seeds apart.`;
   if (found) text += ` Shaded: phases of ${run.label}; the unshaded gap under each bracket is where the change happened, between two measured checkpoints. ${found.sentence || ''}`;
+  if (DATA.runs.some(each => each.suspects.some(Boolean))) text += ' Hollow marks: checkpoints that an audit found suspect; no line or fit goes through them.';
   byId('reading').textContent = text;
 }
