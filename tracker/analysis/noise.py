@@ -130,4 +130,4 @@ def persistent(white: np.ndarray, share: float) -> np.ndarray:
     """White noise (..., T, D) made to persist by ``share`` from checkpoint to checkpoint, variance kept."""
     scaled = white * np.sqrt(1 - share**2)
     scaled[..., 0, :] = white[..., 0, :]
-    return signal.lfilter([1.0], [1.0, -share], scaled, axis=-2)
+    return np.asarray(signal.lfilter([1.0], [1.0, -share], scaled, axis=-2))
