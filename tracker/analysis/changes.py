@@ -123,22 +123,25 @@ class _Rivals:
 def _drift_p_value(
     centred: np.ndarray, fitted: np.ndarray, rivals: _Rivals, observed: np.ndarray, seed: int
 ) -> float:
-    """Share of simulated drifts, with the data's own scatter, that fit phases as well; Bonferroni for two.
+    """Share of drawn drifts, with the data's own scatter, that fit phases as well; Bonferroni for two.
 
-    The scatter persists from checkpoint to checkpoint as far as the data's does: persistent noise makes
-    levels of its own.
+    The scatter is drawn in two ways, and the larger share counts: as Gaussian noise that persists from
+    checkpoint to checkpoint as far as the data's does, since such noise makes levels of its own; and as the
+    scatter itself in random order, since a few large deviations side by side look like a level.
     """
     rng = np.random.default_rng(seed)
     points = len(centred)
-    left = centred - fitted
-    mixing = np.linalg.qr(left / np.sqrt(max(points - DRIFT_PARAMETERS, 1)), mode="r")
-    beyond, enough = np.where(observed > 1, 0, SIMULATIONS), LEVEL / 2 * (SIMULATIONS + 1)
+    left = (centred - fitted) * np.sqrt(points / max(points - DRIFT_PARAMETERS, 1))
+    mixing = np.linalg.qr(left / np.sqrt(points), mode="r")
+    enough = LEVEL / 2 * (SIMULATIONS + 1)
+    beyond = np.tile(np.where(observed > 1, 0, SIMULATIONS), (2, 1))
     drawn = 0
-    while drawn < SIMULATIONS and beyond.min() < enough:
-        curve = fitted + persistent(rng.normal(size=(points, len(mixing))), rivals.persistence) @ mixing
-        beyond = beyond + (rivals.ratios(curve) >= observed)
+    while drawn < SIMULATIONS and beyond.min(axis=1).max() < enough:
+        noise = persistent(rng.normal(size=(points, len(mixing))), rivals.persistence) @ mixing
+        for kind, scatter in enumerate((noise, left[rng.permutation(points)])):
+            beyond[kind] += rivals.ratios(fitted + scatter) >= observed
         drawn += 1
-    return min(1.0, 2 * float(beyond.min() + 1) / (drawn + 1))
+    return min(1.0, 2 * float(beyond.min(axis=1).max() + 1) / (drawn + 1))
 
 
 def judge_changes(
