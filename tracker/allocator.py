@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     """Keeps glibc from handing arrays of a few megabytes back to the system as soon as they are freed.
 
     Measuring makes and frees such arrays many thousand times, and the system clears every page of each anew.
-    Blocks of 32 MiB and more still go back at once, and what is free beyond 128 MiB.
+    Blocks of 32 MiB and more still go back at once, and what is free beyond 64 MiB.
 
     Returns:
         whether the C library took the options; only glibc knows them.
@@ -24,6 +24,6 @@ def keep_freed_memory() -> bool:
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False
-    options = {ARENAS: 1, MMAP_THRESHOLD: 32 * MIB, TRIM_THRESHOLD: 128 * MIB, TOP_PAD: 16 * MIB}
+    options = {ARENAS: 1, MMAP_THRESHOLD: 32 * MIB, TRIM_THRESHOLD: 64 * MIB, TOP_PAD: 1 * MIB}
     taken = [library.mallopt(option, value) for option, value in options.items()]
     return min(taken) == 1

@@ -34,7 +34,7 @@ from tracker.probes import ProbeTokens
 from tracker.records import Conventions, Measurement, Unit, tracker_version
 from tracker.values import Values, relative_error, tables
 
-BATCH_BYTES, BATCH_SHARE = 128 << 20, 0.5
+BATCH_BYTES, BATCH_SHARE = 64 << 20, 0.5
 """Memory that a batch's states may take: so much on a processor, such a share of what a GPU has free."""
 FIRST_LOOK = 16
 """Sequences after which it is first asked whether they are enough; then after twice as many, and so on."""
