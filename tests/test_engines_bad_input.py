@@ -169,6 +169,14 @@ def test_block_by_block_gives_the_same_tables_as_whole(tmp_path: Path, real: Pat
         assert mine.equals(theirs), table
 
 
+def test_a_checkpoint_of_another_architecture_than_its_siblings_fails(tmp_path: Path, real: Path):
+    saved(tmp_path / "mine" / "step1", real, 1)
+    saved(tmp_path / "mine" / "step2", real, 2, num_hidden_layers=3)
+    outcomes, _ = swept(tmp_path / "mine", tmp_path / "store")
+    assert [outcome.status for outcome in outcomes] == ["ok", "failed"]
+    assert "(3 layers of 2 heads, width 32 against 2 layers of 2 heads, width 32)" in str(outcomes[1].reason)
+
+
 def test_checkpoints_of_one_model_share_one_module(tmp_path: Path, real: Path):
     live = LiveModel()
     first = live.load(saved(tmp_path / "step1", real, 1))

@@ -134,7 +134,8 @@ def _measure_pending(config: Config, surveyed: Survey, store: Store, console: Co
     for name, units in groups.items():
         bars.add(name, len(units))
     device, digests = check_device(config), token_digests(store, surveyed)
-    worker = Worker(store, surveyed.source, device, digests, config.engine.stream)
+    shapes = _shapes(config, surveyed)
+    worker = Worker(store, surveyed.source, device, digests, config.engine.stream, shapes)
     supply = _supply(config, surveyed, console)
     outcomes: list[Outcome] = []
     with bars.running():
@@ -181,6 +182,17 @@ def token_digests(store: Store, surveyed: Survey) -> dict[tuple[str, str, int, s
         for record in store.recorded().values()
         if record.status == "ok" and record.token_digest is not None and record.id not in again
     }
+
+
+def _shapes(config: Config, surveyed: Survey) -> dict[tuple[str, str, int], tuple[int, int, int]]:
+    """Per model and seed the layers, heads per layer and width of its measured checkpoints."""
+    try:
+        results = _sweep_results(config, surveyed)
+    except RequestError:  # nothing is recorded yet of this probe
+        return {}
+    columns = ["suite", "model", "seed", "n_layers", "n_heads", "d_model"]
+    measured = results.checkpoints([*columns, "status"]).filter(status="ok")
+    return {row[:3]: row[3:] for row in measured.select(columns).iter_rows()}
 
 
 def _sweep_results(config: Config, surveyed: Survey) -> Results:

@@ -19,6 +19,9 @@ from tracker.probes import ProbeTokens, encode_probe, load_tokenizer, tokenizer_
 from tracker.records import Fetched, Measurement, Outcome, PlannedUnit, ProbeSource, Status, Unit, digest
 from tracker.store import Store
 
+Shape = tuple[int, int, int]
+"""Layers, heads per layer and width of a model."""
+
 
 def chosen_device(name: str) -> str:
     """The torch device that ``device=`` means.
@@ -39,7 +42,8 @@ class Worker:
     """Measures units one after the other and records them.
 
     ``token_digests`` holds, per model and probe, the digest of the token ids of its other checkpoints:
-    one that differs is an error, since their results could not be compared. ``stream`` says whether models
+    one that differs is an error, since their results could not be compared; likewise ``shapes``, the layers,
+    heads per layer and width of each model's other checkpoints. ``stream`` says whether models
     are loaded whole or block by block: ``always``, ``never``, or ``auto``, by the memory that is free.
     """
 
@@ -48,6 +52,7 @@ class Worker:
     device: str
     token_digests: dict[tuple[str, str, int, str], str] = field(default_factory=dict)
     stream: str = "auto"
+    shapes: dict[tuple[str, str, int], Shape] = field(default_factory=dict)
     _encoded: dict[str, ProbeTokens] = field(default_factory=dict)
     _live: LiveModel = field(default_factory=LiveModel)
 
@@ -96,12 +101,26 @@ class Worker:
         model = self._loaded(fetched.path, unit.dtype)
         try:
             facts = model_facts(model)
+            self._refuse_another_shape(unit, (facts.n_layers, facts.n_heads, facts.d_model))
             tokens = self._tokens(unit, fetched.path, facts.vocabulary, facts.max_positions)
             pinned = replace(unit, checkpoint=replace(unit.checkpoint, commit=fetched.commit))
             return measure(pinned, model, tokens, commit=fetched.commit, started=started)
         finally:
             del model
             gc.collect()
+
+    def _refuse_another_shape(self, unit: Unit, shape: Shape) -> None:
+        checkpoint = unit.checkpoint
+        model = (checkpoint.suite, checkpoint.model, checkpoint.seed)
+        expected = self.shapes.setdefault(model, shape)
+        if expected != shape:
+            told = " against ".join(
+                "{} layers of {} heads, width {}".format(*each) for each in (shape, expected)
+            )
+            raise CheckpointError(
+                f"its architecture is not that of the model's other checkpoints ({told}); is it another "
+                "model's? give it another suite.model"
+            )
 
     def _loaded(self, path: Path, dtype: str) -> PreTrainedModel:
         need = memory_needed(path, dtype)
