@@ -30,19 +30,22 @@ def tracker(
 
 
 REFUSALS = [
-    (["frob"], "frob: no such verb; there are sweep, plan, analyse, validate, dashboard, stream, nano"),
+    (
+        ["frob"],
+        "frob: no such verb; there are sweep, plan, analyse, compare, validate, dashboard, stream, nano",
+    ),
     (
         ["sweep", "suite=pythai"],
         "Could not find 'suite/pythai' Available options in 'suite': folder hub nano",
     ),
-    (["sweep", "suit=nano"], "suit: no such field; there are device, dtype, engine"),
+    (["sweep", "suit=nano"], "suit: no such field; there are compare, device, dtype, engine"),
     (["sweep", "suite.modles=[a]"], "suite.modles: no such field; there are batch, interval, models"),
     (["sweep", "+foo=1"], "foo=1: not known; allowed: no such field; there are device"),
     (["sweep", "suite.models=[70m]"], "suite.models=70m: not known; allowed: 0.05m, 0.2m, 0.8m"),
     (["sweep", "suite=pythia", "suite.models=[71m]"], "suite.models=71m: not known; allowed: 14m, 31m"),
     (
         ["sweep", "steps=fast"],
-        "Could not find 'steps/fast' Available options in 'steps': all log paper window",
+        "Could not find 'steps/fast' Available options in 'steps': all log paper refine window",
     ),
     (["sweep", "steps=window", "steps.low=9", "steps.high=3"], "steps=window needs steps.low <= steps.high"),
     (["sweep", "probe.n=abc"], "probe.n: Value 'abc' of type 'str' could not be converted to Integer"),
