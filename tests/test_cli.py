@@ -40,7 +40,7 @@ REFUSALS = [
     ),
     (["sweep", "suit=nano"], "suit: no such field; there are compare, device, dtype, engine"),
     (["sweep", "suite.modles=[a]"], "suite.modles: no such field; there are batch, interval, models"),
-    (["sweep", "+foo=1"], "foo=1: not known; allowed: no such field; there are device"),
+    (["sweep", "+foo=1"], "foo=1: not known; allowed: no such field; there are compare, device"),
     (["sweep", "suite.models=[70m]"], "suite.models=70m: not known; allowed: 0.05m, 0.2m, 0.8m"),
     (["sweep", "suite=pythia", "suite.models=[71m]"], "suite.models=71m: not known; allowed: 14m, 31m"),
     (
