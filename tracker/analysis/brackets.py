@@ -21,8 +21,8 @@ FEWEST_LEFT = 4
 
 
 def noise_draws(
-    residual_TD: np.ndarray, parameters: int, sampled_RTD: np.ndarray | None, draws: int, seed: int = 0
-) -> np.ndarray | None:
+    residual_TD: np.ndarray, parameters: int, sampled_RTD: np.ndarray, seed: int = 0
+) -> np.ndarray:
     """Curves of noise alone, (R, T, D): what sequences do, and the scatter about the phases beyond it.
 
     Sequences cannot tell how far training itself wobbles from checkpoint to checkpoint. Where checkpoints
@@ -32,28 +32,25 @@ def noise_draws(
     Args:
         residual_TD: (T, D) values less the fitted phases.
         parameters: what the phases took from them, per metric.
-        sampled_RTD: (R, T, D) bootstrap curves less the values; None without sequences.
-        draws: R, where there are no sequences.
+        sampled_RTD: (R, T, D) bootstrap curves less the values.
         seed: of the Gaussian part.
 
     Returns:
-        The draws; None where there are neither sequences nor enough checkpoints to tell the scatter.
+        (R, T, D); of sequences alone where too few checkpoints are left to tell the scatter.
     """
     points = len(residual_TD)
     left = points - parameters
     if left < FEWEST_LEFT:
         return sampled_RTD
     rng = np.random.default_rng(seed)
-    number = draws if sampled_RTD is None else len(sampled_RTD)
+    number = len(sampled_RTD)
     scatter = (residual_TD**2).sum(axis=0) / left
-    known = 0.0 if sampled_RTD is None else sampled_RTD.var(axis=0).mean(axis=0)
+    known = sampled_RTD.var(axis=0).mean(axis=0)
     share = np.sqrt(np.clip(1 - known / np.maximum(scatter, 1e-300), 0, 1))
     mixing = np.linalg.qr(residual_TD / np.sqrt(left), mode="r")
     unsure = np.sqrt(left / rng.chisquare(left, size=(number, 1, 1)))  # as Student's t: scatter is estimated
     white = rng.normal(size=(number, points, len(mixing))) * unsure
-    floor = None if sampled_RTD is None else np.broadcast_to(known, scatter.shape)
-    wobble = persistent(white, persistence(residual_TD, floor)) @ mixing * share
-    return wobble if sampled_RTD is None else sampled_RTD + wobble
+    return sampled_RTD + persistent(white, persistence(residual_TD, known)) @ mixing * share
 
 
 def _prefix_costs(position: np.ndarray, values_RnD: np.ndarray, penalty: float, shortest: int) -> np.ndarray:

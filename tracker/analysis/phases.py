@@ -51,7 +51,7 @@ class ChangePoint:
     """Share of bootstrap resamples over sequences with the same bracket; None without samples."""
     interval: tuple[int, int] | None = None
     """Checkpoints (low, high] that hold the change at 90 %, by a likelihood-ratio test and by the bootstrap
-    over sequences: all that either allows. None where neither sequences nor enough checkpoints tell noise."""
+    over sequences: all that either allows. None without samples: scatter alone does not tell it well."""
 
 
 @dataclass(frozen=True)
@@ -145,25 +145,21 @@ def _change_points(scaled: _Scaled, breaks: tuple[int, ...], penalty: float, res
                    seed: int) -> tuple[ChangePoint, ...]:  # fmt: skip
     """Each break with its confidence and its interval."""
     curves, steps = scaled.curves, scaled.curves.steps
-    values, sampled = scaled.z(curves.values), None
-    shares: Sequence[float | None] = [None] * len(breaks)
-    bootstrapped = tuple((at, at) for at in breaks)
-    if curves.samples is not None:
-        drawn = resampled_means(curves.samples, resamples, seed)
-        found = resampled_breaks(drawn, lambda each: scaled.breaks(each, penalty))
-        shares, bootstrapped = bracket_confidence(found, breaks), bootstrap_spans(found, breaks)
-        sampled = scaled.z(drawn) - values
+    if curves.samples is None:
+        return tuple(ChangePoint(int(steps[at - 1]), int(steps[at]), None) for at in breaks)
+    values = scaled.z(curves.values)
+    drawn = resampled_means(curves.samples, resamples, seed)
+    found = resampled_breaks(drawn, lambda each: scaled.breaks(each, penalty))
+    shares, bootstrapped = bracket_confidence(found, breaks), bootstrap_spans(found, breaks)
     stretches = Stretches(scaled.position, values, penalty, SHORTEST)
     left = values - stretches.fitted(breaks)
-    noise = noise_draws(left, stretches.parameters(breaks), sampled, resamples, seed)
-    spans: Sequence[tuple[int, int] | None] = [None] * len(breaks)
-    if noise is not None:
-        tested = change_intervals(scaled.position, values, breaks, noise, penalty, SHORTEST)
-        spans = [(min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(tested, bootstrapped, strict=True)]
+    noise = noise_draws(left, stretches.parameters(breaks), scaled.z(drawn) - values, seed)
+    tested = change_intervals(scaled.position, values, breaks, noise, penalty, SHORTEST)
+    spans = [(min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(tested, bootstrapped, strict=True)]
     return tuple(
         ChangePoint(
             int(steps[at - 1]), int(steps[at]), share,
-            None if span is None else (int(steps[span[0] - 1]), int(steps[span[1]])),
+            (int(steps[span[0] - 1]), int(steps[span[1]])),
         )
         for at, share, span in zip(breaks, shares, spans, strict=True)
     )  # fmt: skip
