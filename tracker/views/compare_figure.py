@@ -59,8 +59,8 @@ def compare_figure(comparison: Mapping[str, Any]) -> Figure:
                 fontsize=7.5,
                 color=SOFT,
             )
-        axes.set_ylim(bottom=0)
-        axes.margins(x=0.15, y=0.15)
+            axes.set_ylim(0, 1.2 * max(limit, *(each["entropy_over_heads"] for each in kinds)))
+        axes.margins(x=0.15)
         axes.set_xlabel("mean spectral entropy (nats)")
         axes.set_ylabel("standard deviation over heads (nats)")
         axes.set_title("Uniform or specialised heads")
