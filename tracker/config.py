@@ -184,6 +184,7 @@ class Validate:
     reconstruction: float = 1e-5
     settled: float = 0.1
     runs: int = 200
+    seed: int = 0
 
 
 @dataclass
@@ -284,6 +285,8 @@ def _check_validate(validate: Validate) -> None:
             raise unknown_value(f"validate.{name}", value, "finite numbers")
     if validate.runs < 1:
         raise unknown_value("validate.runs", validate.runs, "whole numbers from 1")
+    if validate.seed < 0:
+        raise unknown_value("validate.seed", validate.seed, "whole numbers from 0")
 
 
 def _refuse_no_group(name: str, node: Any) -> None:

@@ -275,7 +275,9 @@ def _for_fits(
 def _limits(config: Config) -> "Limits":
     from tracker.analysis.break_conditions import Limits
 
-    return Limits(**{name: value for name, value in vars(config.validate).items() if name != "runs"})
+    return Limits(
+        **{name: value for name, value in vars(config.validate).items() if name not in ("runs", "seed")}
+    )
 
 
 def write_json(path: Path, content: object) -> None:
@@ -377,7 +379,7 @@ def validate(config: Config, console: Console) -> int:
         console.print(findings_table("Metrics: ground truth and independent witnesses", findings))
         passed += [each.passed for each in findings]
     if what in ("all", "analysis"):
-        findings = _detected(config.validate.runs, console)
+        findings = _detected(config.validate.runs, config.validate.seed, console)
         console.print(findings_table("Analysis: synthetic runs whose truth is known", findings))
         passed += [each.passed for each in findings]
     if results is not None:
@@ -387,7 +389,7 @@ def validate(config: Config, console: Console) -> int:
     return SOME_FAILED if failed else DONE
 
 
-def _detected(runs: int, console: Console) -> "list[Finding]":
+def _detected(runs: int, seed: int, console: Console) -> "list[Finding]":
     from tracker.validate import detection, runs_in_all
 
     bars, done = Bars(console, "analysing"), 0
@@ -399,7 +401,7 @@ def _detected(runs: int, console: Console) -> "list[Finding]":
         bars.advance_to("synthetic runs", done)
 
     with bars.running():
-        return detection(runs, moved)
+        return detection(runs, moved, seed=seed)
 
 
 def _conditions(results: Results, config: Config, console: Console) -> list[bool]:

@@ -33,11 +33,11 @@ Drift = Literal["flat", "line", "sigmoid"]
 Moved = Callable[[], object]
 
 
-def shifts(runs: int, moved: Moved) -> Iterator[Finding]:
+def shifts(runs: int, seed: int, moved: Moved) -> Iterator[Finding]:
     """One shift in levels, of 3 and of 6 standard errors, in three metrics of 16 sequences."""
     steps = log_steps(POINTS)
     for size, least in SHIFTS_FOUND.items():
-        rng = np.random.default_rng(size)
+        rng = np.random.default_rng([seed, size])
         exact, held, widths = 0, [], []
         for _ in range(runs):
             run = shifting_run(steps, [int(rng.integers(4, POINTS - 4))], size, rng)
@@ -56,9 +56,9 @@ def shifts(runs: int, moved: Moved) -> Iterator[Finding]:
         yield at_most(f"{named}: median width of the intervals, gaps", width, WIDTH[size], "1")
 
 
-def two_shifts(runs: int, moved: Moved) -> Iterator[Finding]:
+def two_shifts(runs: int, seed: int, moved: Moved) -> Iterator[Finding]:
     """Two shifts of 5 standard errors, up and down."""
-    rng, exact = np.random.default_rng(2), 0
+    rng, exact = np.random.default_rng([seed, 2]), 0
     for _ in range(runs):
         run = shifting_run(log_steps(POINTS), [5, 12], 5, rng)
         points = find_phases(run.steps, run.metrics, resamples=2).change_points
@@ -69,7 +69,7 @@ def two_shifts(runs: int, moved: Moved) -> Iterator[Finding]:
     )
 
 
-def false_alarms(runs: int, moved: Moved) -> Iterator[Finding]:
+def false_alarms(runs: int, seed: int, moved: Moved) -> Iterator[Finding]:
     """Noise and smooth drift alone: no change may be claimed."""
     steps = log_steps(POINTS)
     place = np.log2(steps + 1.0)
@@ -79,7 +79,7 @@ def false_alarms(runs: int, moved: Moved) -> Iterator[Finding]:
         ("sigmoid", 50, "a wide sigmoid of 50"),
     )  # fmt: skip
     for number, (kind, height, name) in enumerate(kinds):
-        rng, claimed = np.random.default_rng(100 + number), 0
+        rng, claimed = np.random.default_rng([seed, 100 + number]), 0
         for _ in range(runs):
             curve = height * drift(place, kind, width=rng.uniform(0.5, 1), centre=rng.uniform(0.3, 0.7))
             samples = noisy_samples({"a": curve, "b": -curve, "c": 0.5 * curve}, 16, rng)
@@ -88,10 +88,10 @@ def false_alarms(runs: int, moved: Moved) -> Iterator[Finding]:
         yield at_most(f"{name}, {runs} runs: a change is claimed", claimed / runs, ALARMS)
 
 
-def persistent_noise(runs: int, moved: Moved) -> Iterator[Finding]:
+def persistent_noise(runs: int, seed: int, moved: Moved) -> Iterator[Finding]:
     """Wobble of training that no sequence tells and that stays in part from checkpoint to checkpoint."""
     for number, (points, kept) in enumerate(((POINTS, 0.5), (LONG, 0.5))):
-        rng, claimed = np.random.default_rng(300 + number), 0
+        rng, claimed = np.random.default_rng([seed, 300 + number]), 0
         steps = np.unique([*log_steps(11), *range(1000, 1000 * (points - 9), 1000)])[:points]
         for _ in range(runs):
             flat = np.zeros(len(steps))
@@ -104,9 +104,9 @@ def persistent_noise(runs: int, moved: Moved) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def thresholds(runs: int, moved: Moved) -> Iterator[Finding]:
+def thresholds(runs: int, seed: int, moved: Moved) -> Iterator[Finding]:
     """A step over 8 model sizes, and noise, trend and smooth sigmoid without one."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng([seed, 1])
     places = []
     for _ in range(runs):
         found = find_threshold(SIZES, scale_values(SIZES, "step", 10, rng, below=3))
@@ -115,9 +115,9 @@ def thresholds(runs: int, moved: Moved) -> Iterator[Finding]:
     yield at_least(f"step of 10 over 8 sizes, {runs} runs: found", len(places) / runs, FOUND)
     right = places.count((SIZES[2], SIZES[3])) / len(places) if places else float("nan")
     yield at_least(f"of those {len(places)}: between the right two sizes", right, PLACED)
-    yield from _threshold_intervals(runs, moved)
+    yield from _threshold_intervals(runs, seed, moved)
     for number, (kind, height) in enumerate((("noise", 0), ("line", 10), ("sigmoid", 8))):
-        rng, claimed = np.random.default_rng(200 + number), 0
+        rng, claimed = np.random.default_rng([seed, 200 + number]), 0
         for _ in range(runs):
             values = scale_values(SIZES, kind, height, rng, width=rng.uniform(0.5, 1))  # type: ignore[arg-type]
             claimed += find_threshold(SIZES, values) is not None
@@ -126,10 +126,10 @@ def thresholds(runs: int, moved: Moved) -> Iterator[Finding]:
         yield at_most(f"{name} over 8 sizes, {runs} runs: a threshold is claimed", claimed / runs, ALARMS)
 
 
-def _threshold_intervals(runs: int, moved: Moved) -> Iterator[Finding]:
+def _threshold_intervals(runs: int, seed: int, moved: Moved) -> Iterator[Finding]:
     """Steps of 3 and 6 times the models' scatter, anywhere."""
     for height in WIDTH:
-        rng, held, widths = np.random.default_rng(400 + height), [], []
+        rng, held, widths = np.random.default_rng([seed, 400 + height]), [], []
         for _ in range(runs):
             below = int(rng.integers(2, len(SIZES) - 1))
             found = find_threshold(SIZES, scale_values(SIZES, "step", height, rng, below=below))
@@ -154,11 +154,12 @@ def runs_in_all(runs: int) -> int:
     return runs * sum(kinds for _, kinds in PARTS)
 
 
-def detection(runs: int, moved: Moved = lambda: None) -> list[Finding]:
+def detection(runs: int, moved: Moved = lambda: None, *, seed: int = 0) -> list[Finding]:
     """Detection, brackets and false alarms on synthetic runs.
 
     Args:
         runs: how many of each kind, at least 1.
+        seed: another draws other runs: the analysis may not lean on those that it was made with.
         moved: called after each of the ``runs_in_all(runs)``, for a progress bar.
     """
-    return [finding for part, _ in PARTS for finding in part(runs, moved)]
+    return [finding for part, _ in PARTS for finding in part(runs, seed, moved)]
