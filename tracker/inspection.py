@@ -153,7 +153,8 @@ def _outlook(config: Config, costs: Sequence[Costs], cache: CheckpointCache) -> 
         peak = min(float(cache.max_bytes), ahead * largest, math.inf if fetch is None else fetch)
         why = f"up to {ahead} checkpoints at once, removed when measured"
     told = [
-        f"to fetch: {_told(fetch, readable_bytes)}; peak disk: {_told(peak, readable_bytes)} ({why})",
+        f"to fetch: {_told(fetch, readable_bytes)}"
+        + (f"; peak disk: {_told(peak, readable_bytes)} ({why})" if fetch != 0 else ""),
         f"expected time: {_told(seconds, readable_time)} at the rates this store has recorded",
     ]
     place = next((each for each in (cache.folder, *cache.folder.parents) if each.is_dir()), None)
