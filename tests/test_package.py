@@ -1,6 +1,7 @@
 """What a user gets: the wheel, the README, the recipes."""
 
 import re
+import shlex
 import subprocess
 import sys
 import venv
@@ -88,7 +89,7 @@ def commands_of_the_readme() -> list[str]:
 
 @pytest.mark.parametrize("command", commands_of_the_readme())
 def test_every_command_of_the_readme_composes(command: str, tmp_path: Path):
-    _, verb, *overrides = command.replace("'", "").split()
+    _, verb, *overrides = shlex.split(command)
     assert verb in VERBS
     done = tracker(tmp_path, verb, "--cfg", "job", *[o for o in overrides if not o.startswith("--")])
     assert done.returncode == 0, done.stderr
