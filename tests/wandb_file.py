@@ -6,6 +6,7 @@ kind (u8: whole, first, middle, last).
 
 import json
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,13 @@ def chunks(data: bytes) -> Iterator[bytes]:
 
 
 def records(path: Path) -> list[Any]:
-    return [Record.FromString(chunk) for chunk in chunks(path.read_bytes())]
+    """All that is written so far; W&B's service may put a run's first records down a moment late."""
+    deadline = time.monotonic() + 20
+    while True:
+        found = [Record.FromString(chunk) for chunk in chunks(path.read_bytes())]
+        if any(record.HasField("run") for record in found) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)
 
 
 def _items(items: Any) -> dict[str, Any]:

@@ -249,7 +249,8 @@ def readable_rate(per_second: float) -> str:
     """How quickly something goes on, for people: ``12/min``."""
     for seconds, unit in ((1, "s"), (60, "min"), (3600, "h")):
         if per_second * seconds >= 1:
-            return f"{per_second * seconds:.3g}/{unit}"
+            rate = per_second * seconds
+            return f"{rate:.3g}/{unit}" if rate < 1000 else f"{rate:.0f}/{unit}"
     return f"{per_second * 86400:.3g}/d"
 
 
