@@ -203,6 +203,7 @@ def killed_again_and_again(folder: Path, kills: int, count: int) -> None:
     assert left_in(folder / "cache") == []
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_goes_on_and_leaves_nothing_behind(tmp_path: Path):
     killed_again_and_again(tmp_path, 3, 14)
 
