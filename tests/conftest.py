@@ -1,11 +1,14 @@
 """What every test shares: one torch thread, no network, and the real material where it stands."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import close_session
+from loopback_hub import Hub, loopback_hub, use_hub
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,3 +26,14 @@ def real() -> Path:
     if not place or not Path(place).is_dir():
         pytest.skip("TRACKER_TEST_DATA names no folder of real material")
     return Path(place)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub for sweeps in this process, below ``tmp_path``, which is the current folder."""
+    with loopback_hub(tmp_path / "hub") as running:
+        use_hub(monkeypatch, running, tmp_path / "cache")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", list(sys.argv))
+        yield running
+    close_session()

@@ -3,13 +3,11 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import close_session
-from loopback_hub import Hub, loopback_hub, use_hub
+from loopback_hub import Hub
 from safetensors.torch import load_file, save_file
 from saved_models import save
 from synthetic_store import SMALL, synthetic_analysis, write_store
@@ -27,16 +25,6 @@ from tracker.views import dashboard_data, phase_figure
 
 REPO = "EleutherAI/pythia-14m"
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 1000, 2000, 3000, 4000, 6000, 7000, 8000, 9000)
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with loopback_hub(tmp_path / "hub") as running:
-        use_hub(monkeypatch, running, tmp_path / "cache")
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", list(sys.argv))
-        yield running
-    close_session()
 
 
 def copy(root: Path, source: str, target: str, pattern: str = "*") -> None:

@@ -46,3 +46,19 @@ def test_signals_may_end_before_their_zeros(given: int):
 )
 def test_where_the_transform_is_not_orthogonal_there_is_no_product(wavelet: str, mode: str):
     assert coefficient_product(64, wavelet, 2, mode, torch.float32, CPU) is None
+
+
+def test_long_signals_take_little_memory():
+    n, level = 4096, max_level(4096, "db2") - 2
+    profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
+    coefficient_product.cache_clear()
+    with profiler as seen:
+        product = coefficient_product(n, "db2", level, "symmetric", torch.float64, CPU)
+    assert product is not None
+    x, y = torch.rand(2, 2, n, dtype=torch.float64)
+    expected = (coefficients(x, "db2", level, "symmetric") * coefficients(y, "db2", level, "symmetric")).sum(
+        -1
+    )
+    np.testing.assert_allclose(product(x, y), expected, rtol=1e-8)
+    largest = max(each.self_cpu_memory_usage for each in seen.events() or [])
+    assert largest < n * n * 8 / 4, "the whole Gram matrix would be 134 MB"

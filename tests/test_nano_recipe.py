@@ -18,7 +18,7 @@ from tracker.nano import DEFAULT_MODELS, SIZES, NanoRecipe, checkpoint_steps, su
 from tracker.nano.batches import Batches
 from tracker.nano.corpus import LEFT_OUT, documents, prepare, text_digest
 from tracker.nano.recipe import Size, learning_rate, size_of
-from tracker.nano.saving import clear_leftovers, save_file, save_folder
+from tracker.saving import clear_leftovers, save_file, save_folder
 
 SMALL = NanoRecipe(train_steps=8, batch=2, tokens=16, vocab=300, text_bytes=200_000)
 

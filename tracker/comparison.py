@@ -120,7 +120,7 @@ def _kinds_told(kinds: list[dict[str, Any]]) -> list[str]:
 def _gaps_told(found: list[Column], gaps: list[dict[str, Any]]) -> list[str]:
     """From the smallest to the largest model, what differs so that it matters."""
     first, last = found[0], found[-1]
-    ends = [gap for gap in gaps if (gap["from"], gap["to"]) == (first.name, last.name)]
+    ends = [gap for gap in gaps if (gap["from"], gap["to"]) == (first.model, last.model)]
     matter = sorted((gap for gap in ends if gap["matters"]), key=_relative(first, last), reverse=True)
     told = [
         f"{titled(gap['metric'])} {number(first.samples[gap['metric']].value)} to "
@@ -134,8 +134,8 @@ def _gaps_told(found: list[Column], gaps: list[dict[str, Any]]) -> list[str]:
         f"together: {counted}"
     )
     if told:
-        return [f"{head}. From {first.name} to {last.name}: {'; '.join(told)}."]
-    return [f"{head}. Between {first.name} and {last.name}: none."]
+        return [f"{head}. From {first.model} to {last.model}: {'; '.join(told)}."]
+    return [f"{head}. Between {first.model} and {last.model}: none."]
 
 
 def _relative(first: Column, last: Column) -> Any:

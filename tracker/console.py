@@ -22,6 +22,10 @@ SHOWN_HOLES = 8
 SHOWN_ALERTS = 5
 PLAIN_WIDTH = 120
 """Columns of a table where no terminal tells its own."""
+FIRST_TOLD = 20
+"""The first move of a bar tells a rate where it is at least one in so many of the total."""
+DONE, SOME_FAILED = 0, 1
+"""Exit codes of verbs that ran to their end."""
 WIDE = 110
 """Columns from which a bar also has room for its note."""
 
@@ -86,13 +90,15 @@ class Bars:
         """Rate, time left and bytes fetched, as far as they are known.
 
         The first step also pays for starting up, so the rate is that of the steps behind it, once there
-        are any; and a bar's clock starts when its turn comes, not with the first bar.
+        are any, and until then it is told only where it stands for a good part of the whole; and a bar's
+        clock starts when its turn comes, not with the first bar.
         """
         parts = []
         before, self._last_move = self._last_move, time.monotonic()
         first, begun = self._begun.setdefault(name, (done, self._last_move))
         steps, elapsed = (done - first, self._last_move - begun) if done > first else (done, begun - before)
-        if steps > 0 and elapsed > 0:
+        telling = done > first or FIRST_TOLD * done >= total
+        if telling and steps > 0 and elapsed > 0:
             parts.append(readable_rate(steps / elapsed))
             if done < total:
                 parts.append(f"{readable_time(elapsed / steps * (total - done))} left")
@@ -192,7 +198,7 @@ def comparison_table(found: "Sequence[Column]") -> Table:
     table.add_column("at its checkpoint", no_wrap=True)
     for column in found:
         seeds = f" ({len(column.seeds)} seeds)" if len(column.seeds) > 1 else ""
-        table.add_column(Text(f"{column.name}{seeds}"), justify="right")
+        table.add_column(Text(f"{column.model}{seeds}"), justify="right")
     table.add_row("step", *(str(column.step) for column in found))
     for name in dict.fromkeys(name for column in found for name in column.samples):
         table.add_row(name, *(_cell(column.samples.get(name)) for column in found))

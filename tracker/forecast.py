@@ -18,6 +18,7 @@ from tracker.checkpoints.cached import find
 from tracker.config import STREAM
 from tracker.errors import CheckpointError, unknown_value
 from tracker.records import Checkpoint, PlannedUnit
+from tracker.saving import save_json
 from tracker.store import Store
 
 WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -71,10 +72,8 @@ def note_transfer(store: Path, received: int, seconds: float) -> None:
         "bytes": received + before.get("bytes", 0) / 2,
         "seconds": seconds + before.get("seconds", 0) / 2,
     }
-    partial = store / f".{RATES}.{os.getpid()}"
     with contextlib.suppress(OSError):  # a forecast is not worth a failure
-        partial.write_text(json.dumps(known | {platform.node(): total}), encoding="utf-8")
-        os.replace(partial, store / RATES)
+        save_json(store / RATES, known | {platform.node(): total})
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from tracker.checkpoints.audit import SUSPICIOUS
 from tracker.checkpoints.register import reports
 from tracker.config import Config, PublishedSuite
 from tracker.console import (
+    DONE,
+    SOME_FAILED,
     Bars,
     audit_table,
     by_model,
@@ -36,8 +38,6 @@ from tracker.plan import select
 from tracker.records import Checkpoint, PlannedUnit
 from tracker.store import Store
 from tracker.survey import Survey, available, suite_name, survey
-
-DONE, SOME_FAILED = 0, 1
 
 
 def cache_of(config: Config) -> CheckpointCache:

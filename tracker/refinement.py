@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from tracker.analysis import analyse_phases
+from tracker.analysis.phase_report import reach
 from tracker.analysis.refine import propose
+from tracker.checkpoints import audit_file
 from tracker.config import Config
 from tracker.errors import RequestError, unknown_value
 from tracker.records import Checkpoint, Conventions, ProbeSpec
@@ -26,20 +28,18 @@ def refined(
     if config.steps.budget < 1:
         raise unknown_value("steps.budget", config.steps.budget, "whole numbers from 1")
     results = _measured(config, suite, probe, conventions)
+    checkpoints = results.checkpoints()
+    known = audit_file.suspects(results.folder)
+    suspects = {} if config.view.suspects else known.among(checkpoints.iter_rows(named=True))
     there: dict[tuple[str, int], dict[int, Checkpoint]] = {}
     for checkpoint in found:
         there.setdefault((checkpoint.model, checkpoint.seed), {})[checkpoint.step] = checkpoint
     pairs = [
         pair
-        for pair in analyse_phases(results.checkpoints(), results.sequences())
+        for pair in analyse_phases(checkpoints, results.sequences(), suspects)
         if (pair[0].model, pair[0].seed) in there
     ]
-    intervals = [
-        [point.interval or (point.step_low, point.step_high) for point in phases.change_points]
-        if phases
-        else []
-        for _, phases in pairs
-    ]
+    intervals = [[reach(point) for point in entry["change_points"]] for _, entry in pairs]
     if not any(intervals):
         raise RequestError(
             "steps=refine: no change is detected in what is measured, so there is nothing to narrow; "

@@ -23,7 +23,7 @@ STAY = 0.8
 
 @dataclass(frozen=True)
 class SecondOpinion:
-    """Where the states of the hidden Markov model part, and how many of the changes that agrees with."""
+    """How many states the hidden Markov model takes, and where they part."""
 
     states: int
     boundaries: tuple[tuple[int, int], ...]

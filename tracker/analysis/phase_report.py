@@ -47,8 +47,8 @@ def reach(point: Entry) -> tuple[int, int]:
     return tuple(point["interval"] or (point["step_low"], point["step_high"]))
 
 
-def phases_entry(run: Trajectory) -> tuple[Entry, Phases | None]:
-    """One run's phases with a second opinion, and what ``find_phases`` found."""
+def phases_entry(run: Trajectory) -> Entry:
+    """One run's phases with a second opinion."""
     curves = phase_curves(run)
     found: Phases | None = None
     if len(run.steps) and curves:
@@ -82,7 +82,7 @@ def phases_entry(run: Trajectory) -> tuple[Entry, Phases | None]:
         ]
         entry["hidden_markov"] = _opinion(run, curves, entry["change_points"])
     entry["sentence"] = phase_sentence(run, found, entry["hidden_markov"])
-    return entry, found
+    return entry
 
 
 def _opinion(run: Trajectory, curves: dict[str, np.ndarray], points: list[Entry]) -> Entry | None:

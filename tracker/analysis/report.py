@@ -9,7 +9,6 @@ import polars as pl
 
 from tracker.analysis.controls import alarm_rates, twins
 from tracker.analysis.phase_report import phases_entry, seeds_entry
-from tracker.analysis.phases import Phases
 from tracker.analysis.scale_report import threshold_entries
 from tracker.analysis.trajectories import Suspects, Trajectory, single_value, trajectories
 from tracker.analysis.why_report import why_entries, why_summary
@@ -40,15 +39,14 @@ def _by_model(runs: list[Trajectory], phases: list[dict]) -> list[dict[str, Any]
 
 
 def analyse_phases(
-    checkpoints: pl.DataFrame, sequences: pl.DataFrame | None = None
-) -> list[tuple[Trajectory, Phases | None]]:
-    """Every run with what ``find_phases`` found in it; None where nothing could be looked at.
+    checkpoints: pl.DataFrame, sequences: pl.DataFrame | None = None, suspects: Suspects | None = None
+) -> list[tuple[Trajectory, dict[str, Any]]]:
+    """Every run with its entry among the ``phases`` of ``analyse``, and nothing else worked out.
 
     Args:
-        checkpoints: the store's checkpoint table (one probe, one set of conventions).
-        sequences: its table of sequences.
+        checkpoints, sequences, suspects: as ``analyse``.
     """
-    return [(run, phases_entry(run)[1]) for run in trajectories(checkpoints, sequences)]
+    return [(run, _plain(phases_entry(run))) for run in trajectories(checkpoints, sequences, suspects)]
 
 
 def analyse(
@@ -74,8 +72,7 @@ def analyse(
         StoreError: several probes or conventions are mixed, or a checkpoint is there twice.
     """
     runs = trajectories(checkpoints, sequences, suspects)
-    found = [phases_entry(run) for run in runs]
-    phases = [entry for entry, _ in found]
+    phases = [phases_entry(run) for run in runs]
     thresholds: list[dict[str, Any]] = []
     for suite, members in groupby(runs, key=lambda run: run.suite):
         thresholds += threshold_entries(suite, list(members))

@@ -3,7 +3,7 @@
 H: heads; S: sequences of the probe.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -62,11 +62,6 @@ class Column:
     step: int
     tokens: float
     samples: dict[str, Sample]
-
-    @property
-    def name(self) -> str:
-        """How tables name it."""
-        return self.model
 
 
 def chosen_steps(runs: Sequence[Trajectory], at: str, step: int | None, tokens: int | None) -> dict[str, int]:
@@ -133,7 +128,7 @@ def _at_tokens(
 
 def columns(
     runs: Sequence[Trajectory],
-    spreads: Sequence[dict[tuple, float]] | dict,
+    spreads: Mapping[tuple[Any, ...], float],
     steps: dict[str, int],
     names: Sequence[str] = COMPARED,
 ) -> list[Column]:
@@ -156,7 +151,9 @@ def columns(
     return found
 
 
-def _sample(members: list[Trajectory], spreads: Any, name: str, step: int) -> Sample | None:
+def _sample(
+    members: list[Trajectory], spreads: Mapping[tuple[Any, ...], float], name: str, step: int
+) -> Sample | None:
     values, draws, stds = [], [], []
     for run in members:
         at = int(np.searchsorted(run.steps, step))
@@ -251,8 +248,8 @@ def differences(found: Sequence[Column]) -> list[Entry]:
         size = max(abs(a.samples[name].value), abs(b.samples[name].value))
         told.append(
             {
-                "from": a.name,
-                "to": b.name,
+                "from": a.model,
+                "to": b.model,
                 "metric": name,
                 "difference": gap,
                 "half": half,

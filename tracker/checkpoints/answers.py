@@ -23,6 +23,8 @@ from tracker.errors import CheckpointError, MissingCheckpoint
 
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 TRIES = 5
+BREAKS = 3
+"""So many broken connections in a row of tries, counted apart from answers that ask to come again."""
 LONGEST_WAIT = 300.0
 """Seconds; a hub that asks for more is not waited for."""
 
@@ -61,22 +63,26 @@ def ask(
     Raises:
         MissingCheckpoint: the revision does not exist.
         UnknownRepository: nor does the repository, or only with a token.
-        Unreachable: no network, offline mode, or still busy after five tries.
+        Unreachable: no network, offline mode, or still busy after ``TRIES`` answers or ``BREAKS`` breaks.
         CheckpointError: anything else, with its cause.
     """
     place = repo if revision is None else f"{repo} at {revision}"
-    for attempt in range(1, TRIES + 1):
+    busy = broken = 0
+    while True:
         try:
             return call()
         except CheckpointError:
             raise
         except Exception as error:
             root = _root(error)
-            wait = _wait(root, attempt)
-            if wait is None or wait > LONGEST_WAIT or attempt == TRIES:
+            if _is_transport(root):
+                broken += 1
+            else:
+                busy += 1
+            wait = _wait(root, busy, broken)
+            if wait is None or wait > LONGEST_WAIT:
                 raise _translated(root, repo, revision, f"{who}: {place}") from error
             pause(wait)
-    raise AssertionError("unreachable: the last try returns or raises")
 
 
 def _root(error: Exception) -> Exception:
@@ -114,14 +120,14 @@ def _retry_after(error: Exception) -> float | None:
     return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
-def _wait(error: Exception, attempt: int) -> float | None:
+def _wait(error: Exception, busy: int, broken: int) -> float | None:
     """Seconds until the next try; None where another try is of no use."""
     if _is_transport(error):
-        return 0.5 * attempt if attempt < 3 else None
-    if _status(error) not in RETRIED:
+        return 0.5 * broken if broken < BREAKS else None
+    if _status(error) not in RETRIED or busy >= TRIES:
         return None
     asked = _retry_after(error)
-    return float(2 ** (attempt - 1)) if asked is None else asked
+    return float(2 ** (busy - 1)) if asked is None else asked
 
 
 def _translated(error: Exception, repo: str, revision: str | None, where: str) -> CheckpointError:

@@ -1,8 +1,6 @@
 """``audit.json`` of a store: what was looked at, what was found, and which checkpoints are suspect."""
 
 import json
-import os
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +10,7 @@ from tracker.checkpoints.audit import SUSPICIOUS, Evidence, Finding, Revision, f
 from tracker.checkpoints.register import disagreements, reports, source_of
 from tracker.errors import StoreError
 from tracker.records import Checkpoint
+from tracker.saving import save_json
 
 NAME = "audit.json"
 MAIN = "main"
@@ -34,9 +33,11 @@ class Suspects:
         return self.why(checkpoint.location, checkpoint.revision, checkpoint.commit)
 
     def among(self, rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int, int], str]:
-        """Suite, model, seed and step -> why, of rows of the store's checkpoint table."""
+        """Suite, model, seed and step -> why, of measured rows of the store's checkpoint table."""
         found = {}
         for row in rows:
+            if row["status"] != "ok":
+                continue
             reason = self.why(row["repo"], row["revision"], row["commit"])
             if reason is not None:
                 found[row["suite"], row["model"], row["seed"], row["step"]] = reason
@@ -66,12 +67,9 @@ def write(store: Path, entries: Iterable[Mapping[str, Any]]) -> Path:
     """
     path = store / NAME
     content = {**read(store), **{entry["repo"]: entry for entry in entries}}
-    partial = path.with_name(f".{NAME}.{uuid.uuid4().hex}")
     try:
         store.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"repos": [content[repo] for repo in sorted(content)]}, indent=1, allow_nan=False)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        save_json(path, {"repos": [content[repo] for repo in sorted(content)]})
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error}; free it, or change store=") from error
     return path

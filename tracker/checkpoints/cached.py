@@ -6,7 +6,6 @@ only after every file of that commit has been checked.
 
 import os
 import re
-import uuid
 from collections.abc import Collection
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from huggingface_hub.errors import CachedRepoTreeNotFoundError
 from tracker.checkpoints import weights
 from tracker.errors import CheckpointError
 from tracker.records import Checkpoint, Fetched
+from tracker.saving import save_file
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -71,9 +71,7 @@ def note(repo: str, revision: str, commit: str, cache: Path) -> None:
     """Writes down that a revision's commit is in the cache, whole."""
     path = _reference(repo, revision, cache)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    temporary.write_text(commit, encoding="utf-8")
-    os.replace(temporary, path)
+    save_file(path, lambda new: new.write_text(commit, encoding="utf-8"))
 
 
 def revisions(repo: str, cache: Path) -> dict[str, str]:

@@ -9,7 +9,6 @@ cache, where Hugging Face's own tools do not look. Everything here happens under
 import fcntl
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +17,7 @@ from pathlib import Path
 from tracker.checkpoints import cached
 from tracker.checkpoints.listing import RemoteFile
 from tracker.checkpoints.transfer import PARTIAL
+from tracker.saving import save_json
 
 BLOCK = 4096
 """Bytes in which file systems hand out space."""
@@ -83,10 +83,7 @@ class Claims:
 
     def write(self, claim: Claim) -> None:
         """Writes a claim, whole or not at all."""
-        path = self.folder / f"{claim.id}.json"
-        partial = path.with_suffix(f".{uuid.uuid4().hex}")
-        partial.write_text(json.dumps(asdict(claim)), encoding="utf-8")
-        os.replace(partial, path)
+        save_json(self.folder / f"{claim.id}.json", asdict(claim))
 
     def made(self, repo: str, revision: str, commit: str, files: tuple[RemoteFile, ...], keep: bool) -> Claim:
         """A claim on a commit as things stand: the one there is, else a new one, not written yet."""

@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from tracker.metrics.wavelet import filter_bank
+from tracker.metrics.wavelet import FilterBank, filter_bank
 
 NEGLIGIBLE = 1e-9
 """Entries and eigenvalues of the Gram matrix below this are rounding."""
@@ -60,25 +60,35 @@ def coefficient_product(
     """The product for ``filter_bank(length, wavelet, level, mode)``; None where W is not orthogonal but for
     its ends, so that transforming is the better way."""
     bank = filter_bank(length, wavelet, level, mode)
-    transform = torch.cat(bank.analyse(torch.eye(length, dtype=torch.float64)), -1)
-    excess = transform @ transform.mT - torch.eye(length, dtype=torch.float64)
-    touched = (excess.abs() > NEGLIGIBLE).any(-1)
-    middle = length // 2
-    left = int(touched[:middle].nonzero().max()) + 1 if touched[:middle].any() else 0
-    right = middle + int(touched[middle:].nonzero().min()) if touched[middle:].any() else length
-    if right - left < middle or (excess[:middle, middle:].abs() > NEGLIGIBLE).any():
+    reach = min(length // 2, (len(bank.filters[0]) - 1) << level)
+    exact = CoefficientProduct((_correction(bank, 0, reach), _correction(bank, length - reach, length)))
+    if not _holds(exact, bank):
         return None
-    ends = (_correction(excess, 0, left), _correction(excess, right, length))
     return CoefficientProduct(
         tuple(
             EndCorrection(end.start, end.directions.to(device, dtype), end.weights.to(device, dtype))
-            for end in ends
+            for end in exact.ends
             if len(end.weights)
         )
     )
 
 
-def _correction(excess: Tensor, start: int, stop: int) -> EndCorrection:
-    weights, directions = torch.linalg.eigh(excess[start:stop, start:stop])
+def _correction(bank: FilterBank, start: int, stop: int) -> EndCorrection:
+    """What the extension adds to products of the samples from ``start`` to ``stop``."""
+    samples = torch.zeros(stop - start, bank.lengths[0], dtype=torch.float64)
+    samples.diagonal(start).fill_(1)
+    coefficients = torch.cat(bank.analyse(samples), -1)
+    excess = coefficients @ coefficients.mT
+    excess.diagonal().sub_(1)
+    weights, directions = torch.linalg.eigh(excess)
     large = weights.abs() > NEGLIGIBLE
     return EndCorrection(start, directions[:, large], weights[large])
+
+
+def _holds(product: CoefficientProduct, bank: FilterBank) -> bool:
+    """Whether it is the product of the coefficients, tried on noise."""
+    noise = torch.randn(
+        2, 4, bank.lengths[0], dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    x, y = (torch.cat(bank.analyse(each), -1) for each in noise)
+    return torch.allclose(product(*noise), (x * y).sum(-1), rtol=0, atol=bank.lengths[0] * NEGLIGIBLE)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tracker.errors import TrackerError
 from tracker.nano.recipe import NanoRecipe
-from tracker.nano.saving import save_folder
+from tracker.saving import save_folder
 
 END_OF_TEXT = "<|endoftext|>"
 """Token 0. Stands after every document, as in Pythia's data."""

@@ -20,7 +20,7 @@ from tracker.nano.batches import Batches
 from tracker.nano.job import Job
 from tracker.nano.model import decay_groups, fresh
 from tracker.nano.recipe import checkpoint_steps, learning_rate
-from tracker.nano.saving import clear_leftovers, save_file, save_folder, save_json
+from tracker.saving import clear_leftovers, save_file, save_folder, save_json
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 RESUME = "resume.pt"

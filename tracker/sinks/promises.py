@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tracker.records import PlannedUnit
+from tracker.saving import save_json
 from tracker.sinks.arrivals import Arrival
 from tracker.sinks.identity import RunIdentity
 from tracker.sinks.options import SinkOptions
@@ -82,10 +83,7 @@ def promising(folder: Path, options: SinkOptions, promised: Iterable[Promised],
     name = uuid.uuid4().hex
     path = folder / "wandb" / "promised" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    content = {"destination": destination(options), "since": time.time(), "promised": told}
-    partial.write_text(json.dumps(content), encoding="utf-8")
-    partial.replace(path)
+    save_json(path, {"destination": destination(options), "since": time.time(), "promised": told})
     ended = threading.Event()
 
     def keep() -> None:

@@ -1,10 +1,8 @@
 """The dashboard: one self-contained HTML file that asks no other machine for anything."""
 
 import base64
-import contextlib
 import hashlib
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from tracker.errors import StoreError
+from tracker.saving import save_file
 from tracker.store import Results
 from tracker.views.data import dashboard_data
 from tracker.views.encode import json_for_html
@@ -39,16 +38,11 @@ def write_dashboard(
     """
     path = Path(path)
     page = render_page(dashboard_data(results, analysis))
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8", newline="")
-        partial.replace(path)
+        save_file(path, lambda new: new.write_text(page, encoding="utf-8", newline=""))
     except OSError as error:
         raise StoreError(f"cannot write the dashboard to {path}: {error}; free or change it") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
     return path
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def save_file(path: Path, write: Callable[[Path], object]) -> None:
         path: the file; its old content stays until the new one is complete.
         write: gets the temporary path.
     """
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new = _beside(path)
     try:
         write(new)
         os.replace(new, path)
@@ -23,8 +24,18 @@ def save_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def save_json(path: Path, content: object) -> None:
-    """Replace ``path`` by ``content`` as JSON."""
-    save_file(path, lambda new: new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
+    """Replace ``path`` by ``content`` as JSON.
+
+    Raises:
+        ValueError: a number in it is NaN or infinite, which JSON does not have.
+    """
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    save_file(path, lambda new: new.write_text(text, encoding="utf-8"))
+
+
+def _beside(path: Path) -> Path:
+    """A name that no other process or thread takes, and that ``clear_leftovers`` knows by its digits."""
+    return path.with_name(f".{path.name}.{os.getpid()}{threading.get_ident()}")
 
 
 def save_folder(path: Path, fill: Callable[[Path], object]) -> None:
@@ -34,7 +45,7 @@ def save_folder(path: Path, fill: Callable[[Path], object]) -> None:
     """
     if path.is_dir():
         return
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new = _beside(path)
     shutil.rmtree(new, ignore_errors=True)
     try:
         new.mkdir(parents=True)
