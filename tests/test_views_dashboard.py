@@ -1,6 +1,7 @@
 """The dashboard as a file: self-contained, safe, whole, small and quick."""
 
 import json
+import os
 import re
 import socket
 import threading
@@ -141,14 +142,14 @@ def test_the_file_is_whole_or_absent_and_its_place_is_named(
         write_dashboard(results, None, tmp_path / "file" / "page.html")
     target = write_dashboard(results, None, tmp_path / "made" / "page.html")
     first = target.read_text(encoding="utf-8")
-    monkeypatch.setattr(Path, "replace", _refuse)
+    monkeypatch.setattr(os, "replace", _refuse)
     with pytest.raises(StoreError, match="no space left"):
         write_dashboard(results, {"summary": ["other"]}, target)
     assert target.read_text(encoding="utf-8") == first
     assert [item.name for item in target.parent.iterdir()] == ["page.html"]
 
 
-def _refuse(self: Path, target: Path) -> Path:
+def _refuse(source: Path, target: Path) -> None:
     raise OSError("no space left")
 
 
