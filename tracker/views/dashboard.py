@@ -50,11 +50,16 @@ def write_dashboard(
     return path
 
 
-def render_page(data: dict[str, Any]) -> str:
-    """The page as text. ``data`` is ``dashboard_data``'s."""
+def render_page(data: dict[str, Any], *, served: bool = False) -> str:
+    """The page as text.
+
+    Args:
+        data: ``dashboard_data``'s.
+        served: whether it may ask the server that it comes from.
+    """
     plotly, own = get_plotlyjs(), _inline_script(own_script())
     parts = {
-        "csp": content_policy([plotly, own]),
+        "csp": content_policy([plotly, own], served=served),
         "css": (PAGE / "dashboard.css").read_text(encoding="utf-8"),
         "data": json_for_html(data),
         "plotly": base64.b64encode(zlib.compress(plotly.encode(), 9)).decode(),
@@ -75,14 +80,16 @@ def own_script() -> str:
     return "(() => {\n'use strict';\n" + "\n".join(parts) + "\n})();\n"
 
 
-def content_policy(scripts: list[str]) -> str:
-    """A Content-Security-Policy under which exactly these inline scripts run and nothing is fetched."""
+def content_policy(scripts: list[str], *, served: bool = False) -> str:
+    """A Content-Security-Policy under which exactly these inline scripts run and nothing is fetched, or
+    only from the page's own server."""
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    connect = "; connect-src 'self'" if served else ""
     # Plotly writes style attributes and a style element; images are its own SVG exports.
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
+        f"base-uri 'none'; form-action 'none'{connect}"
     )
 
 

@@ -33,14 +33,19 @@ GROUPS = (
 
 
 def dashboard_data(
-    results: Results, analysis: Mapping[str, Any] | None, *, served: bool = False
+    results: Results,
+    analysed: Mapping[str, Any] | None,
+    *,
+    served: bool = False,
+    runs: list[Run] | None = None,
 ) -> dict[str, Any]:
     """Everything the page shows.
 
     Args:
         results: an opened store.
-        analysis: content of analysis.json; None or empty where nothing was analysed yet.
+        analysed: content of analysis.json; None or empty where nothing was analysed yet.
         served: for a page that asks a server for the maps and spectra it shows: they are left out.
+        runs: ``runs_of(results)``, where it is known already.
 
     Returns:
         A dict of JSON types only, without NaN: series to four significant digits (half widths to two),
@@ -49,9 +54,9 @@ def dashboard_data(
     Raises:
         StoreError: a table of the store cannot be read.
     """
-    runs = runs_of(results)
+    runs = runs_of(results) if runs is None else runs
     holes = holes_of(results)
-    analysis = plain(analysis or {})
+    analysis: dict[str, Any] = plain(analysed or {})
     models = model_names(runs)
     bands = {"count": SPECTRUM_BANDS, "low": SPECTRUM_LOW, "high": SPECTRUM_HIGH, "scale": "log10 of share"}
     data = {

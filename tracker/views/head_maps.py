@@ -44,7 +44,7 @@ def head_maps(results: Results, runs: list[Run]) -> dict[str, Any]:
         for run in runs if (run.suite, run.model, run.seed) in parts
     }  # fmt: skip
     packed: dict[str, dict[str, Any]] = {
-        key: {"layers": each.shape[1], "heads": each.shape[2], "metrics": {}, "spectrum": _spectrum(each)}
+        key: {"layers": each.shape[1], "heads": each.shape[2], "metrics": {}, "spectrum": pack_spectrum(each)}
         for key, each in places.items()
     }
     scales: dict[str, dict[str, Any]] = {}
@@ -111,7 +111,8 @@ def pack_map(places: Places, name: str, scale: dict[str, Any]) -> str:
     return pack(quantise(values, scale["low"], scale["high"]))
 
 
-def _spectrum(places: Places) -> str | None:
+def pack_spectrum(places: Places) -> str | None:
+    """log10 of the bands' shares, mean over a layer's heads, packed (T, layers, 16); None without any."""
     there = places.rows["spectrum"].is_not_null().to_numpy()
     if not there.any():
         return None

@@ -81,6 +81,7 @@ function set(changes) {
 }
 
 function writeHash() {
+  clearTimeout(writing);
   const hash = new URLSearchParams();
   for (const key in DEFAULTS) if (state[key] !== DEFAULTS[key]) hash.set(key, state[key]);
   const text = hash.toString();

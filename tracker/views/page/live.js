@@ -30,7 +30,7 @@ async function follow() {
 
 async function renew() {
   const data = await ask('data');
-  if (writing) writeHash();
+  writeHash();
   answers.clear();
   unpacked.clear();
   const panels = firstSight().length;
@@ -48,7 +48,7 @@ function drawProgress(now) {
   const told = !now ? 'The server has stopped: this is the last it told.' : sweeps.some(sweep => sweep.alive) ? `A sweep is running: ${sweeps.filter(s => s.alive).map(s => s.doing).join(', ')}.`
     : sweeps.length ? 'A sweep has stopped without ending; the same command goes on from there.' : 'No sweep is running; this page follows the next one.';
   if (byId('live-told').textContent !== told) byId('live-told').textContent = told;
-  byId('live-detail').textContent = now?.trouble || (now ? `${plural(now.measured, 'checkpoint')} in the store, read ${now.age < 2 ? 'just now' : `${Math.round(now.age)} s ago`}.` : '');
+  byId('live-detail').textContent = now?.trouble || (now ? `${plural(now.measured, 'checkpoint')} in the store${now.measured ? `; it last changed ${now.age < 2 ? 'just now' : `${Math.round(now.age)} s ago`}` : ''}.` : '');
   byId('live-bars').replaceChildren(...bars.map(bar => el('li', {}, el('span', { class: 'name' }, bar.name),
     el('progress', { max: bar.total || 1, value: bar.done, 'aria-label': bar.name }), el('span', { class: 'count' }, `${bar.done} of ${bar.total}`), el('span', { class: 'pace' }, [bar.pace, bar.note].filter(Boolean).join(' · ')))));
 }
