@@ -80,7 +80,8 @@ class ServedStore:
 
     def _made(self, version: str, results: Results) -> Snapshot:
         runs = runs_of(results)
-        data = dashboard_data(results, self._analysis(), served=True, runs=runs) | {"version": version}
+        data = dashboard_data(results, self._analysis(), served=True, runs=runs)
+        data |= {"version": version, "stale": self._is_stale(results)}
         return Snapshot(version, results, {run.key: run for run in runs}, data, time.monotonic())
 
     def _analysis(self) -> dict[str, Any] | None:
@@ -91,8 +92,16 @@ class ServedStore:
         except ValueError as error:
             raise StoreError(f"{self.folder / 'analysis.json'} does not read back: {error}") from error
 
+    def _is_stale(self, results: Results) -> bool:
+        """Whether a record is newer than the analysis."""
+        try:
+            analysed = (self.folder / "analysis.json").stat().st_mtime
+            return any(place.stat().st_mtime > analysed for place in results.records)
+        except OSError:
+            return False
+
     def data(self) -> dict[str, Any]:
-        """The newest ``dashboard_data``, with its ``version``."""
+        """The newest ``dashboard_data``, its ``version``, and whether the analysis is ``stale``."""
         return self._snapshot.data
 
     def progress(self) -> dict[str, Any]:

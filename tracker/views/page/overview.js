@@ -7,7 +7,8 @@ function drawOverview() {
   byId('eyebrow').textContent = [suites.join(', ') || 'empty store', DATA.probe].filter(Boolean).join(' · ');
   document.title = `${suites.join(', ')}: attention heads over training`;
   const sentences = DATA.summary.length ? DATA.summary
-    : [DATA.analysed ? 'The analysis found nothing to report.' : 'Not analysed yet: `tracker analyse` looks for phases and thresholds.'];
+    : [DATA.analysed ? 'The analysis found nothing to report.' : 'Not analysed yet: a sweep looks for phases and thresholds when it ends, `tracker analyse` at any time.'];
+  byId('stale').hidden = !DATA.stale;
   drawGlance();
   // What the table above says in short, per model, is told in full on request.
   const ofModels = sentences.filter(sentence => DATA.glance.some(({ model }) => [':', ',', ' seed '].some(sign => sentence.startsWith(model + sign))));
