@@ -4,6 +4,7 @@ Selectivity falls and entropy rises up to ``PEAK``, then both come back half the
 further and a little earlier. Nothing here measures anything: it gives views and sinks something to show.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,19 @@ def write_store(folder: Path, shapes: Sequence[Shape] = SMALL, steps: Sequence[i
                     store.write_hole(unit, "failed", "shard 2 of 3 is truncated <b>at</b> byte 17")
                 else:
                     store.write(unit, measurement_of(unit, shape, size / max(1, len(shapes) - 1)))
+    return folder
+
+
+def write_audit(folder: Path, shape: Shape, step: int, *, suite: str = "nano") -> Path:
+    """An audit that finds one checkpoint of one model to hold another's weights, and a gap elsewhere."""
+    same = {"step": step, "fault": "same-weights", "with": "main", "file": None, "known": "org/repo#1",
+            "seed": 0, "revision": f"step{step}", "commit": None,
+            "sentence": f"step {step}: its weights are those of main"}  # fmt: skip
+    gap = same | {"step": 3, "fault": "missing", "with": None, "known": None, "revision": None,
+                  "sentence": "step 3: no such branch"}  # fmt: skip
+    entry = {"repo": f"{suite}/{shape.model}", "checked": [0, step], "findings": [same, gap],
+             "disagreements": [], "revisions": [], "main": None}  # fmt: skip
+    (folder / "audit.json").write_text(json.dumps({"repos": [entry]}))
     return folder
 
 

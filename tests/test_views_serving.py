@@ -323,12 +323,3 @@ def test_several_probes_are_refused_before_anything_is_served(tmp_path: Path):
         said, _ = done.communicate(timeout=60)
     assert done.returncode == 2
     assert "holds results of several probe, which are never mixed; choose one" in said
-
-
-def test_a_port_that_is_none_is_refused(tmp_path: Path):
-    with _tracker(tmp_path, "dashboard", "serve=true", "view.port=70000") as done:
-        said, _ = done.communicate(timeout=60)
-    assert (done.returncode, said) == (
-        2,
-        "tracker: view.port=70000: not known; allowed: 0 (any that is free) to 65535\n",
-    )

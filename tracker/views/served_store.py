@@ -14,11 +14,11 @@ import polars as pl
 from tracker.columns import head_columns
 from tracker.errors import RequestError, StoreError
 from tracker.running import Watch
-from tracker.store import SPECTRUM_BANDS, Results, record_folders, safe_name
+from tracker.store import SPECTRUM_BANDS, Results, record_folders
 from tracker.views.data import dashboard_data
 from tracker.views.encode import rounded_list
 from tracker.views.head_maps import Places, pack_map, pack_spectrum, scale_of
-from tracker.views.runs import RUN, Run, runs_of
+from tracker.views.runs import RUN, Run, records_of, runs_of
 
 LEAST_PAUSE = 0.7
 """Seconds between two looks at the store; a store that takes long to read is read less often."""
@@ -141,7 +141,7 @@ class ServedStore:
         """
         snapshot = self._snapshot
         chosen = self._run(snapshot, run)
-        frame = _records_of(snapshot.results, chosen).heads([*RUN, "step", "layer", "head", "spectrum"])
+        frame = records_of(snapshot.results, chosen).heads([*RUN, "step", "layer", "head", "spectrum"])
         if layer is None or head is None:
             return {"packed": pack_spectrum(Places.of(chosen, frame))}
         rows = dict(frame.filter(layer=layer, head=head).select("step", "spectrum").iter_rows())
@@ -163,12 +163,6 @@ class ServedStore:
                 names = [*RUN, "step", "layer", "head", metric]
                 snapshot.columns[metric] = snapshot.results.heads(names)
             return snapshot.columns[metric]
-
-
-def _records_of(results: Results, run: Run) -> Results:
-    """The records of one run alone."""
-    below = results.folder / "checkpoints" / safe_name(run.suite) / safe_name(run.model) / f"seed-{run.seed}"
-    return Results(results.folder, tuple(place for place in results.records if place.parent == below))
 
 
 def _stamp(folder: Path) -> str:
