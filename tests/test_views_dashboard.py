@@ -49,7 +49,7 @@ def test_it_opens_without_a_complaint_or_a_request(visit: Visit, path: Path):
     assert [url for url in visit.requests if url.startswith("file://")] == [path.as_uri()]
     assert visit.outside() == []
     row = visit.page.locator("#glance tbody tr").last.inner_text().split("\t")
-    assert row[:4] == ["0.8m", "(32, 64] in 2 of 2 seeds", "97 % of resamples", "step 256"]
+    assert row[:4] == ["0.8m", "(32, 64] in 2 of 2 seeds", "97 %", "256"]
     assert "no threshold is claimed over 3 sizes" in visit.text("#summary")
     visit.page.click("#more-name")
     assert "0.8m: exploratory phase from step (32, 64]" in visit.text("#more")

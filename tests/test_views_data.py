@@ -193,8 +193,8 @@ def test_a_glance_counts_seeds_that_differ_and_tells_ranges():
     (row,) = glance({"phases": [entry_of(0, (8, 16), 0.97, 0.01), entry_of(1, (8, 16), 0.5, 0.02),
                                 entry_of(2, (16, 32), 1.0, 0.01)]})  # fmt: skip
     assert row["exploratory"] == "(8, 16] in 2 of 3 seeds, (16, 32] in 1"
-    assert row["exploratory_sure"] == "50 to 100 % of resamples"
-    assert row["extremum"] == "step 64 to 66"
+    assert row["exploratory_sure"] == "50 to 100 %"
+    assert row["extremum"] == "64 to 66"
     assert row["specialisation"] == "not seen in 3 seeds"
     assert (row["specialisation_sure"], row["p_value"]) == (None, "0.01 to 0.02")
 

@@ -17,7 +17,8 @@ def glance(analysis: Entry) -> list[dict[str, Any]]:
 
     Returns:
         Per model suite, model, and in words: exploratory, exploratory_sure, extremum, specialisation,
-        specialisation_sure, p_value. Seeds that differ are counted, and ranges run over the seeds.
+        specialisation_sure (share of resamples), p_value. Seeds that differ are counted, and ranges run
+        over the seeds.
     """
     entries = [each for each in analysis.get("phases", []) if each.get("steps")]
     return [_row(list(members)) for _, members in groupby(entries, key=lambda e: (e["suite"], e["model"]))]
@@ -33,7 +34,7 @@ def _row(seeds: Sequence[Entry]) -> dict[str, Any]:
         "model": seeds[0]["model"],
         "exploratory": _places(exploratory),
         "exploratory_sure": _sure(exploratory),
-        "extremum": f"step {_range(peaks)}" if peaks else None,
+        "extremum": _range(peaks) if peaks else None,
         "specialisation": _places(specialised),
         "specialisation_sure": _sure(specialised),
         "p_value": _range([float(f"{value:.2g}") for value in p_values]) if p_values else None,
@@ -67,7 +68,7 @@ def _sure(points: Sequence[Entry | None]) -> str | None:
     if not found:
         return None
     shares = [round(100 * point["confidence"]) for point in found if point["confidence"] is not None]
-    return f"{_range(shares)} % of resamples" if shares else NOT_SURE
+    return f"{_range(shares)} %" if shares else NOT_SURE
 
 
 def _range(values: Sequence[float]) -> str:

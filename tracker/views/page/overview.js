@@ -56,7 +56,7 @@ function drawModels() {
 function drawGlance() {
   byId('glance-box').hidden = !DATA.glance.length;
   const several = new Set(DATA.glance.map(row => row.suite)).size > 1;
-  const titles = ['Model', 'Exploratory phase begins', 'Sure', 'Selectivity lowest', 'Specialisation begins', 'Sure', 'p of no change'];
+  const titles = ['Model', 'Exploratory phase from step', 'in so many resamples', 'Selectivity lowest at step', 'Specialisation from step', 'in so many resamples', 'p of no change'];
   fillTable(byId('glance'), titles.map(title => ({ title })), DATA.glance.map(row => [several ? `${row.suite} ${row.model}` : row.model,
     row.exploratory, row.exploratory_sure, row.extremum, row.specialisation, row.specialisation_sure, row.p_value]));
 }

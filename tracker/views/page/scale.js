@@ -65,8 +65,7 @@ function drawScalePlot(points, sizeTitle, metric, found) {
     marker: { size: 11, color: points.map(p => colourOf(p.run)), symbol: points.map(p => SYMBOLS[seedOrder(p.run) % SYMBOLS.length] + (p.suspect ? '-open' : '')), line: { width: 1, color: css('--soft') } },
     text: points.map(p => `<b>${plotText(p.run.label)}</b>, step ${p.step}<br>${plotText(sizeTitle)}: ${count(p.size)}<br>${plotText(metric.title)} ${number(p.y)}${p.half === null ? '' : ' ± ' + number(p.half, 2)}`),
     hovertemplate: '%{text}<extra></extra>' };
-  const named = [...sizes.values()].map(group => ({ text: plotText(group[0].run.model.length > 12 ? group[0].run.model.slice(0, 11) + '…' : group[0].run.model), x: Math.log10(group[0].size), y: Math.max(...group.map(p => p.y + (p.half || 0))),
-    yanchor: 'bottom', yshift: 5, showarrow: false, font: { size: 12, color: css('--ink') } }));
+  const named = nameTags([...sizes.values()].sort((a, b) => a[0].size - b[0].size));
   const shapes = [], claimed = found && found.low !== null && found.high !== null;
   if (claimed) {
     const wide = found.interval;
@@ -82,6 +81,18 @@ function drawScalePlot(points, sizeTitle, metric, found) {
     xaxis: { type: 'log', title: { text: sizeTitle, standoff: 8 }, range: points.length ? [low - pad, high + pad] : [0, 1], tickvals: thinned(ticks), ticktext: thinned(ticks).map(count), showgrid: false },
     yaxis: { nticks: 6 },
   }, `${metric.title} against ${sizeTitle}`);
+}
+
+// Names above their points, a line higher where the one to the left would touch.
+function nameTags(groups) {
+  const places = groups.map(group => Math.log10(group[0].size)), span = places.at(-1) - places[0] || 1, perPixel = span / ((byId('scale-plot').clientWidth || 1100) - 110);
+  let before = -Infinity, raised = false;
+  return groups.map((group, i) => {
+    const name = group[0].run.model, text = name.length > 12 ? name.slice(0, 11) + '…' : name;
+    raised = (places[i] - before) / perPixel < 7 * text.length + 4 && !raised;
+    before = places[i];
+    return { text: plotText(text), x: places[i], y: Math.max(...group.map(p => p.y + (p.half || 0))), yanchor: 'bottom', yshift: raised ? 19 : 5, showarrow: false, font: { size: 12, color: css('--ink') } };
+  });
 }
 
 // Ticks at the models' own sizes, leaving out those that would touch.

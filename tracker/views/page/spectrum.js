@@ -54,6 +54,12 @@ async function spectrogram(run) {
     told: percent, logarithmic: true, note: `Energy at each dyadic scale, as an ideal wavelet would part it: sums of the ${count} bands per octave; the lowest row is all below 1/${count} of Nyquist.` };
 }
 
+// Decades of a share of power, and where few of them are seen also their doubles and fives.
+function colourTicks(low, high) {
+  const within = parts => [-4, -3, -2, -1, 0].flatMap(k => parts.map(part => k + Math.log10(part))).filter(x => x >= low && x <= high);
+  return within([1]).length > 2 ? within([1]) : within([1, 2, 5]);
+}
+
 async function drawSpectrum() {
   const run = RUNS.get(state.run), figure = byId('spectrum-plot').closest('figure');
   const shown = run && await spectrogram(run);
@@ -64,7 +70,7 @@ async function drawSpectrum() {
   const level = value => (value === null || value === undefined ? null : shown.logarithmic ? Math.log10(Math.max(value, 1e-12)) : value);
   // Columns of suspect checkpoints stay empty, with a hollow mark.
   const sure = row => row.map((value, t) => (run.suspects[t] ? null : value));
-  const z = shown.rows.map(row => sure(row).map(level)), flat = z.flat().filter(value => value !== null), ticks = [-4, -3, -2, -1, 0];
+  const z = shown.rows.map(row => sure(row).map(level)), flat = z.flat().filter(value => value !== null), ticks = shown.logarithmic ? colourTicks(Math.min(...flat), Math.max(...flat)) : [];
   const width = (byId('spectrum-plot').clientWidth || 1100) - 130, axis = trainingAxis([run], width), places = run.steps.map(step => place(step, run)), xs = edges(places);
   const of = state.sp === 'wavelet' ? 'mean of all heads' : state.layer === 'mean' ? 'mean over layers' : state.layer === 'head' ? `layer ${selection.layer}, head ${selection.head}` : `layer ${state.layer}`;
   const doubted = run.steps.map((_, t) => t).filter(t => run.suspects[t]), middle = (shown.edges[0] + shown.edges.at(-1)) / 2;

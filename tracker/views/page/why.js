@@ -51,10 +51,13 @@ function drawOrder(run, changes) {
   });
   const traces = [...marks].filter(([, rows]) => rows.length).map(([verdict, rows]) => ({ type: 'scatter', mode: 'markers', name: verdict, x: rows.map(p => p[0]), y: rows.map(p => p[1]), text: rows.map(p => p[2]),
     marker: { symbol: VERDICTS[verdict].symbol, size: 11, color: colourOfVerdict(verdict), line: { width: 1.8, color: colourOfVerdict(verdict) } }, hovertemplate: '%{text}<extra></extra>' }));
-  const legend = Object.keys(VERDICTS).map(verdict => `<span style="color:${colourOfVerdict(verdict)}">${SIGN_OF[verdict]}</span> ${verdict}`).join('   ');
+  byId('why-legend').replaceChildren(...Object.keys(VERDICTS).map(verdict => {
+    const sign = el('b', {}, SIGN_OF[verdict]);
+    sign.style.color = colourOfVerdict(verdict);
+    return el('span', {}, sign, ` ${verdict}`);
+  }));
   draw('why-plot', traces, {
-    height: 96 + 44 * names.length, margin: { l: 150, r: 16, t: 28, b: 42 }, shapes, dragmode: false,
-    annotations: [...axisBreak([run]), { text: legend, x: 0, y: 1, xref: 'paper', yref: 'paper', xanchor: 'left', yanchor: 'bottom', showarrow: false, font: { size: 12 } }],
+    height: 78 + 44 * names.length, margin: { l: 150, r: 16, t: 10, b: 42 }, shapes, dragmode: false, annotations: axisBreak([run]),
     xaxis: trainingAxis([run], (byId('why-plot').clientWidth || 1100) - 166),
     yaxis: { range: [-0.6, names.length - 0.4], tickvals: names.map(({ name }) => rowOf.get(name)), ticktext: names.map(({ title }) => plotText(title)), showline: false, ticks: '', fixedrange: true },
   }, `Changes of ${run.label} and of its covariates over training`);
@@ -65,9 +68,11 @@ function drawVerdicts() {
   const counts = new Map();
   for (const entry of DATA.lead_lag) for (const [name, { verdict }] of Object.entries(entry.covariates)) counts.set(`${name} ${verdict}`, (counts.get(`${name} ${verdict}`) || 0) + 1);
   const names = [...DATA.covariates].reverse().filter(({ name }) => Object.keys(VERDICTS).some(verdict => counts.has(`${name} ${verdict}`)));
+  const perChange = ((byId('verdicts-plot').clientWidth || 1100) - 166) / DATA.lead_lag.length;
+  const fits = number => number * perChange > 14 + 8 * String(number).length;
   const inside = { before: '#ffffff', with: '#ffffff', after: '#ffffff', 'cannot tell': css('--ink'), still: css('--ink') };
   const traces = Object.keys(VERDICTS).map(verdict => ({ type: 'bar', orientation: 'h', name: verdict, y: names.map(({ title }) => plotText(title)), x: names.map(({ name }) => counts.get(`${name} ${verdict}`) || 0),
-    text: names.map(({ name }) => (counts.has(`${name} ${verdict}`) ? `${SIGN_OF[verdict]} ${counts.get(`${name} ${verdict}`)}` : '')), textposition: 'inside', insidetextanchor: 'middle', textangle: 0, constraintext: 'none',
+    text: names.map(({ name }) => (fits(counts.get(`${name} ${verdict}`)) ? `${SIGN_OF[verdict]} ${counts.get(`${name} ${verdict}`)}` : '')), textposition: 'inside', insidetextanchor: 'middle', textangle: 0, constraintext: 'none',
     textfont: { color: theme() === 'dark' && inside[verdict] === '#ffffff' ? '#0d1218' : inside[verdict] },
     marker: { color: ['still', 'cannot tell'].includes(verdict) ? faded(colourOfVerdict(verdict), 0.22) : colourOfVerdict(verdict), line: { width: 1, color: css('--paper') } }, hovertemplate: `%{y}: %{x} ${verdict}<extra></extra>` }));
   byId('verdicts-title').textContent = `All ${plural(DATA.lead_lag.length, 'change')} of ${plural(new Set(DATA.lead_lag.map(e => `${e.suite}/${e.model}/${e.seed}`)).size, 'run')}, counted`;
@@ -75,12 +80,14 @@ function drawVerdicts() {
     xaxis: { title: { text: 'changes', standoff: 8 }, fixedrange: true, dtick: Math.max(1, Math.ceil(DATA.lead_lag.length / 10)) }, yaxis: { showgrid: false, ticks: '', showline: false, fixedrange: true } }, 'Verdicts of every covariate over all changes');
 }
 
+const lines = texts => el('ul', { class: 'plain' }, ...texts.map(text => el('li', {}, text)));
+
 function drawWhyTable(changes) {
   const names = DATA.covariates.filter(({ name }) => changes.some(entry => entry.covariates[name]));
   const carried = entry => entry.carriers.frequency_selectivity || entry.carriers.spectral_entropy;
   fillTable(byId('why-table'), ['Change, steps', ...names.map(({ title }) => title), 'Half of it carried by', 'Most by', 'Known events there'].map(title => ({ title })),
     changes.map(entry => [`(${entry.step_low}, ${entry.step_high}]`, ...names.map(({ name }) => (entry.covariates[name] ? inWords(entry.covariates[name]) : null)),
       carried(entry) ? `${carried(entry).half_by} of ${plural(carried(entry).of, 'head')}` : null,
-      carried(entry) ? carried(entry).heads.slice(0, 3).map(h => `layer ${h.layer} head ${h.head} ${number(100 * h.share, 2)}\u00a0%`).join(', ') : null,
-      entry.landmarks.map(mark => mark.name).join(', ') || null]));
+      carried(entry) ? lines(carried(entry).heads.slice(0, 3).map(h => `layer ${h.layer} head ${h.head}: ${number(100 * h.share, 2)} %`)) : null,
+      entry.landmarks.length ? lines(entry.landmarks.map(mark => mark.name)) : null]));
 }
