@@ -5,6 +5,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def render_page(data: dict[str, Any], *, served: bool = False) -> str:
         "csp": content_policy([plotly, own], served=served),
         "css": (PAGE / "dashboard.css").read_text(encoding="utf-8"),
         "data": json_for_html(data),
-        "plotly": base64.b64encode(zlib.compress(plotly.encode(), 9)).decode(),
+        "plotly": packed_plotly(),
         "script": own,
     }
     page = (PAGE / "dashboard.html").read_text(encoding="utf-8")
@@ -72,6 +73,12 @@ def render_page(data: dict[str, Any], *, served: bool = False) -> str:
         name, rest = piece.split("}}", 1)
         filled += [parts[name], rest]
     return "".join(filled)
+
+
+@cache
+def packed_plotly() -> str:
+    """Plotly's JavaScript as base64 of zlib: 2.0 MB instead of 4.8."""
+    return base64.b64encode(zlib.compress(get_plotlyjs().encode(), 9)).decode()
 
 
 def own_script() -> str:
