@@ -236,7 +236,10 @@ def _phases(suite: str, model: str, seed: int, steps: Sequence[int], size: float
     peak = steps[int(np.argmin(np.abs(log - (PEAK - size))))]
     bounds = [0, *cuts, len(steps)]
     labels = ["initial", "exploratory", "specialisation"]
-    evidence = {"frequency_selectivity": {"first": 0.7, "last": 0.2, "extremum": 0.1, "extremum_step": peak}}
+    evidence = {
+        name: {"first": 0.7, "last": 0.2, "extremum": 0.1, "extremum_step": peak}
+        for name in ("spectral_entropy", "frequency_selectivity")
+    }
     found = [
         {"label": label, "first_step": steps[low], "last_step": steps[high - 1],
          "peak_step": peak if label == "exploratory" else None, "evidence": evidence}

@@ -180,11 +180,17 @@ def test_data_of_a_served_page_has_the_shapes_of_the_heads_and_no_map(results: R
 
 def entry_of(seed: int, begins: tuple[int, int] | None, confidence: float | None, p_value: float | None):
     points: list[Any] = []
-    phases: list[Any] = [{"label": "initial", "first_step": 0, "last_step": 8, "peak_step": None}]
+    told = [
+        {
+            name: {"extremum": value, "extremum_step": step}
+            for name in ("spectral_entropy", "frequency_selectivity")
+        }
+        for value, step in ((0.7, 8), (0.1, 64 + seed))
+    ]
+    phases: list[Any] = [{"label": "initial", "first_step": 0, "last_step": 8, "evidence": told[0]}]
     if begins is not None:
         points.append({"step_low": begins[0], "step_high": begins[1], "confidence": confidence})
-        peak = {"label": "exploratory", "first_step": begins[1], "last_step": 99, "peak_step": 64 + seed}
-        phases.append(peak)
+        phases.append({"label": "exploratory", "first_step": begins[1], "last_step": 99, "evidence": told[1]})
     return {"suite": "s", "model": "m", "seed": seed, "steps": [0, 8], "phases": phases,
             "change_points": points, "p_value": p_value}  # fmt: skip
 

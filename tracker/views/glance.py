@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from tracker.analysis.labels import label_columns
+
 Entry = Mapping[str, Any]
 NOT_SURE = "not known: one sequence"
 
@@ -27,14 +29,14 @@ def glance(analysis: Entry) -> list[dict[str, Any]]:
 def _row(seeds: Sequence[Entry]) -> dict[str, Any]:
     exploratory = [_start(each, "exploratory") for each in seeds]
     specialised = [_start(each, "specialisation") for each in seeds]
-    peaks = [step for each in seeds if (step := _peak(each)) is not None]
+    lowest = [step for each in seeds if (step := _lowest(each)) is not None]
     p_values = [each["p_value"] for each in seeds if each.get("p_value") is not None]
     return {
         "suite": seeds[0]["suite"],
         "model": seeds[0]["model"],
         "exploratory": _places(exploratory),
         "exploratory_sure": _sure(exploratory),
-        "extremum": _range(peaks) if peaks else None,
+        "extremum": _range(lowest) if lowest else None,
         "specialisation": _places(specialised),
         "specialisation_sure": _sure(specialised),
         "p_value": _range([float(f"{value:.2g}") for value in p_values]) if p_values else None,
@@ -47,8 +49,15 @@ def _start(entry: Entry, label: str) -> Entry | None:
     return next((point for point in entry["change_points"] if point["step_high"] == first), None)
 
 
-def _peak(entry: Entry) -> int | None:
-    return next((phase["peak_step"] for phase in entry["phases"] if phase.get("peak_step") is not None), None)
+def _lowest(entry: Entry) -> int | None:
+    """The step at which selectivity is lowest, of a run that has an exploratory phase."""
+    if _start(entry, "exploratory") is None:
+        return None
+    columns = label_columns(list(entry["phases"][0]["evidence"]))
+    if columns is None:
+        return None
+    found = [phase["evidence"][columns[1]] for phase in entry["phases"]]
+    return min(found, key=lambda each: each["extremum"])["extremum_step"]
 
 
 def _places(points: Sequence[Entry | None]) -> str:

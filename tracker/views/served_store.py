@@ -116,7 +116,7 @@ class ServedStore:
         }
 
     def head_map(self, run: str, metric: str) -> dict[str, Any]:
-        """One metric of every head of a run: ``packed`` (T, layers, heads) and its ``scale``.
+        """One metric of every head of a run: ``packed`` (T, layers, heads), its ``scale``, the ``version``.
 
         Raises:
             RequestError: no such run, or no such metric of heads.
@@ -127,11 +127,12 @@ class ServedStore:
             raise RequestError(f"metric={metric}: no metric of heads")
         frame = self._column(snapshot, metric)
         if frame[metric].null_count() == frame.height:
-            return {"packed": None, "scale": None}
+            return {"version": snapshot.version, "packed": None, "scale": None}
         chosen = snapshot.runs[run]
         mine = frame.filter(suite=chosen.suite, model=chosen.model, seed=chosen.seed)
         scale = scale_of(frame[metric])
-        return {"packed": pack_map(Places.of(chosen, mine), metric, scale), "scale": scale}
+        packed = pack_map(Places.of(chosen, mine), metric, scale)
+        return {"version": snapshot.version, "packed": packed, "scale": scale}
 
     def spectrum(self, run: str, layer: int | None = None, head: int | None = None) -> dict[str, Any]:
         """The spectra of a run: ``packed`` (T, layers, 16) means, or ``bands`` (T, 16) of one head.
@@ -143,12 +144,13 @@ class ServedStore:
         chosen = self._run(snapshot, run)
         frame = records_of(snapshot.results, chosen).heads([*RUN, "step", "layer", "head", "spectrum"])
         if layer is None or head is None:
-            return {"packed": pack_spectrum(Places.of(chosen, frame))}
+            return {"version": snapshot.version, "packed": pack_spectrum(Places.of(chosen, frame))}
         rows = dict(frame.filter(layer=layer, head=head).select("step", "spectrum").iter_rows())
         if not rows:
             raise RequestError(f"layer={layer}, head={head}: {chosen.label} has no such head")
         absent = [None] * SPECTRUM_BANDS
-        return {"bands": [rounded_list(rows.get(int(step)) or absent) for step in chosen.steps]}
+        bands = [rounded_list(rows.get(int(step)) or absent) for step in chosen.steps]
+        return {"version": snapshot.version, "bands": bands}
 
     def _run(self, snapshot: Snapshot, key: str) -> Run:
         if key not in snapshot.runs:

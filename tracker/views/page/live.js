@@ -9,11 +9,15 @@ async function ask(path, parameters = {}) {
   return answer.json();
 }
 
-// What the store says of one map or spectrum, asked once per state of the store; null where it has none.
+// What the store says of one map or spectrum, asked once per state of the store. Undefined where the server is
+// already ahead of this page, or gone: what is drawn then stays until the page has caught up.
 async function asked(path, parameters) {
-  const key = JSON.stringify([path, parameters]);
-  if (!answers.has(key)) answers.set(key, ask(path, parameters).catch(() => { answers.delete(key); return null; }));
-  return answers.get(key);
+  const key = JSON.stringify([path, parameters]), wanted = DATA.version;
+  if (!answers.has(key)) answers.set(key, ask(path, parameters).catch(() => null));
+  const got = await answers.get(key);
+  if (got?.version === wanted) return got;
+  answers.delete(key);
+  return undefined;
 }
 
 async function follow() {

@@ -25,9 +25,10 @@ async function currentMap() {
   const run = RUNS.get(state.run), map = DATA.maps.runs[state.run], name = state.map;
   if (!run || !map || !name) return null;
   const held = map.metrics[name] ? { packed: map.metrics[name], scale: DATA.maps.scales[name] } : DATA.served && await asked('map', { run: run.key, metric: name });
-  if (!held?.packed) return null;
+  if (held === undefined) return undefined;
+  if (!held.packed) return null;
   const codes = await unpack(held.packed, map.layers * map.heads), scale = held.scale;
-  return { run, map, scale, codes, title: METRIC.get(name)?.title || name,
+  return { run, map, scale, codes, name, title: METRIC.get(name)?.title || name,
     at: (t, layer, head) => valueOf(codes[(t * map.layers + layer) * map.heads + head], scale) };
 }
 
@@ -63,6 +64,8 @@ function chosenHead(current) {
 
 async function drawHeads() {
   const current = await currentMap();
+  // Another choice may have been made while this one was fetched.
+  if (current === undefined || (current && (current.run.key !== state.run || current.name !== state.map))) return;
   byId('heads').hidden = !current;
   if (!current) stopPlaying();
   if (!current) return;

@@ -17,10 +17,11 @@ async function bandShares(run) {
   const map = DATA.maps.runs[run.key], bands = DATA.maps.bands;
   if (DATA.served && state.layer === 'head' && selection) {
     const got = await asked('spectrum', { run: run.key, layer: selection.layer, head: selection.head });
-    return got && ((t, band) => got.bands[t]?.[band] ?? null);
+    return got ? ((t, band) => got.bands[t]?.[band] ?? null) : got;
   }
-  const packed = map?.spectrum || (DATA.served && map && (await asked('spectrum', { run: run.key }))?.packed);
-  if (!packed) return null;
+  const held = map?.spectrum ? { packed: map.spectrum } : DATA.served && map ? await asked('spectrum', { run: run.key }) : null;
+  if (!held?.packed) return held === undefined ? undefined : null;
+  const packed = held.packed;
   const codes = await unpack(packed, map.layers * bands.count);
   const layers = Number(state.layer) < map.layers ? [Number(state.layer)] : Array.from({ length: map.layers }, (_, i) => i);
   return (t, band) => {
@@ -39,7 +40,7 @@ async function spectrogram(run) {
       note: 'Entropy of the squared wavelet coefficients of each scale, mean over heads; scale 0 is the coarsest.' } : null;
   }
   const share = await bandShares(run);
-  if (!share) return null;
+  if (!share) return share;
   const all = band => run.steps.map((_, t) => share(t, band)), bands = Array.from({ length: count }, (_, band) => band);
   if (state.sp === 'bands') {
     return { rows: bands.map(all), edges: [...bands, count].map(i => i / count), names: bands.map(band => `${number(band / count, 3)} to ${number((band + 1) / count, 3)} of Nyquist`),
@@ -60,9 +61,11 @@ function colourTicks(low, high) {
   return within([1]).length > 2 ? within([1]) : within([1, 2, 5]);
 }
 
+let turn = 0;
 async function drawSpectrum() {
   const run = RUNS.get(state.run), figure = byId('spectrum-plot').closest('figure');
-  const shown = run && await spectrogram(run);
+  const mine = ++turn, shown = run && await spectrogram(run);
+  if (mine !== turn || (run && shown === undefined)) return;
   figure.hidden = !run;
   byId('layer').disabled = state.sp === 'wavelet';
   if (!run) return;
