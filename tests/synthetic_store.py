@@ -4,6 +4,7 @@ Selectivity falls and entropy rises up to ``PEAK``, then both come back half the
 further and a little earlier. Nothing here measures anything: it gives views and sinks something to show.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,19 @@ def write_store(folder: Path, shapes: Sequence[Shape] = SMALL, steps: Sequence[i
                     store.write_hole(unit, "failed", "shard 2 of 3 is truncated <b>at</b> byte 17")
                 else:
                     store.write(unit, measurement_of(unit, shape, size / max(1, len(shapes) - 1)))
+    return folder
+
+
+def write_audit(folder: Path, shape: Shape, step: int, *, suite: str = "nano") -> Path:
+    """An audit that finds one checkpoint of one model to hold another's weights, and a gap elsewhere."""
+    same = {"step": step, "fault": "same-weights", "with": "main", "file": None, "known": "org/repo#1",
+            "seed": 0, "revision": f"step{step}", "commit": None,
+            "sentence": f"step {step}: its weights are those of main"}  # fmt: skip
+    gap = same | {"step": 3, "fault": "missing", "with": None, "known": None, "revision": None,
+                  "sentence": "step 3: no such branch"}  # fmt: skip
+    entry = {"repo": f"{suite}/{shape.model}", "checked": [0, step], "findings": [same, gap],
+             "disagreements": [], "revisions": [], "main": None}  # fmt: skip
+    (folder / "audit.json").write_text(json.dumps({"repos": [entry]}))
     return folder
 
 
@@ -191,8 +205,29 @@ def synthetic_analysis(shapes: Sequence[Shape] = SMALL, steps: Sequence[int] = S
     names = ("spectral_entropy", "frequency_selectivity")
     thresholds = [_threshold(suite, name, shapes, steps) for name in names]
     summary = [entry["sentence"] for entry in (*phases, *thresholds)]
-    return {"probe": PROBE.label, "conventions": Conventions().label, "phases": phases,
+    why = [change for entry in phases for change in _why(entry)]
+    return {"probe": PROBE.label, "conventions": Conventions().label, "phases": phases, "lead_lag": why,
             "thresholds": thresholds, "summary": summary}  # fmt: skip
+
+
+def _why(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """Loss moves one checkpoint before each change, in-context score stands still, sinks come after."""
+    found = []
+    for point in entry["change_points"]:
+        at = entry["steps"].index(point["step_high"])
+        early, late = entry["steps"][at - 2 : at], entry["steps"][at : at + 2]
+        covariates = {
+            "loss": {"verdict": "before", "lag": -1, "interval": [-2, -1], "bracket": early},
+            "in_context_score": {"verdict": "still", "lag": None, "interval": None, "bracket": None},
+            "sink_share": {"verdict": "after", "lag": 1, "interval": None, "bracket": late},
+        }
+        heads = [{"layer": 1, "head": 2, "share": 0.25}, {"layer": 0, "head": 1, "share": 0.125}]
+        found.append({"suite": entry["suite"], "model": entry["model"], "seed": entry["seed"],
+                      "step_low": point["step_low"], "step_high": point["step_high"],
+                      "covariates": covariates, "landmarks": [],
+                      "carriers": {"frequency_selectivity": {"heads": heads, "half_by": 3, "of": 8,
+                                                             "layers": []}}})  # fmt: skip
+    return found
 
 
 def _phases(suite: str, model: str, seed: int, steps: Sequence[int], size: float) -> dict[str, Any]:
@@ -201,7 +236,10 @@ def _phases(suite: str, model: str, seed: int, steps: Sequence[int], size: float
     peak = steps[int(np.argmin(np.abs(log - (PEAK - size))))]
     bounds = [0, *cuts, len(steps)]
     labels = ["initial", "exploratory", "specialisation"]
-    evidence = {"frequency_selectivity": {"first": 0.7, "last": 0.2, "extremum": 0.1, "extremum_step": peak}}
+    evidence = {
+        name: {"first": 0.7, "last": 0.2, "extremum": 0.1, "extremum_step": peak}
+        for name in ("spectral_entropy", "frequency_selectivity")
+    }
     found = [
         {"label": label, "first_step": steps[low], "last_step": steps[high - 1],
          "peak_step": peak if label == "exploratory" else None, "evidence": evidence}

@@ -6,6 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from tracker import config
+from tracker.errors import RequestError
 from tracker.metrics.spectrum import WINDOWS
 from tracker.metrics.wavelet import MODES
 from tracker.models import DTYPES
@@ -48,3 +49,11 @@ def test_every_file_of_every_group_composes(group: str):
     for file in sorted((config.folder() / group).glob("*.yaml")):
         request = composed(f"{group}={file.stem}", *needed.get(file.stem, []))
         assert isinstance(request, config.Config)
+
+
+def test_a_port_that_is_none_is_refused():
+    with pytest.raises(
+        RequestError, match=r"^view.port=70000: not known; allowed: 0 \(any that is free\) to 65535$"
+    ):
+        composed("view.port=70000")
+    assert composed("serve=true", "view.port=8080").serve

@@ -23,6 +23,7 @@ FLOORS = {
     "probes": 2,
     "nano": 2,
     "store": 2,
+    "running": 2,
     "refinement": 3,
     "comparison": 3,
     "survey": 3,

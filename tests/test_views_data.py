@@ -21,6 +21,7 @@ from tracker.views.encode import (
     rounded_list,
     unpack,
 )
+from tracker.views.glance import glance
 from tracker.views.head_maps import MAP_METRICS
 from tracker.views.landmarks import landmarks_of
 from tracker.views.palette import between, line_colours
@@ -157,12 +158,59 @@ def test_a_store_of_holes_alone_still_has_a_page(tmp_path: Path):
     assert data["holes"][0]["reason"] == "no weights"
 
 
-def test_maps_that_do_not_fit_are_left_out_by_name(results: Results, monkeypatch: pytest.MonkeyPatch):
-    cells = sum(len(run.steps) * run.facts["n_layers"] * run.facts["n_heads"] for run in runs_of(results))
-    monkeypatch.setattr(head_maps, "CELL_BUDGET", 3 * cells)
+def test_maps_that_do_not_fit_are_left_out_by_name(
+    results: Results, data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    sizes = {
+        name: sum(len(run["metrics"][name]) for run in data["maps"]["runs"].values()) for name in MAP_METRICS
+    }
+    monkeypatch.setattr(head_maps, "BYTE_BUDGET", sum(sizes[name] for name in MAP_METRICS[:3]))
     maps = dashboard_data(results, None)["maps"]
     assert list(maps["scales"]) == list(MAP_METRICS[:3])
     assert maps["left_out"] == list(MAP_METRICS[3:])
+    monkeypatch.setattr(head_maps, "BYTE_BUDGET", 0)
+    assert list(dashboard_data(results, None)["maps"]["scales"]) == list(MAP_METRICS[:1])
+
+
+def test_data_of_a_served_page_has_the_shapes_of_the_heads_and_no_map(results: Results):
+    maps = dashboard_data(results, None, served=True)["maps"]
+    assert maps["runs"]["nano/0.8m/0"] == {"layers": 4, "heads": 8, "metrics": {}, "spectrum": None}
+    assert maps["scales"] == {}
+
+
+def entry_of(seed: int, begins: tuple[int, int] | None, confidence: float | None, p_value: float | None):
+    points: list[Any] = []
+    told = [
+        {
+            name: {"extremum": value, "extremum_step": step}
+            for name in ("spectral_entropy", "frequency_selectivity")
+        }
+        for value, step in ((0.7, 8), (0.1, 64 + seed))
+    ]
+    phases: list[Any] = [{"label": "initial", "first_step": 0, "last_step": 8, "evidence": told[0]}]
+    if begins is not None:
+        points.append({"step_low": begins[0], "step_high": begins[1], "confidence": confidence})
+        phases.append({"label": "exploratory", "first_step": begins[1], "last_step": 99, "evidence": told[1]})
+    return {"suite": "s", "model": "m", "seed": seed, "steps": [0, 8], "phases": phases,
+            "change_points": points, "p_value": p_value}  # fmt: skip
+
+
+def test_a_glance_counts_seeds_that_differ_and_tells_ranges():
+    (row,) = glance({"phases": [entry_of(0, (8, 16), 0.97, 0.01), entry_of(1, (8, 16), 0.5, 0.02),
+                                entry_of(2, (16, 32), 1.0, 0.01)]})  # fmt: skip
+    assert row["exploratory"] == "(8, 16] in 2 of 3 seeds, (16, 32] in 1"
+    assert row["exploratory_sure"] == "50 to 100 %"
+    assert row["extremum"] == "64 to 66"
+    assert row["specialisation"] == "not seen in 3 seeds"
+    assert (row["specialisation_sure"], row["p_value"]) == (None, "0.01 to 0.02")
+
+
+def test_a_glance_at_one_seed_without_samples_says_that_it_is_not_sure():
+    (row,) = glance({"phases": [entry_of(0, (8, 16), None, None)]})
+    assert (row["exploratory"], row["exploratory_sure"]) == ("(8, 16]", "not known: one sequence")
+    (row,) = glance({"phases": [entry_of(0, None, None, 0.6)]})
+    assert (row["exploratory"], row["exploratory_sure"], row["p_value"]) == ("not seen", None, "0.6")
+    assert glance({}) == []
 
 
 def test_landmarks_hold_for_pythia_alone_and_for_the_models_that_they_name(results: Results):

@@ -9,14 +9,31 @@ import polars as pl
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from synthetic_store import SMALL, SMALL_STEPS, measurement_of, synthetic_analysis, unit_of, write_store
+from synthetic_store import (
+    SMALL,
+    SMALL_STEPS,
+    measurement_of,
+    synthetic_analysis,
+    unit_of,
+    write_audit,
+    write_store,
+)
 
 from tracker.errors import StoreError
 from tracker.records import Measurement
 from tracker.store import Results, Store, open_store
 from tracker.views import measurement_figure, phase_figure, scale_figure, write_figures
+from tracker.views.figure_files import drawn_views, save_figure
+from tracker.views.figure_maps import draw_maps, draw_spectrograms, map_table
+from tracker.views.figure_order import draw_checkpoints, draw_order, largest_with_changes
 from tracker.views.figure_style import ZERO, counted, end_labels, place, style
-from tracker.views.figure_tables import phase_table, scale_table
+from tracker.views.figure_tables import (
+    checkpoint_table,
+    order_table,
+    phase_table,
+    scale_table,
+    spectrum_table,
+)
 from tracker.views.runs import runs_of
 
 
@@ -116,29 +133,105 @@ def test_what_holds_nothing_gives_a_figure_that_says_so(tmp_path: Path):
     assert "no head" in measurement_figure(Measurement(empty, empty, empty, empty)).texts[0].get_text()
 
 
-def test_figures_are_written_in_every_format_with_their_data(results: Results, tmp_path: Path):
-    written = write_figures(results, synthetic_analysis(), tmp_path / "new" / "figures")
-    expected = {f"{name}.{kind}" for name in ("phases", "scale") for kind in ("svg", "png", "pdf", "csv")}
-    assert {path.name for path in written} == expected
+@pytest.fixture(scope="module")
+def written(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("figures") / "new"
+    names = {path.name for path in write_figures(results, synthetic_analysis(), folder)}
+    assert names == {path.name for path in folder.iterdir()}
+    return folder
+
+
+def test_every_view_is_written_in_every_format_with_its_data(results: Results, written: Path):
+    axes = ("params_total", "d_model", "n_layers", "n_heads", "all_heads", "d_head", "rotary_dims")
+    views = (
+        "phases",
+        "scale",
+        "heads",
+        "spectrograms",
+        "lead-lag",
+        "checkpoints",
+        *[f"scale-{a}" for a in axes],
+    )
+    assert {path.name for path in written.iterdir()} == {
+        f"{name}.{kind}" for name in views for kind in ("svg", "png", "pdf", "csv")
+    }
     starts = {".svg": b"<?xml", ".png": b"\x89PNG", ".pdf": b"%PDF"}
-    for path in written:
+    for path in written.iterdir():
         assert path.stat().st_size > 500
         assert path.suffix == ".csv" or path.read_bytes().startswith(starts[path.suffix])
-    with Image.open(tmp_path / "new" / "figures" / "phases.png") as image:
-        assert image.width > 1500
-        assert len(image.convert("RGB").getcolors(1 << 24) or []) > 100
-    with open(tmp_path / "new" / "figures" / "phases.csv", newline="") as file:
+    for name in views:
+        with Image.open(written / f"{name}.png") as image:
+            assert image.width > 700
+            assert len(image.convert("RGB").getcolors(1 << 24) or []) > 50
+    with open(written / "phases.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     table = phase_table(runs_of(results))
     assert len(rows) == table.height == 46 * 4
     assert float(rows[0]["mean"]) == pytest.approx(table["mean"][0])
 
 
-def test_the_same_store_gives_the_same_bytes(results: Results, tmp_path: Path):
-    for name in ("a", "b"):
-        write_figures(results, synthetic_analysis(), tmp_path / name)
-    for path in sorted((tmp_path / "a").iterdir()):
-        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+def test_the_data_of_the_views_are_the_stores(results: Results, written: Path):
+    heads = results.heads()
+    spectra = pl.read_csv(written / "spectrograms.csv")
+    one = heads.filter(model="0.2m", step=64)
+    expected = np.mean(one["spectrum"].to_list(), axis=0)
+    drawn = spectra.filter(pl.col("model") == "0.2m", pl.col("step") == 64).sort("band_low")["share"]
+    np.testing.assert_allclose(drawn, expected)
+    maps = pl.read_csv(written / "heads.csv")
+    assert maps["step"].unique().sort().to_list() == [0, 64, 256, 16000]
+    stored = heads.filter(pl.col("model") == "0.8m", pl.col("step") == 256).sort("layer", "head")
+    drawn = maps.filter(pl.col("step") == 256).sort("layer", "head")["spectral_entropy"]
+    np.testing.assert_allclose(drawn, stored["spectral_entropy"])
+    widths = pl.read_csv(written / "scale-d_model.csv")
+    assert widths.group_by("model", "d_model").len().sort("d_model")["d_model"].to_list() == [48, 64, 128]
+    order = pl.read_csv(written / "lead-lag.csv")
+    assert order.filter(pl.col("covariate") == "loss")["verdict"].unique().to_list() == ["before"]
+    assert order.height == 3 * 2 * 3
+    there = pl.read_csv(written / "checkpoints.csv")
+    assert there.group_by("state").len().sort("state").rows() == [
+        ("failed", 1),
+        ("measured", 46),
+        ("missing", 1),
+    ]
+
+
+def test_the_same_store_gives_the_same_bytes(results: Results, written: Path, tmp_path: Path):
+    seen = 0
+    for name, figure, _ in drawn_views(results, synthetic_analysis()):
+        if name in ("phases", "heads", "spectrograms", "lead-lag"):
+            for path in save_figure(figure, tmp_path / name):
+                assert path.read_bytes() == (written / path.name).read_bytes(), path.name
+                seen += 1
+    assert seen == 12
+
+
+def test_suspect_checkpoints_are_hollow_in_every_figure(tmp_path: Path):
+    write_audit(write_store(tmp_path, SMALL[1:2], holes=False), SMALL[1], 256)
+    results = open_store(tmp_path)
+    (run,) = runs_of(results)
+    maps = draw_maps(run, map_table(results, run, [0, 256]))
+    assert [len(axes.collections) for axes in maps.axes[:2]] == [0, 1]
+    assert maps.axes[1].get_title(loc="left") == "step 256 (suspect)"
+    spectra = draw_spectrograms([run], spectrum_table(results, [run]))
+    (hollow,) = [line for line in spectra.axes[0].lines if line.get_markerfacecolor() == "none"]
+    assert list(np.asarray(hollow.get_xdata())) == [8.0]
+    column = np.ma.getmaskarray(spectra.axes[0].collections[0].get_array()).reshape(16, -1)
+    assert column.all(axis=0).tolist() == [int(step) == 256 for step in run.steps]
+    table = checkpoint_table([run], [])
+    assert table.filter(state="suspect").select("step", "why").row(0)[0] == 256
+    figure = draw_checkpoints(table, {("nano", "0.2m", 0): "0.2m"})
+    assert [line.get_label() for line in figure.axes[0].lines] == ["measured: 15", "suspect: 1"]
+    assert figure.axes[0].lines[1].get_markerfacecolor() == "none"
+
+
+def test_without_changes_or_spectra_the_figures_say_so(tmp_path: Path):
+    write_store(tmp_path, SMALL[:1], SMALL_STEPS[:2], holes=False)
+    runs = runs_of(open_store(tmp_path))
+    assert largest_with_changes(runs, None) is None
+    assert "No change was found" in draw_order(None, order_table(None)).texts[0].get_text()
+    nothing = spectrum_table(open_store(tmp_path), [])
+    assert "has a spectrum" in draw_spectrograms(runs, nothing).texts[0].get_text()
+    assert "no checkpoint" in draw_checkpoints(checkpoint_table([], []), {}).texts[0].get_text()
 
 
 def test_a_folder_that_cannot_be_written_is_named(results: Results, tmp_path: Path):

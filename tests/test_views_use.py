@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser
-from synthetic_store import SMALL, SMALL_STEPS, synthetic_analysis, write_store
+from synthetic_store import SMALL, SMALL_STEPS, synthetic_analysis, write_audit, write_store
 from views_browser import Visit, browsing, chromium, visiting
 
 from tracker.store import open_store
@@ -138,6 +139,8 @@ def test_a_shared_link_restores_the_view(visit: Visit, path: Path):
     visit.page.select_option("#map", "band_power_low")
     visit.page.locator("#step").fill("3")
     visit.page.select_option("#layer", "2")
+    visit.page.select_option("#sp", "octaves")
+    visit.page.select_option("#why-run", "nano/0.2m/0")
     visit.page.select_option("#sm", "sink_share")
     visit.page.select_option("#sx", "d_model")
     visit.page.select_option("#ss", "64")
@@ -146,20 +149,132 @@ def test_a_shared_link_restores_the_view(visit: Visit, path: Path):
     visit.open(path, link)
     assert visit.chosen("#metric-0") == "loss"
     assert visit.page.locator("#chips .chip", has_text="0.05m").get_attribute("aria-pressed") == "false"
-    chosen = [visit.chosen(f"#{name}") for name in ("run", "map", "layer", "sm", "sx", "ss")]
-    assert chosen == ["nano/0.2m/1", "band_power_low", "2", "sink_share", "d_model", "64"]
+    names = ("run", "map", "layer", "sp", "why-run", "sm", "sx", "ss")
+    assert [visit.chosen(f"#{name}") for name in names] == [
+        "nano/0.2m/1", "band_power_low", "2", "octaves", "nano/0.2m/0", "sink_share", "d_model", "64",
+    ]  # fmt: skip
     assert visit.text("#step-name") == "4"
     assert visit.page.get_attribute("html", "data-theme") == "dark"
 
 
 @browsing
 def test_a_link_with_nonsense_opens_the_first_view(visit: Visit):
-    nasty = "run=<script>alert(1)</script>&theme=__proto__&toString=1"
+    nasty = "sp=no&why=no&events=no&run=<script>alert(1)</script>&theme=__proto__&toString=1"
     visit.follow(f"#m=no,such&x=up&step=abc&head=99.99&big=length&sm=x&ss=7&layer=9&{nasty}")
     assert visit.text("#step-name") == "16000"
     assert visit.chosen("#metric-0") == "spectral_entropy"
     assert visit.chosen("#ss") == "last"
     assert visit.page.locator("#panels .panel:visible").count() == 4
+
+
+@browsing
+def test_the_axis_may_be_linear_in_tokens(visit: Visit):
+    visit.page.select_option("#x", "linear-tokens")
+    line = visit.lines("panel-0")["nano/0.8m/1"]
+    assert line["x"] == [step * 2048 for step in SMALL_STEPS]
+    ticks = [text for text in visit.page.locator("#panel-0 .xtick").all_text_contents() if text]
+    assert (ticks[0], ticks[-1]) == ("0", "30M")
+
+
+@browsing
+def test_octaves_add_up_the_bands_and_layers_can_be_chosen(visit: Visit, path: Path):
+    rows = open_store(path.parent).heads().filter(model="0.8m", seed=0, step=256)
+    visit.page.select_option("#layer", "1")
+    visit.until("#spectrum-note", re.compile("layer 1"))
+    (bands,) = visit.plotted("spectrum-plot")
+    mean = np.mean(rows.filter(layer=1)["spectrum"].to_list(), axis=0)
+    at = SMALL_STEPS.index(256) - 1  # a step of this run failed
+    assert 10 ** np.array([row[at] for row in bands["z"]]) == pytest.approx(mean, rel=0.02)
+    visit.page.select_option("#sp", "octaves")
+    visit.until("#spectrum-note", re.compile("dyadic scale"))
+    (octaves,) = visit.plotted("spectrum-plot")
+    expected = [mean[0], mean[1], mean[2:4].sum(), mean[4:8].sum(), mean[8:].sum()]
+    assert 10 ** np.array([row[at] for row in octaves["z"]]) == pytest.approx(expected, rel=0.02)
+    visit.page.select_option("#sp", "wavelet")
+    visit.until("#spectrum-note", re.compile("squared wavelet coefficients"))
+    (entropies,) = visit.plotted("spectrum-plot")
+    stored = open_store(path.parent).checkpoints().filter(model="0.8m", seed=0, step=256)
+    assert entropies["z"][3][at] == pytest.approx(stored["wavelet_entropy_3"][0], rel=1e-3)
+    assert visit.page.is_disabled("#layer")
+
+
+@browsing
+def test_lead_and_lag_are_drawn_counted_and_told(visit: Visit):
+    visit.page.select_option("#why-run", "nano/0.2m/1")
+    assert visit.text("#why-title").startswith("0.2m seed 1: 2 changes")
+    marks = {trace["name"]: trace for trace in visit.plotted("why-plot")}
+    assert {name: len(trace["x"]) for name, trace in marks.items()} == {"before": 2, "still": 2, "after": 2}
+    assert len({trace["marker"]["symbol"] for trace in marks.values()}) == 3
+    bars = {trace["name"]: trace["x"] for trace in visit.plotted("verdicts-plot")}
+    assert (max(bars["before"]), max(bars["after"]), max(bars["with"])) == (12, 12, 0)
+    row = visit.page.locator("#why-table tbody tr").first.locator("td").all_inner_texts()
+    assert row[1:3] == ["before, -1 (-2 to -1)", "still"]
+    assert row[4:6] == ["3 of 8 heads", "layer 1 head 2: 25 %\nlayer 0 head 1: 13 %"]
+
+
+@browsing
+def test_suspect_checkpoints_are_hollow_and_lead_to_their_maps(browser: Browser, tmp_path: Path):
+    folder = write_audit(write_store(tmp_path), SMALL[1], 256)
+    made = write_dashboard(open_store(folder), synthetic_analysis(), folder / "dashboard.html")
+    with visiting(browser) as visit:
+        visit.open(made)
+        assert "1 checkpoint of 46 shown is suspect; 2 kinds of finding" in visit.text("#audit-verdict")
+        assert [row.split("\t")[1] for row in visit.page.locator("#audit tbody tr").all_inner_texts()] == [
+            "same-weights", "missing",
+        ]  # fmt: skip
+        (hollow,) = [t for t in visit.plotted("panel-0") if "open" in str(t.get("marker", {}).get("symbol"))]
+        assert hollow["x"] == [8]
+        assert visit.lines("panel-0")["nano/0.2m/0"]["y"][SMALL_STEPS.index(256)] is None
+        visit.page.click("#suspects-name")
+        visit.page.click("#suspects button")
+        visit.until("#step-name", "256")
+        assert "may not be what its name says" in visit.text("#map-suspect")
+        cells, outlines = visit.plotted("map-plot")
+        assert (cells["opacity"], outlines["marker"]["symbol"], len(outlines["x"])) == (0, "square-open", 16)
+        area = visit.page.locator("#map-plot .nsewdrag").first.bounding_box()
+        assert area is not None
+        visit.page.mouse.click(
+            area["x"] + area["width"] * 1.5 / 4, area["y"] + area["height"] * (1 - 2.5 / 4)
+        )
+        visit.until("#head-title", re.compile("^Layer 2, head 1"))
+        assert visit.plotted("head-plot")[2]["x"] == [8]
+        columns = np.array(visit.plotted("spectrum-plot")[0]["z"], dtype=float)
+        assert np.isnan(columns).all(axis=0).tolist() == [step == 256 for step in SMALL_STEPS]
+        visit.page.locator("#step").press("ArrowRight")
+        visit.until("#step-name", "512")
+        assert len(visit.plotted("map-plot")) == 1
+        assert visit.complaints == []
+
+
+@browsing
+def test_everything_can_be_reached_and_used_by_keyboard_alone(visit: Visit):
+    page = visit.page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "trajectories"
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
+    controls = "chip x band phases metric-0 enlarge-3 run map play step map-plot sp layer why-run sm sx ss"
+    assert set(controls.split()) <= reached
+    page.locator("#chips .chip").first.focus()
+    page.keyboard.press("Space")
+    assert page.locator("#chips .chip").first.get_attribute("aria-pressed") == "false"
+    assert page.evaluate("document.activeElement.title") == "0.05m"
+    page.locator("#metric-2").focus()
+    page.keyboard.type("Loss")
+    visit.link("loss")
+    assert visit.chosen("#metric-2") == "loss"
+    page.locator("#step").focus()
+    page.keyboard.press("Home")
+    visit.until("#step-name", "0")
+    page.locator("#play").focus()
+    page.keyboard.press("Enter")
+    visit.until("#step-name", re.compile("^[1-8]$"))
+    page.keyboard.press("Enter")
+    assert visit.text("#play") == "Play"
 
 
 @browsing
@@ -169,6 +284,36 @@ def test_the_scale_view_says_why_it_names_no_threshold(visit: Visit):
     assert "No threshold was looked for in this metric" in visit.text("#scale-sentence")
     dots = next(t for t in visit.plotted("scale-plot") if t.get("mode") == "markers")
     assert sorted(set(dots["x"])) == [shape.non_embedding for shape in SMALL]
+    for axis, sizes in (("all_heads", [8, 16, 32]), ("d_head", [12, 16, 16]), ("rotary_dims", [3, 4, 4])):
+        visit.page.select_option("#sx", axis)
+        dots = next(t for t in visit.plotted("scale-plot") if t.get("mode") == "markers")
+        assert sorted(set(dots["x"])) == sorted(set(sizes))
+
+
+@browsing
+def test_every_axis_of_size_is_compared_and_an_interval_is_drawn(
+    browser: Browser, path: Path, tmp_path: Path
+):
+    entry = synthetic_analysis()["thresholds"][0] | {
+        "low": 56_000, "high": 200_000, "interval": [56_000, 800_000], "effect": 0.4, "p_value": 0.01,
+        "p_corrected": 0.04, "shape": "step", "aicc": -12.0, "best_axes": ["params_non_embedding"],
+        "sizes": 3,
+    }  # fmt: skip
+    other = entry | {"axis": "n_layers", "low": None, "high": None, "interval": None, "aicc": -2.0}
+    analysis = synthetic_analysis(seeds=2) | {"thresholds": [entry, other]}
+    with visiting(browser) as visit:
+        visit.open(write_dashboard(open_store(path.parent), analysis, tmp_path / "page.html"))
+        rows = [row.split("\t") for row in visit.page.locator("#axes tbody tr").all_inner_texts()]
+        told = "Non-embedding parameters|3|(56k, 200k]|(56k, 800k]|0.4|0.01|0.04|step|0|yes"
+        assert rows[0] == told.split("|")
+        assert rows[1][:4] == ["Layers", "3", "none claimed", "–"]
+        assert rows[1][-2:] == ["10", "–"]
+        layout = "JSON.parse(JSON.stringify(document.getElementById('scale-plot').layout.shapes))"
+        assert [(s["x0"], s["x1"]) for s in visit.page.evaluate(layout)] == [
+            (56_000, 800_000),
+            (56_000, 200_000),
+        ]
+        assert visit.complaints == []
 
 
 @browsing

@@ -18,7 +18,7 @@ USAGE = """tracker watches transformers grow up: the frequency structure of atte
   tracker analyse     phases per model, thresholds over models
   tracker compare     models side by side, against the paper's tables, or two stores (compare.other=DIR)
   tracker validate    are the metrics right? ground truth, and where stored results break the paper's claims
-  tracker dashboard   one self-contained HTML file; figures=DIR writes figures too
+  tracker dashboard   one self-contained HTML file; figures=DIR writes figures too; serve=true follows a sweep
   tracker stream      sends the store to W&B, from where W&B stopped; workspace=true makes its workspace
   tracker nano        trains the embedded suite
 

@@ -154,12 +154,13 @@ class Cache:
 
 @dataclass
 class View:
-    """Which results are shown, where a store holds several probes or conventions."""
+    """Which results are shown, where a store holds several probes or conventions, and on which port."""
 
     probe: str | None = None
     conventions: str | None = None
     suite: str | None = None
     suspects: bool = False
+    port: int = 0
 
 
 @dataclass
@@ -209,6 +210,7 @@ class Config:
     remeasure: str
     figures: Path | None
     workspace: bool
+    serve: bool
 
 
 def folder() -> Path:
@@ -258,6 +260,7 @@ def read(composed: DictConfig) -> Config:
         remeasure=_chosen("remeasure", plain.remeasure, REMEASURE),
         figures=Path(str(plain.figures)) if plain.figures else None,
         workspace=_yes_or_no("workspace", plain.workspace),
+        serve=_yes_or_no("serve", plain.serve),
     )
     if config.engine.threads is not None and config.engine.threads < 1:
         raise unknown_value("engine.threads", config.engine.threads, "whole numbers from 1")
@@ -265,6 +268,8 @@ def read(composed: DictConfig) -> Config:
         raise unknown_value("engine.prefetch", config.engine.prefetch, "whole numbers from 0")
     if config.cache.max_gb is not None and not 0 < config.cache.max_gb < math.inf:
         raise unknown_value("cache.max_gb", config.cache.max_gb, "numbers above 0, or null for no bound")
+    if not 0 <= config.view.port <= 65535:
+        raise unknown_value("view.port", config.view.port, "0 (any that is free) to 65535")
     _chosen("steps.name", config.steps.name, STEP_CHOICES)
     _chosen("engine.name", config.engine.name, ENGINES)
     _chosen("engine.stream", config.engine.stream, STREAM)

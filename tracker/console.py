@@ -14,6 +14,7 @@ from rich.text import Text
 from tracker.checkpoints.audit import FAULTS
 from tracker.plan import Plan
 from tracker.records import Outcome, PlannedUnit
+from tracker.running import Telling
 
 if TYPE_CHECKING:
     from tracker.analysis.side_by_side import Column, Sample
@@ -45,10 +46,13 @@ class Bars:
     """Progress bars in a terminal; where there is none, a plain line now and then.
 
     One bar per name, with its rate and the time left; ``advance_to`` moves it, and ``note`` stands behind it.
+    ``told`` tells whoever looks on from outside the same.
     """
 
-    def __init__(self, console: Console, title: str) -> None:
-        self._console, self._title = console, title
+    def __init__(self, console: Console, title: str, told: Telling | None = None) -> None:
+        self._console, self._title, self._told = console, title, told
+        if told is not None:
+            told.begin(title)
         self._tasks: dict[str, TaskID] = {}
         self._shown: dict[str, int] = {}
         self._begun: dict[str, tuple[int, float]] = {}
@@ -66,6 +70,8 @@ class Bars:
     def add(self, name: str, total: int) -> None:
         """A bar for ``name`` with ``total`` steps."""
         self._tasks[name] = self._bars.add_task(f"{self._title} {name}", total=total, note="", pace="")
+        if self._told is not None:
+            self._told.moved(name, 0, total)
 
     def advance_to(self, name: str, done: int, note: str = "", fetched: float | None = None) -> None:
         """Moves a bar; without a terminal a line is printed at every tenth of the way.
@@ -80,6 +86,8 @@ class Bars:
         total = int(task.total or 0)
         pace = self._pace(name, done, total, fetched)
         self._bars.update(self._tasks[name], completed=done, note=note, pace=pace)
+        if self._told is not None:
+            self._told.moved(name, done, total, pace, note)
         tenth = 10 * done // max(total, 1)
         if not self._console.is_terminal and tenth != self._shown.get(name):
             self._shown[name] = tenth

@@ -9,8 +9,9 @@ from tracker.checkpoints.audit_file import suspects as suspects_of
 from tracker.config import Config
 from tracker.console import DONE, SOME_FAILED, Bars, comparison_table, counted, say, tell_alerts
 from tracker.errors import RequestError, StoreError
+from tracker.running import Watch
 from tracker.saving import save_json
-from tracker.store import Results, open_store
+from tracker.store import Results, open_store, record_folders
 from tracker.terminal_chart import show_charts
 
 if TYPE_CHECKING:
@@ -150,9 +151,31 @@ def view(config: Config) -> Results:
 
 
 def dashboard(config: Config, console: Console) -> int:
-    """Draws the store again: analysis.json, dashboard.html and, where asked for, figures."""
+    """Draws the store again: analysis.json, dashboard.html and, where asked for, figures; or serves it."""
+    if config.serve:
+        return _serve(config, console)
     for sentence in show(view(config), config, console):
         say(console, sentence)
+    return DONE
+
+
+def _serve(config: Config, console: Console) -> int:
+    """Serves the dashboard of a store, which a sweep may be filling, until Ctrl-C."""
+    from tracker.views.served_store import ServedStore
+    from tracker.views.serving import DashboardServer
+
+    server = DashboardServer(ServedStore(config.store, lambda: view(config)), config.view.port)
+    recorded = next(record_folders(config.store), None) is not None
+    if recorded and not any(sweep["alive"] for sweep in Watch(config.store).look()):
+        for sentence in show(view(config), config, console):
+            say(console, sentence)
+    elif not recorded:
+        say(console, f"{config.store}: holds no measurement yet; the page fills when a sweep stores some")
+    say(console, f"Serving {server.address} to this machine alone; Ctrl-C ends it")
+    try:
+        server.serve()
+    except KeyboardInterrupt:
+        say(console, "Stopped serving; nothing is lost")
     return DONE
 
 

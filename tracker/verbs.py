@@ -22,6 +22,7 @@ from tracker.forecast import note_transfer
 from tracker.inspection import audit, cache_of, look_first, opening, plan
 from tracker.records import Outcome, PlannedUnit
 from tracker.reporting import analyse_store, compare, dashboard, show, validate
+from tracker.running import Telling, telling
 from tracker.store import Results, Store, open_store, require_store
 from tracker.survey import Survey, nano_recipe, suite_name, survey
 
@@ -47,16 +48,18 @@ def sweep(config: Config, console: Console) -> int:
         return DONE
     store = Store(config.store)
     prepare_store(store)
-    if pending and isinstance(config.suite, NanoSuite):
-        train(config, console, {planned.unit.checkpoint.model for planned in pending})
-    publisher = start_publisher(config.store, options, promised_by(pending))
-    try:
-        _tidy(config, surveyed, needed=True)
-        outcomes = _measure_pending(config, surveyed, store, console) if pending else []
-        _tidy(config, surveyed, needed=False)
-        views = show(_sweep_results(config, surveyed), config, console)
-    finally:
-        sentences = _finish(publisher)
+    with telling(config.store) as told:
+        if pending and isinstance(config.suite, NanoSuite):
+            train(config, console, {planned.unit.checkpoint.model for planned in pending}, told)
+        publisher = start_publisher(config.store, options, promised_by(pending))
+        try:
+            _tidy(config, surveyed, needed=True)
+            outcomes = _measure_pending(config, surveyed, store, console, told) if pending else []
+            _tidy(config, surveyed, needed=False)
+            told.begin("analysing")
+            views = show(_sweep_results(config, surveyed), config, console)
+        finally:
+            sentences = _finish(publisher)
     for sentence in [*views, *sentences]:
         say(console, sentence)
     return _closing(surveyed, store, outcomes, console)
@@ -87,8 +90,8 @@ def check_device(config: Config) -> str:
     return chosen_device(config.device)
 
 
-def train(config: Config, console: Console, models: Iterable[str]) -> None:
-    """Trains what the embedded suite lacks, with a bar per model and seed."""
+def train(config: Config, console: Console, models: Iterable[str], told: Telling | None = None) -> None:
+    """Trains what the embedded suite lacks, with a bar per model and seed; ``told`` is told of them too."""
     from tracker.nano import suite_checkpoints, train_suite
 
     suite = config.suite
@@ -100,7 +103,7 @@ def train(config: Config, console: Console, models: Iterable[str]) -> None:
     }
     if not lacking:
         return
-    bars = Bars(console, "training")
+    bars = Bars(console, "training", told)
     for model, seed in sorted(lacking):
         bars.add(f"{model} seed {seed}", recipe.train_steps)
 
@@ -111,7 +114,9 @@ def train(config: Config, console: Console, models: Iterable[str]) -> None:
         train_suite(recipe, folder, wanted, suite.seeds, moved, suite.threads)
 
 
-def _measure_pending(config: Config, surveyed: Survey, store: Store, console: Console) -> list[Outcome]:
+def _measure_pending(
+    config: Config, surveyed: Survey, store: Store, console: Console, told: Telling
+) -> list[Outcome]:
     """Runs the engine over the pending units."""
     import torch
 
@@ -121,7 +126,7 @@ def _measure_pending(config: Config, surveyed: Survey, store: Store, console: Co
         torch.set_num_threads(config.engine.threads)
     pending = surveyed.plan.pending
     groups = by_model(pending)
-    bars, done = Bars(console, "measuring"), dict.fromkeys(groups, 0)
+    bars, done = Bars(console, "measuring", told), dict.fromkeys(groups, 0)
     for name, units in groups.items():
         bars.add(name, len(units))
     device, digests = check_device(config), token_digests(store, surveyed)

@@ -3,7 +3,8 @@
 from tracker.views.dashboard import write_dashboard
 from tracker.views.data import dashboard_data
 from tracker.views.figure_files import write_figures
-from tracker.views.figures import measurement_figure, phase_figure, scale_figure
+from tracker.views.figure_scale import scale_figure
+from tracker.views.figures import measurement_figure, phase_figure
 
 __all__ = [
     "dashboard_data",

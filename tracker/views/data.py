@@ -5,11 +5,14 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from tracker.analysis.axes import AXES, size_on
+from tracker.analysis.lead_lag import COVARIATES
 from tracker.checkpoints import audit_file
 from tracker.columns import checkpoint_columns, metric_of, title_of
 from tracker.store import SPECTRUM_BANDS, Results
 from tracker.views.encode import LEVELS, MISSING, plain, rounded_list
-from tracker.views.head_maps import SPECTRUM_HIGH, SPECTRUM_LOW, head_maps
+from tracker.views.glance import glance
+from tracker.views.head_maps import MAP_METRICS, SPECTRUM_HIGH, SPECTRUM_LOW, head_maps, head_shapes
 from tracker.views.landmarks import landmarks_of
 from tracker.views.palette import HEAT, PHASES, line_colours
 from tracker.views.runs import Run, holes_of, model_names, runs_of
@@ -17,7 +20,7 @@ from tracker.views.runs import Run, holes_of, model_names, runs_of
 FIRST_SIGHT = ("spectral_entropy", "frequency_selectivity", "band_power_low", "loss")
 """Metrics of the four panels that the page opens with."""
 SHORT_COMMIT = 8
-AUDITED = ("step", "fault", "with", "file", "known", "sentence")
+AUDITED = ("step", "seed", "fault", "with", "file", "known", "sentence")
 """What the page tells of a finding."""
 GROUPS = (
     ("Spectrum", r"spectral_|frequency_selectivity|band_power"),
@@ -29,12 +32,20 @@ GROUPS = (
 )
 
 
-def dashboard_data(results: Results, analysis: Mapping[str, Any] | None) -> dict[str, Any]:
+def dashboard_data(
+    results: Results,
+    analysed: Mapping[str, Any] | None,
+    *,
+    served: bool = False,
+    runs: list[Run] | None = None,
+) -> dict[str, Any]:
     """Everything the page shows.
 
     Args:
         results: an opened store.
-        analysis: content of analysis.json; None or empty where nothing was analysed yet.
+        analysed: content of analysis.json; None or empty where nothing was analysed yet.
+        served: for a page that asks a server for the maps and spectra it shows: they are left out.
+        runs: ``runs_of(results)``, where it is known already.
 
     Returns:
         A dict of JSON types only, without NaN: series to four significant digits (half widths to two),
@@ -43,9 +54,9 @@ def dashboard_data(results: Results, analysis: Mapping[str, Any] | None) -> dict
     Raises:
         StoreError: a table of the store cannot be read.
     """
-    runs = runs_of(results)
+    runs = runs_of(results) if runs is None else runs
     holes = holes_of(results)
-    analysis = analysis or {}
+    analysis: dict[str, Any] = plain(analysed or {})
     models = model_names(runs)
     bands = {"count": SPECTRUM_BANDS, "low": SPECTRUM_LOW, "high": SPECTRUM_HIGH, "scale": "log10 of share"}
     data = {
@@ -63,9 +74,16 @@ def dashboard_data(results: Results, analysis: Mapping[str, Any] | None) -> dict
         "heat": {theme: list(colours) for theme, colours in HEAT.items()},
         "phase_colours": PHASES,
         "runs": [_run(run) for run in runs],
-        "maps": head_maps(results, runs) | {"levels": LEVELS, "missing": MISSING, "bands": bands},
+        "served": served,
+        "map_metrics": list(MAP_METRICS),
+        "maps": (head_shapes(runs) if served else head_maps(results, runs))
+        | {"levels": LEVELS, "missing": MISSING, "bands": bands},
+        "glance": glance(analysis),
         "phases": list(analysis.get("phases", [])),
+        "lead_lag": list(analysis.get("lead_lag", [])),
+        "covariates": [{"name": name, "title": title_of(name)} for name in COVARIATES],
         "thresholds": list(analysis.get("thresholds", [])),
+        "axes": [{"name": name, "title": capital(title)} for name, title in AXES.items()],
         "landmarks": landmarks_of(runs),
         "holes": holes,
         "audit": _audit(results, runs),
@@ -121,7 +139,8 @@ def _group(name: str) -> str:
 def _run(run: Run) -> dict[str, Any]:
     return {
         "key": run.key, "suite": run.suite, "model": run.model, "seed": run.seed, "label": run.label,
-        "rank": run.rank, "steps": run.steps, "tokens": rounded_list(run.tokens, 12), "facts": run.facts,
+        "rank": run.rank, "steps": run.steps, "tokens": rounded_list(run.tokens, 12),
+        "facts": run.facts | {"all_heads": size_on(run.facts, "all_heads")},
         "suspects": run.suspects,
         "commits": [commit[:SHORT_COMMIT] if commit else None for commit in run.commits],
         "series": {
@@ -130,3 +149,8 @@ def _run(run: Run) -> dict[str, Any]:
             for name, series in run.series.items()
         },
     }  # fmt: skip
+
+
+def capital(title: str) -> str:
+    """A title with a large first letter and all others as they are."""
+    return title[:1].upper() + title[1:]

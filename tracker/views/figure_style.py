@@ -1,6 +1,6 @@
 """How the figures look: one style, a training axis on which step 0 has its own place, labels at line ends."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 
 from tracker.views.palette import HEAT, PHASES
 
@@ -19,6 +20,8 @@ ZERO = -1.0
 """Place of step 0 on the log2 axis: one octave left of step 1, behind an axis break."""
 LONGEST = 14
 """Characters of a name beside a line; longer ones are cut."""
+MOST_TICKS = 9
+"""Of an axis of sizes."""
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
@@ -115,11 +118,17 @@ def end_labels(axes: Axes, ends: list[tuple[str, str, float]], *, gap: float = 0
         )
 
 
-def size_axis(axes: Axes) -> None:
-    """A log axis of parameter counts, labelled 100k, 1M, 1B."""
+def size_axis(axes: Axes, sizes: Sequence[float]) -> None:
+    """A log axis whose ticks are the models' own sizes, labelled 100k, 1M, 1B, as far as they fit."""
+    ordered = sorted(set(sizes))
+    least = (np.log(ordered[-1]) - np.log(ordered[0])) / MOST_TICKS
+    kept: list[float] = []
+    for size in ordered:
+        if not kept or np.log(size) - np.log(kept[-1]) >= least:
+            kept.append(size)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda size, _: counted(size))
-    axes.xaxis.set_minor_formatter(lambda size, _: counted(size) if f"{size:e}"[0] == "3" else "")
+    axes.set_xticks(kept, [counted(size) for size in kept])
+    axes.set_xticks([], minor=True)
 
 
 def counted(size: float) -> str:
@@ -133,3 +142,11 @@ def counted(size: float) -> str:
 def literal(text: str) -> str:
     """``text`` as matplotlib draws it unchanged: a dollar sign would start mathematics."""
     return text.replace("$", r"\$")
+
+
+def empty_figure(sentence: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    with style():
+        figure = Figure(figsize=(6, 2))
+        figure.text(0.5, 0.5, sentence, ha="center", va="center", color=SOFT)
+    return figure

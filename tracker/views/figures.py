@@ -14,16 +14,16 @@ from tracker.records import Measurement
 from tracker.store import SPECTRUM_BANDS, Results
 from tracker.views.figure_style import (
     SOFT,
+    empty_figure,
     end_labels,
     heat_map,
     literal,
     place,
     shade_phases,
-    size_axis,
     style,
     training_axis,
 )
-from tracker.views.figure_tables import head_table, panel_metrics, scale_table
+from tracker.views.figure_tables import head_table, panel_metrics
 from tracker.views.palette import PHASES, line_colours
 from tracker.views.runs import Run, model_names, runs_of
 
@@ -49,7 +49,7 @@ def draw_phases(runs: list[Run], analysis: Mapping[str, Any] | None) -> Figure:
     """``phase_figure`` of runs that are already read."""
     metrics = panel_metrics(runs)
     if not metrics:
-        return _empty("This store holds no measured checkpoint.")
+        return empty_figure("This store holds no measured checkpoint.")
     found = [entry for entry in (analysis or {}).get("phases", []) if _labelled(entry)]
     entries = {(entry["suite"], entry["model"], entry["seed"]): entry for entry in found}
     strip = [run for run in runs if (run.suite, run.model, run.seed) in entries]
@@ -141,65 +141,6 @@ def _phase_strip(axes: Axes, runs: list[Run], entries: Mapping[tuple[str, str, i
     axes.set_title("Phases of every model (diamond: extremum)")
 
 
-def scale_figure(results: Results, analysis: Mapping[str, Any] | None) -> Figure:
-    """The main metrics against model size at the last step that all runs share.
-
-    Args:
-        results: an opened store.
-        analysis: content of analysis.json, or None; a threshold that it claims is tinted.
-
-    Returns:
-        A matplotlib figure: points per model and seed with 95 % intervals over sequences.
-    """
-    return draw_scale(runs_of(results), analysis)
-
-
-def draw_scale(runs: list[Run], analysis: Mapping[str, Any] | None) -> Figure:
-    """``scale_figure`` of runs that are already read."""
-    table = scale_table(runs)
-    if table.is_empty():
-        return _empty("No measured checkpoint of a model whose size is known.")
-    found = (analysis or {}).get("thresholds", [])
-    thresholds = {entry["metric"]: entry for entry in found if entry["axis"] == "params_non_embedding"}
-    colours = {run.key: line_colours(len(model_names(runs)))[run.rank] for run in runs}
-    metrics = table["metric"].unique(maintain_order=True).to_list()
-    steps = table["step"].unique().to_list()
-    with style():
-        figure = Figure(figsize=(9.2, 5.2), layout="constrained")
-        for index, name in enumerate(metrics):
-            _scale_panel(figure.add_subplot(2, 2, index + 1), table.filter(pl.col("metric") == name), name,
-                         colours, thresholds.get(name), steps)  # fmt: skip
-        at = f"step {steps[0]}" if len(steps) == 1 else "the last step of each model"
-        figure.supxlabel(f"At {at}. Bars: 95 % over sequences.", fontsize=8, color=SOFT)
-    return figure
-
-
-def _scale_panel(axes: Axes, table: pl.DataFrame, name: str, colours: Mapping[str, str],
-                 threshold: Mapping[str, Any] | None, steps: list[int]) -> None:  # fmt: skip
-    means = table.group_by("params_non_embedding").agg(pl.col("mean").mean()).sort("params_non_embedding")
-    axes.plot(means["params_non_embedding"], means["mean"], color=SOFT, alpha=0.4, lw=1.2, zorder=1)
-    tops: dict[tuple[int, str], float] = {}
-    for row in table.drop_nulls("mean").to_dicts():
-        colour = colours[f"{row['suite']}/{row['model']}/{row['seed']}"]
-        half = 0.0 if row["high"] is None else row["high"] - row["mean"]
-        axes.errorbar(row["params_non_embedding"], row["mean"], half, fmt="o", color=colour, ecolor=SOFT,
-                      capsize=2, elinewidth=0.9, ms=6)  # fmt: skip
-        point = row["params_non_embedding"], row["model"]
-        tops[point] = max(row["mean"] + half, tops.get(point, -np.inf))
-    for (size, model), top in tops.items():
-        axes.annotate(literal(model), (size, top), xytext=(0, 4), textcoords="offset points", ha="center",
-                      fontsize=7.5)  # fmt: skip
-    here = threshold is not None and len(steps) == 1 and threshold["step"] in (steps[0], "last common step")
-    if threshold is not None and here and threshold["low"] is not None:
-        colour = PHASES["exploratory"]["light"]
-        axes.axvspan(threshold["low"], threshold["high"], color=colour, alpha=0.15, lw=0)
-    size_axis(axes)
-    axes.margins(x=0.12, y=0.18)
-    axes.set_xlabel("parameters without embeddings")
-    title, unit = title_of(name), metric_of(name).unit
-    axes.set_title(f"{title} ({unit})" if unit else title)
-
-
 def measurement_figure(measurement: Measurement) -> Figure:
     """Layer x head maps of four metrics and the mean spectrum per layer, of one checkpoint.
 
@@ -212,7 +153,7 @@ def measurement_figure(measurement: Measurement) -> Figure:
     heads = measurement.heads
     metrics = [name for name in MEASURED if name in heads.columns and heads[name].null_count() < heads.height]
     if not metrics:
-        return _empty("This measurement holds no head.")
+        return empty_figure("This measurement holds no head.")
     table = head_table(heads, metrics)
     with style():
         figure = Figure(figsize=(9.2, 5.6), layout="constrained")
@@ -259,10 +200,3 @@ def _spectrum_panel(axes: Axes, table: pl.DataFrame) -> None:
     axes.set_xlabel("frequency / Nyquist")
     axes.set_ylabel("share of power in each sixteenth")
     axes.legend(frameon=False, loc="best")
-
-
-def _empty(sentence: str) -> Figure:
-    with style():
-        figure = Figure(figsize=(6, 2))
-        figure.text(0.5, 0.5, sentence, ha="center", va="center", color=SOFT)
-    return figure

@@ -1,5 +1,6 @@
 """Head maps and mean spectra over training, in eight bits."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ MAP_METRICS = (
     "prefix_matching_score", "positional_entropy", "averaged_scale_sensitivity_0.5", "band_power_high",
 )  # fmt: skip
 """Metrics whose value of every head travels in the page, in order of importance."""
-CELL_BUDGET = 12_000_000
-"""Heads x steps x metrics that fit in a page; beyond it the last metrics stay in the store alone."""
+BYTE_BUDGET = 7_500_000
+"""Bytes of packed maps that a page of at most 15 MB has room for beside everything else; metrics beyond
+it stay in the store alone."""
 OUTER = 0.0005
 """Share of values beyond each end of a scale: they are drawn at the end, so that one wild head does not
 flatten every map."""
@@ -35,25 +37,66 @@ def head_maps(results: Results, runs: list[Run]) -> dict[str, Any]:
         metrics that did not fit; ``runs``: {run key: {"layers", "heads", "metrics": {name: packed
         (T, layers, heads)}, "spectrum": packed (T, layers, 16) or None}}.
     """
-    metrics, left_out = _within_budget(runs)
-    frame = results.heads([*RUN, "step", "layer", "head", "spectrum", *metrics])
-    metrics = [name for name in metrics if frame[name].null_count() < frame.height]
-    scales = {name: _scale(frame[name]) for name in metrics}
+    frame = results.heads([*RUN, "step", "layer", "head", "spectrum", *MAP_METRICS])
     parts = frame.partition_by(RUN, as_dict=True)
-    packed = {
-        run.key: _packed(run, parts[run.suite, run.model, run.seed], scales)
+    places = {
+        run.key: Places.of(run, parts[run.suite, run.model, run.seed])
         for run in runs if (run.suite, run.model, run.seed) in parts
     }  # fmt: skip
+    packed: dict[str, dict[str, Any]] = {
+        key: {"layers": each.shape[1], "heads": each.shape[2], "metrics": {}, "spectrum": pack_spectrum(each)}
+        for key, each in places.items()
+    }
+    scales: dict[str, dict[str, Any]] = {}
+    left_out, used = [], 0
+    for name in MAP_METRICS:
+        if frame[name].null_count() == frame.height:
+            continue
+        scale = scale_of(frame[name])
+        texts = {key: pack_map(each, name, scale) for key, each in places.items()}
+        size = sum(map(len, texts.values()))
+        if scales and used + size > BYTE_BUDGET:
+            left_out.append(name)
+            continue
+        used += size
+        scales[name] = scale
+        for key, text in texts.items():
+            packed[key]["metrics"][name] = text
     return {"scales": scales, "left_out": left_out, "runs": packed}
 
 
-def _within_budget(runs: list[Run]) -> tuple[list[str], list[str]]:
-    cells = sum(len(run.steps) * (run.facts["n_layers"] or 0) * (run.facts["n_heads"] or 0) for run in runs)
-    fitting = len(MAP_METRICS) if cells == 0 else max(1, CELL_BUDGET // cells)
-    return list(MAP_METRICS[:fitting]), list(MAP_METRICS[fitting:])
+def head_shapes(runs: list[Run]) -> dict[str, Any]:
+    """``head_maps`` without maps and spectra: the layers and heads of each run alone."""
+    shapes = {
+        run.key: {"layers": layers, "heads": heads, "metrics": {}, "spectrum": None}
+        for run in runs if (layers := run.facts["n_layers"]) and (heads := run.facts["n_heads"])
+    }  # fmt: skip
+    return {"scales": {}, "left_out": [], "runs": shapes}
 
 
-def _scale(column: pl.Series) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Places:
+    """The heads of one run's checkpoints, and where each row stands among step, layer and head."""
+
+    rows: pl.DataFrame
+    index: tuple[np.ndarray, np.ndarray, np.ndarray]
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, run: Run, heads: pl.DataFrame) -> "Places":
+        """``heads`` of one run as the run's steps order them."""
+        rows = heads.filter(pl.col("step").is_in(run.steps.tolist()))
+        layer, head = rows["layer"].to_numpy(), rows["head"].to_numpy()
+        index = (np.searchsorted(run.steps, rows["step"].to_numpy()), layer, head)
+        return cls(rows, index, (len(run.steps), int(layer.max()) + 1, int(head.max()) + 1))
+
+
+def scale_of(column: pl.Series) -> dict[str, Any]:
+    """The linear scale of a metric's codes: its low and high end, and whether values lie beyond them.
+
+    Args:
+        column: every value of the metric that is to be drawn on this scale; at least one is no null.
+    """
     values = column.drop_nulls().to_numpy()
     low, high = np.quantile(values, [OUTER, 1 - OUTER])
     # One digit more than the page shows, outward, so that rounding clips nothing by itself.
@@ -61,27 +104,21 @@ def _scale(column: pl.Series) -> dict[str, Any]:
     return {"low": low, "high": high, "clipped": bool(values.min() < low or values.max() > high)}
 
 
-def _packed(run: Run, heads: pl.DataFrame, scales: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    heads = heads.filter(pl.col("step").is_in(run.steps.tolist()))
-    layer, head = heads["layer"].to_numpy(), heads["head"].to_numpy()
-    place = (np.searchsorted(run.steps, heads["step"].to_numpy()), layer, head)
-    shape = (len(run.steps), int(layer.max()) + 1, int(head.max()) + 1)
-    metrics = {}
-    for name, scale in scales.items():
-        values = np.full(shape, np.nan)
-        values[place] = heads[name].fill_null(float("nan")).to_numpy()
-        metrics[name] = pack(quantise(values, scale["low"], scale["high"]))
-    spectrum = _spectrum(heads, place, shape)
-    return {"layers": shape[1], "heads": shape[2], "metrics": metrics, "spectrum": spectrum}
+def pack_map(places: Places, name: str, scale: dict[str, Any]) -> str:
+    """One metric of every head of a run, packed (T, layers, heads) in codes of ``scale``."""
+    values = np.full(places.shape, np.nan)
+    values[places.index] = places.rows[name].fill_null(float("nan")).to_numpy()
+    return pack(quantise(values, scale["low"], scale["high"]))
 
 
-def _spectrum(heads: pl.DataFrame, place: tuple[np.ndarray, ...], shape: tuple[int, ...]) -> str | None:
-    there = heads["spectrum"].is_not_null().to_numpy()
+def pack_spectrum(places: Places) -> str | None:
+    """log10 of the bands' shares, mean over a layer's heads, packed (T, layers, 16); None without any."""
+    there = places.rows["spectrum"].is_not_null().to_numpy()
     if not there.any():
         return None
-    bands = heads["spectrum"].drop_nulls().explode().to_numpy().reshape(-1, SPECTRUM_BANDS)
-    total = np.zeros((*shape[:2], SPECTRUM_BANDS))
-    np.add.at(total, (place[0][there], place[1][there]), bands)
+    bands = places.rows["spectrum"].drop_nulls().explode().to_numpy().reshape(-1, SPECTRUM_BANDS)
+    total = np.zeros((*places.shape[:2], SPECTRUM_BANDS))
+    np.add.at(total, (places.index[0][there], places.index[1][there]), bands)
     with np.errstate(divide="ignore", invalid="ignore"):
         logarithm = np.log10(total / total.sum(axis=2, keepdims=True))
     return pack(quantise(logarithm, SPECTRUM_LOW, SPECTRUM_HIGH))

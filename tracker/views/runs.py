@@ -10,7 +10,7 @@ import polars as pl
 from tracker.checkpoints.audit_file import Suspects
 from tracker.checkpoints.audit_file import suspects as suspects_of
 from tracker.columns import checkpoint_columns, sequence_columns
-from tracker.store import Results
+from tracker.store import Results, safe_name
 
 RUN = ["suite", "model", "seed"]
 FACTS = [
@@ -120,6 +120,12 @@ def _named(runs: list[Run]) -> list[Run]:
 def _size_of(runs: list[Run], name: tuple[str, str]) -> tuple[float, tuple[str, str]]:
     sizes = [run.facts["params_non_embedding"] or 0 for run in runs if (run.suite, run.model) == name]
     return max(sizes), name
+
+
+def records_of(results: Results, run: Run) -> Results:
+    """The records of one run alone."""
+    below = results.folder / "checkpoints" / safe_name(run.suite) / safe_name(run.model) / f"seed-{run.seed}"
+    return Results(results.folder, tuple(place for place in results.records if place.parent == below))
 
 
 def common_steps(runs: list[Run]) -> list[int]:

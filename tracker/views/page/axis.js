@@ -1,19 +1,22 @@
 // The training axis: log2 steps with step 0 at its own place left of 1, linear steps, or log tokens.
 const ZERO = -1;
 
-function tokenFloor() {
+let TOKEN_FLOOR, HAS_TOKENS;
+
+function takeAxis() {
   const seen = DATA.runs.flatMap(run => run.tokens.filter(tokens => tokens > 0));
-  return seen.length ? Math.log10(Math.min(...seen)) - 0.5 : 0;
+  TOKEN_FLOOR = seen.length ? Math.log10(Math.min(...seen)) - 0.5 : 0;
+  HAS_TOKENS = seen.length > 0;
 }
-const TOKEN_FLOOR = tokenFloor();
-const HAS_TOKENS = DATA.runs.some(run => run.tokens.some(tokens => tokens !== null));
 
 function place(step, run) {
   if (state.x === 'linear') return step;
   if (state.x === 'log') return step === 0 ? ZERO : Math.log2(step);
   const tokens = tokensAt(step, run);
+  if (state.x === 'linear-tokens') return tokens;
   return tokens === null ? null : tokens === 0 ? TOKEN_FLOOR : Math.log10(tokens);
 }
+const isLinear = () => state.x.startsWith('linear');
 
 // Tokens at a step that may lie between checkpoints: every suite sees a fixed number of tokens a step.
 function tokensAt(step, run) {
@@ -27,7 +30,7 @@ function trainingAxis(runs, width) {
   const all = runs.flatMap(run => run.steps.map(step => place(step, run))).filter(x => x !== null);
   const low = Math.min(...all), high = Math.max(...all), pad = (high - low || 1) * 0.02;
   const axis = { range: [low - pad, high + pad], title: { text: AXIS_TITLES[state.x], standoff: 8 }, showgrid: false };
-  if (state.x === 'linear') return { ...axis, tickformat: '~s' };
+  if (isLinear()) return { ...axis, ...linearTicks(high, width) };
   const ticks = [], texts = [];
   const zero = runs.some(run => run.steps.includes(0));
   if (zero) { ticks.push(state.x === 'log' ? ZERO : TOKEN_FLOOR); texts.push('0'); }
@@ -39,11 +42,19 @@ function trainingAxis(runs, width) {
   }
   return { ...axis, tickvals: ticks, ticktext: texts };
 }
-const AXIS_TITLES = { log: 'training step (log)', linear: 'training step', tokens: 'tokens seen (log)' };
+const AXIS_TITLES = { log: 'training step (log)', linear: 'training step', tokens: 'tokens seen (log)', 'linear-tokens': 'tokens seen' };
+
+// Round numbers with the magnitudes of `count`, since Plotly's own G is not a billion's B.
+function linearTicks(high, width) {
+  const wish = (high || 1) / Math.max(2, width / 70), base = 10 ** Math.floor(Math.log10(wish));
+  const stride = [1, 2, 5, 10].map(k => k * base).find(k => k >= wish) || 10 * base;
+  const ticks = Array.from({ length: Math.floor(high / stride) + 1 }, (_, i) => Number((i * stride).toPrecision(6)));
+  return { tickvals: ticks, ticktext: ticks.map(count) };
+}
 
 // Two strokes on the axis between step 0 and step 1 say that the axis is broken there.
 function axisBreak(runs) {
-  if (state.x === 'linear' || !runs.some(run => run.steps.includes(0))) return [];
+  if (isLinear() || !runs.some(run => run.steps.includes(0))) return [];
   const at = state.x === 'log' ? -0.5 : TOKEN_FLOOR + 0.25;
   return [{ text: '//', x: at, y: 0, xref: 'x', yref: 'paper', showarrow: false, yanchor: 'middle', font: { size: 12 }, bgcolor: css('--paper'), borderpad: 0 }];
 }

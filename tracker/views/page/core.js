@@ -1,16 +1,21 @@
 // State, its place in the URL, small helpers. All text enters the page by textContent; text for Plotly,
 // which reads a little HTML, goes through plotText.
-const DATA = JSON.parse(document.getElementById('data').textContent);
-const METRIC = new Map(DATA.metrics.map(metric => [metric.name, metric]));
-const RUNS = new Map(DATA.runs.map(run => [run.key, run]));
 const byId = id => document.getElementById(id);
+let DATA, METRIC, RUNS, DEFAULTS, state;
 
-const DEFAULTS = {
-  m: firstSight().join(','), x: 'log', band: 'sequences', phases: bestPhases(), hide: '', seeds: '', big: '',
-  events: '', run: defaultRun(), map: Object.keys(DATA.maps.scales)[0] || '', step: '', head: '', layer: 'mean',
-  sm: firstSight()[0] || '', sx: 'params_non_embedding', ss: 'last', theme: '',
-};
-let state = { ...DEFAULTS };
+// What the page shows, and all that follows from it. A served page takes new data while it is open.
+function take(data) {
+  DATA = data;
+  METRIC = new Map(DATA.metrics.map(metric => [metric.name, metric]));
+  RUNS = new Map(DATA.runs.map(run => [run.key, run]));
+  DEFAULTS = {
+    m: firstSight().join(','), x: 'log', band: 'sequences', phases: bestPhases(), hide: '', seeds: '', big: '',
+    events: 'on', run: defaultRun(), map: mapMetrics()[0] || '', step: '', head: '', layer: 'mean', sp: 'bands',
+    why: bestWhy(), sm: firstSight()[0] || '', sx: 'params_non_embedding', ss: 'last', theme: '',
+  };
+  takeAxis();
+  takeScale();
+}
 
 function firstSight() {
   const wanted = DATA.first_sight.filter(name => METRIC.has(name));
@@ -32,6 +37,11 @@ function bestPhases() {
   return best.find(run => run.rank === largest)?.key || 'none';
 }
 
+function bestWhy() {
+  const told = DATA.lead_lag.map(entry => `${entry.suite}/${entry.model}/${entry.seed}`);
+  return told.includes(bestPhases()) ? bestPhases() : told.at(-1) || '';
+}
+
 function defaultRun() {
   const own = bestPhases();
   return own !== 'none' ? own : DATA.runs.length ? DATA.runs[DATA.runs.length - 1].key : '';
@@ -47,13 +57,16 @@ function readState() {
   const names = DATA.metrics.map(metric => metric.name);
   const chosen = state.m.split(',');
   if (chosen.length !== firstSight().length || !chosen.every(name => names.includes(name))) state.m = DEFAULTS.m;
-  known('x', ['log', 'linear', 'tokens']);
+  known('x', Object.keys(AXIS_TITLES));
   known('band', ['sequences', 'heads', 'none']);
   known('phases', ['none', ...RUNS.keys()]);
   known('run', [...RUNS.keys()]);
-  known('map', Object.keys(DATA.maps.scales));
+  known('map', mapMetrics());
+  known('sp', Object.keys(SPECTROGRAMS));
+  known('why', [...RUNS.keys()]);
+  known('events', ['on', 'off']);
   known('sm', names);
-  known('sx', SIZES.map(([name]) => name));
+  known('sx', DATA.axes.map(axis => axis.name));
   known('big', ['', ...firstSight().keys()].map(String));
   known('theme', ['', 'light', 'dark']);
   if (!/^\d+$/.test(state.step)) state.step = '';
@@ -68,16 +81,12 @@ function set(changes) {
 }
 
 function writeHash() {
+  clearTimeout(writing);
   const hash = new URLSearchParams();
   for (const key in DEFAULTS) if (state[key] !== DEFAULTS[key]) hash.set(key, state[key]);
   const text = hash.toString();
   history.replaceState(null, '', text ? '#' + text : location.pathname + location.search);
 }
-
-const SIZES = [
-  ['params_non_embedding', 'Parameters without embeddings'], ['params_total', 'Parameters, all'],
-  ['d_model', 'Width (d_model)'], ['n_layers', 'Layers'], ['n_heads', 'Heads per layer'],
-];
 
 // --- elements ---
 function el(tag, attributes = {}, ...children) {
@@ -88,7 +97,10 @@ function el(tag, attributes = {}, ...children) {
 }
 
 function fillSelect(select, options, value) {
-  const groups = new Map();
+  const groups = new Map(), told = JSON.stringify(options);
+  // An open list stays open when new data brings the same choices.
+  if (select.dataset.options === told) { select.value = value; return; }
+  select.dataset.options = told;
   select.replaceChildren();
   for (const { id, text, group } of options) {
     let parent = select;
@@ -128,7 +140,22 @@ function count(value) {
   return String(value);
 }
 
+const capital = text => text.charAt(0).toUpperCase() + text.slice(1);
 const plural = (n, word) => `${n} ${word}${n === 1 ? '' : 's'}`;
+
+// --- packed bytes ---
+async function inflate(text) {
+  const raw = Uint8Array.from(atob(text), sign => sign.charCodeAt(0));
+  const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream('deflate'));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+// Plotly travels compressed; the page's policy knows the digest of what it says and runs nothing else.
+async function loadPlotly() {
+  const script = el('script');
+  script.textContent = new TextDecoder().decode(await inflate(byId('plotly').textContent));
+  document.head.append(script);
+}
 
 // --- theme and plots ---
 const darkSystem = window.matchMedia('(prefers-color-scheme: dark)');

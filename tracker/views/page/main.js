@@ -1,11 +1,13 @@
 // Wires the controls and draws everything from the state.
 function syncControls() {
-  fillSelect(byId('x'), [{ id: 'log', text: 'log steps' }, { id: 'linear', text: 'linear steps' }, ...(HAS_TOKENS ? [{ id: 'tokens', text: 'log tokens' }] : [])], state.x);
+  const axes = { log: 'log steps', linear: 'linear steps', tokens: 'log tokens', 'linear-tokens': 'linear tokens' };
+  fillSelect(byId('x'), Object.entries(axes).filter(([id]) => HAS_TOKENS || !id.endsWith('tokens')).map(([id, text]) => ({ id, text })), state.x);
   fillSelect(byId('band'), [{ id: 'sequences', text: '95 % over sequences' }, { id: 'heads', text: 'quartiles over heads' }, { id: 'none', text: 'none' }], state.band);
   fillSelect(byId('phases'), [{ id: 'none', text: 'none' }, ...DATA.runs.filter(run => phasesOf(run.key)).map(run => ({ id: run.key, text: run.label }))], state.phases);
   byId('landmarks-box').hidden = !DATA.landmarks.length;
   byId('landmarks').checked = state.events === 'on';
   fillHeadControls();
+  fillWhyControls();
   fillScaleControls();
 }
 
@@ -25,6 +27,7 @@ async function drawAll() {
   // (No animation frame: hidden tabs have none.)
   if (!printing) await new Promise(resolve => setTimeout(resolve));
   drawScale();
+  drawWhy();
   await drawHeads();
   await drawSpectrum();
   document.documentElement.dataset.ready = 'yes';
@@ -39,9 +42,11 @@ function wire() {
   on('sx', 'sx', drawScale);
   on('ss', 'ss', drawScale);
   on('layer', 'layer', drawSpectrum);
+  on('sp', 'sp', drawSpectrum);
+  on('why-run', 'why', drawWhy);
   on('map', 'map', drawHeads);
   on('run', 'run', () => { set({ head: '' }); fillHeadControls(); drawHeads().then(drawSpectrum); });
-  byId('landmarks').addEventListener('change', event => { set({ events: event.target.checked ? 'on' : '' }); drawTrajectories(); });
+  byId('landmarks').addEventListener('change', event => { set({ events: event.target.checked ? 'on' : 'off' }); drawTrajectories(); });
   byId('step').addEventListener('input', event => chooseStep(Number(event.target.value)));
   byId('play').addEventListener('click', play);
   byId('map-plot').addEventListener('keydown', moveHead);
@@ -67,9 +72,22 @@ function togglePrint(on) {
   for (const plot of document.querySelectorAll('.js-plotly-plot')) if (plot.offsetParent) Plotly.Plots.resize(plot);
 }
 
-drawOverview();
-drawProvenance();
-makePanels();
-readState();
-wire();
-drawAll();
+function drawWords() {
+  drawOverview();
+  drawAudit();
+  drawProvenance();
+}
+
+async function start() {
+  take(JSON.parse(byId('data').textContent));
+  readState();
+  applyTheme();
+  drawWords();
+  makePanels();
+  wire();
+  await loadPlotly();
+  await drawAll();
+  if (DATA.served) follow();
+}
+
+start();

@@ -1,15 +1,23 @@
 // What was found, in words, and what it was found on.
+const MOST_TOLD = 4;
+
 function drawOverview() {
   const { models, runs, checkpoints, failed, missing } = DATA.counts;
   const suites = [...new Set(DATA.models.map(model => model.suite))];
   byId('eyebrow').textContent = [suites.join(', ') || 'empty store', DATA.probe].filter(Boolean).join(' · ');
   document.title = `${suites.join(', ')}: attention heads over training`;
   const sentences = DATA.summary.length ? DATA.summary
-    : [DATA.analysed ? 'The analysis found nothing to report.' : 'Not analysed yet: `tracker analyse` looks for phases and thresholds.'];
-  byId('summary').replaceChildren(...sentences.slice(0, 6).map(sentence => el('li', {}, sentence)));
-  byId('more-box').hidden = sentences.length <= 6;
-  byId('more-name').textContent = `${sentences.length - 6} more`;
-  byId('more').replaceChildren(...sentences.slice(6).map(sentence => el('li', {}, sentence)));
+    : [DATA.analysed ? 'The analysis found nothing to report.' : 'Not analysed yet: a sweep looks for phases and thresholds when it ends, `tracker analyse` at any time.'];
+  byId('stale').hidden = !DATA.stale;
+  drawGlance();
+  // What the table above says in short, per model, is told in full on request.
+  const ofModels = sentences.filter(sentence => DATA.glance.some(({ model }) => [':', ',', ' seed '].some(sign => sentence.startsWith(model + sign))));
+  const others = sentences.filter(sentence => !ofModels.includes(sentence)), rest = [...ofModels, ...others.slice(MOST_TOLD)];
+  const items = told => told.map(sentence => el('li', {}, capital(sentence)));
+  byId('summary').replaceChildren(...items(others.slice(0, MOST_TOLD)));
+  byId('more-box').hidden = !rest.length;
+  byId('more-name').textContent = `In full: ${plural(rest.length, 'more sentence')}`;
+  byId('more').replaceChildren(...items(rest));
   drawAlerts();
   const box = byId('counts');
   box.replaceChildren(el('strong', {}, plural(models, 'model')), runs > models ? ` in ${plural(runs, 'run')}` : '', ', ',
@@ -42,4 +50,13 @@ function drawModels() {
       facts.n_heads, facts.d_model, runs.reduce((n, run) => n + run.steps.length, 0),
       Math.max(...runs.map(run => run.steps[run.steps.length - 1])), holes];
   }));
+}
+
+// One row per model: which phases, where they begin, how sure.
+function drawGlance() {
+  byId('glance-box').hidden = !DATA.glance.length;
+  const several = new Set(DATA.glance.map(row => row.suite)).size > 1;
+  const titles = ['Model', 'Exploratory phase from step', 'in so many resamples', 'Selectivity lowest at step', 'Specialisation from step', 'in so many resamples', 'p of no change'];
+  fillTable(byId('glance'), titles.map(title => ({ title })), DATA.glance.map(row => [several ? `${row.suite} ${row.model}` : row.model,
+    row.exploratory, row.exploratory_sure, row.extremum, row.specialisation, row.specialisation_sure, row.p_value]));
 }

@@ -3,11 +3,12 @@ function commonSteps() {
   if (!DATA.runs.length) return [];
   return DATA.runs.map(run => run.steps).reduce((shared, steps) => shared.filter(step => steps.includes(step)));
 }
-const SHARED = commonSteps();
+let SHARED = [];
+function takeScale() { SHARED = commonSteps(); }
 
 function fillScaleControls() {
   fillSelect(byId('sm'), metricOptions(), state.sm);
-  fillSelect(byId('sx'), SIZES.map(([id, text]) => ({ id, text })), state.sx);
+  fillSelect(byId('sx'), DATA.axes.map(({ name, title }) => ({ id: name, text: title })), state.sx);
   const steps = [...SHARED].reverse();
   if (state.ss !== 'last' && !SHARED.includes(Number(state.ss))) set({ ss: 'last' });
   fillSelect(byId('ss'), [{ id: 'last', text: SHARED.length ? `${steps[0]} (last common)` : 'last of each' }, ...steps.slice(1).map(step => ({ id: String(step), text: String(step) }))], state.ss);
@@ -25,16 +26,32 @@ function drawScale() {
     const i = step === null ? run.steps.length - 1 : run.steps.indexOf(step);
     if (series && size && i >= 0 && series.mean[i] !== null) points.push({ run, size, y: series.mean[i], half: series.half[i], step: run.steps[i], suspect: run.suspects[i] });
   }
-  const sizeTitle = SIZES.find(([id]) => id === state.sx)[1];
+  const sizeTitle = DATA.axes.find(axis => axis.name === state.sx).title;
   byId('scale-title').textContent = `${metric.title}${metric.unit ? ` (${metric.unit})` : ''} at ${step === null ? 'the last step of each model' : `step ${step}`}`;
   const found = thresholdFor(step);
   drawScalePlot(points, sizeTitle, metric, found);
   byId('scale-sentence').textContent = verdict(found, points, sizeTitle);
+  drawAxes(step);
 }
 
-function thresholdFor(step) {
+// The same metric over every axis of size that the analysis looked at.
+function drawAxes(step) {
+  const rows = DATA.axes.map(axis => [axis, thresholdFor(step, axis.name)]).filter(([, found]) => found);
+  byId('axes-box').hidden = !rows.length;
+  if (!rows.length) return;
+  const least = Math.min(...rows.map(([, found]) => found.aicc ?? Infinity));
+  const span = pair => (pair ? `(${count(pair[0])}, ${count(pair[1])}]` : null);
+  byId('axes-name').textContent = `${METRIC.get(state.sm).title} over ${rows.length === 1 ? 'one axis' : `${rows.length} axes`} of size`;
+  fillTable(byId('axes'), [{ title: 'Axis' }, { title: 'Sizes', number: true }, { title: 'Threshold' }, { title: '90 % interval' }, { title: 'Effect', number: true },
+    { title: 'p', number: true }, { title: 'p, corrected', number: true }, { title: 'Best shape' }, { title: 'AICc above the best', number: true }, { title: 'Explains it best' }],
+  rows.map(([axis, t]) => [axis.title, t.sizes ?? null, t.low === null ? 'none claimed' : span([t.low, t.high]), span(t.interval), t.effect === null ? null : number(t.effect, 3),
+    t.p_value === null ? null : number(t.p_value, 2), t.p_corrected === null || t.p_corrected === undefined ? null : number(t.p_corrected, 2), t.shape ?? null,
+    t.aicc === null || t.aicc === undefined ? null : number(t.aicc - least, 3), t.best_axes?.includes(axis.name) ? 'yes' : null]));
+}
+
+function thresholdFor(step, axis = state.sx) {
   const last = SHARED.length ? SHARED[SHARED.length - 1] : null;
-  return DATA.thresholds.filter(t => t.metric === state.sm && t.axis === state.sx)
+  return DATA.thresholds.filter(t => t.metric === state.sm && t.axis === axis)
     .find(t => t.step === step || (step === last && !Number.isInteger(t.step)));
 }
 
@@ -48,12 +65,13 @@ function drawScalePlot(points, sizeTitle, metric, found) {
     marker: { size: 11, color: points.map(p => colourOf(p.run)), symbol: points.map(p => SYMBOLS[seedOrder(p.run) % SYMBOLS.length] + (p.suspect ? '-open' : '')), line: { width: 1, color: css('--soft') } },
     text: points.map(p => `<b>${plotText(p.run.label)}</b>, step ${p.step}<br>${plotText(sizeTitle)}: ${count(p.size)}<br>${plotText(metric.title)} ${number(p.y)}${p.half === null ? '' : ' ± ' + number(p.half, 2)}`),
     hovertemplate: '%{text}<extra></extra>' };
-  const named = [...sizes.values()].map(group => ({ text: plotText(group[0].run.model.length > 12 ? group[0].run.model.slice(0, 11) + '…' : group[0].run.model), x: Math.log10(group[0].size), y: Math.max(...group.map(p => p.y + (p.half || 0))),
-    yanchor: 'bottom', yshift: 5, showarrow: false, font: { size: 12, color: css('--ink') } }));
+  const named = nameTags([...sizes.values()].sort((a, b) => a[0].size - b[0].size));
   const shapes = [], claimed = found && found.low !== null && found.high !== null;
   if (claimed) {
+    const wide = found.interval;
+    if (wide) shapes.push({ type: 'rect', xref: 'x', yref: 'paper', x0: wide[0], x1: wide[1], y0: 0, y1: 1, layer: 'below', line: { width: 1, dash: 'dot', color: phaseColour('exploratory') }, fillcolor: faded(phaseColour('exploratory'), 0.07) });
     shapes.push({ type: 'rect', xref: 'x', yref: 'paper', x0: found.low, x1: found.high, y0: 0, y1: 1, layer: 'below', line: { width: 0 }, fillcolor: faded(phaseColour('exploratory'), 0.16) });
-    named.push({ text: 'threshold', x: (Math.log10(found.low) + Math.log10(found.high)) / 2, y: 1, yref: 'paper', yanchor: 'bottom', showarrow: false, font: { size: 12, color: phaseColour('exploratory') } });
+    named.push({ text: wide ? 'threshold; dotted: 90 % interval' : 'threshold', x: (Math.log10(found.low) + Math.log10(found.high)) / 2, y: 1, yref: 'paper', yanchor: 'bottom', showarrow: false, font: { size: 12, color: phaseColour('exploratory') } });
   }
   const values = points.map(p => p.size), low = Math.log10(Math.min(...values)), high = Math.log10(Math.max(...values)), pad = Math.max(0.08, (high - low) * 0.08);
   const ticks = [...new Set(values)].sort((a, b) => a - b);
@@ -65,6 +83,18 @@ function drawScalePlot(points, sizeTitle, metric, found) {
   }, `${metric.title} against ${sizeTitle}`);
 }
 
+// Names above their points, a line higher where the one to the left would touch.
+function nameTags(groups) {
+  const places = groups.map(group => Math.log10(group[0].size)), span = places.at(-1) - places[0] || 1, perPixel = span / ((byId('scale-plot').clientWidth || 1100) - 110);
+  let before = -Infinity, raised = false;
+  return groups.map((group, i) => {
+    const name = group[0].run.model, text = name.length > 12 ? name.slice(0, 11) + '…' : name;
+    raised = (places[i] - before) / perPixel < 7 * text.length + 4 && !raised;
+    before = places[i];
+    return { text: plotText(text), x: places[i], y: Math.max(...group.map(p => p.y + (p.half || 0))), yanchor: 'bottom', yshift: raised ? 19 : 5, showarrow: false, font: { size: 12, color: css('--ink') } };
+  });
+}
+
 // Ticks at the models' own sizes, leaving out those that would touch.
 function thinned(ticks) {
   const gap = (Math.log10(ticks[ticks.length - 1]) - Math.log10(ticks[0])) / Math.max(3, (byId('scale-plot').clientWidth || 900) / 60), kept = [];
@@ -73,7 +103,7 @@ function thinned(ticks) {
 }
 
 function verdict(found, points, sizeTitle) {
-  if (found) return found.sentence || (found.low === null ? 'No threshold is claimed.' : `Threshold between ${count(found.low)} and ${count(found.high)}.`);
+  if (found) return capital(found.sentence || '') || (found.low === null ? 'No threshold is claimed.' : `Threshold between ${count(found.low)} and ${count(found.high)}.`);
   const models = new Set(points.map(p => p.run.rank)).size;
   if (models < 2) return 'One model says nothing about size: measure at least five sizes to look for a threshold.';
   return `No threshold was looked for in this metric against ${sizeTitle.toLowerCase()} at this step; the points are what was measured.`;

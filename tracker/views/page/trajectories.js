@@ -193,19 +193,19 @@ const wrapped = text => text.replace(/(.{1,60})(\s|$)/g, '$1\n').trim();
 
 // Learning-rate warm-up and other known events of the suite: ticks on the floor of the panel.
 function eventMarks(runs) {
-  if (!state.events) return { shapes: [], traces: [] };
+  if (state.events !== 'on') return { shapes: [], traces: [] };
   const shapes = [], points = [];
   DATA.landmarks.forEach((mark, i) => {
     const run = runs.find(candidate => mark.runs.includes(candidate.key));
     if (!run) return;
-    const y = 0.05 + 0.045 * (i % 4), x0 = place(mark.step_low, run), x1 = place(mark.step_high, run);
+    const y = 0.03 + 0.03 * (i % 4), x0 = place(mark.step_low, run), x1 = place(mark.step_high, run);
     if (x0 === null || x1 === null) return;
-    shapes.push({ type: 'line', xref: 'x', yref: 'paper', x0, x1, y0: y, y1: y, line: { color: css('--soft'), width: 3 } });
+    shapes.push({ type: 'line', xref: 'x', yref: 'paper', x0, x1, y0: y, y1: y, line: { color: faded(css('--soft'), 0.7), width: 2 } });
     shapes.push({ type: 'line', xref: 'x', yref: 'paper', x0: (x0 + x1) / 2, x1: (x0 + x1) / 2, y0: 0, y1: y, line: { color: css('--soft'), width: 1, dash: 'dot' } });
     points.push([(x0 + x1) / 2, y, `<b>${plotText(mark.name)}</b><br>step ${mark.step_low === mark.step_high ? mark.step_low : `${mark.step_low} to ${mark.step_high}`}<br>${plotText(wrapped(mark.source)).replaceAll('\n', '<br>')}`]);
   });
   const traces = points.length ? [{ type: 'scatter', mode: 'markers', yaxis: 'y2', x: points.map(p => p[0]), y: points.map(p => p[1]),
-    marker: { size: 7, color: css('--soft'), symbol: 'diamond' }, text: points.map(p => p[2]), hovertemplate: '%{text}<extra></extra>' }] : [];
+    marker: { size: 6, color: css('--soft'), symbol: 'diamond' }, text: points.map(p => p[2]), hovertemplate: '%{text}<extra></extra>' }] : [];
   return { shapes, traces };
 }
 

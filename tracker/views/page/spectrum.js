@@ -1,0 +1,97 @@
+// Spectrograms over training: a column per checkpoint, of one layer, of the mean of all, or of the chosen head.
+const SPECTROGRAMS = {
+  bands: { title: 'Spectrum in 16 bands' },
+  octaves: { title: 'Energy per octave (wavelet scales)' },
+  wavelet: { title: 'Wavelet entropy per scale' },
+};
+
+// Edges of the cells on the training axis: half way between neighbouring checkpoints.
+function edges(xs) {
+  if (xs.length === 1) return [xs[0] - 0.5, xs[0] + 0.5];
+  const inner = xs.slice(1).map((x, i) => (x + xs[i]) / 2);
+  return [2 * xs[0] - inner[0], ...inner, 2 * xs[xs.length - 1] - inner[inner.length - 1]];
+}
+
+// Shares of power as (step, band) -> share or null, of what the layer control names.
+async function bandShares(run) {
+  const map = DATA.maps.runs[run.key], bands = DATA.maps.bands;
+  if (DATA.served && state.layer === 'head' && selection) {
+    const got = await asked('spectrum', { run: run.key, layer: selection.layer, head: selection.head });
+    return got ? ((t, band) => got.bands[t]?.[band] ?? null) : got;
+  }
+  const held = map?.spectrum ? { packed: map.spectrum } : DATA.served && map ? await asked('spectrum', { run: run.key }) : null;
+  if (!held?.packed) return held === undefined ? undefined : null;
+  const packed = held.packed;
+  const codes = await unpack(packed, map.layers * bands.count);
+  const layers = Number(state.layer) < map.layers ? [Number(state.layer)] : Array.from({ length: map.layers }, (_, i) => i);
+  return (t, band) => {
+    const values = layers.map(layer => valueOf(codes[(t * map.layers + layer) * bands.count + band], bands)).filter(value => value !== null);
+    return values.length ? values.reduce((sum, value) => sum + 10 ** value, 0) / values.length : null;
+  };
+}
+
+// What one spectrogram draws: its rows from the bottom, their edges, names and values, and how colours are told.
+async function spectrogram(run) {
+  const count = DATA.maps.bands.count, percent = value => `${number(100 * value, 3)} &#37; of power`;
+  if (state.sp === 'wavelet') {
+    const names = DATA.metrics.map(metric => metric.name).filter(name => /^wavelet_entropy_\d+$/.test(name) && run.series[name]);
+    return names.length ? { rows: names.map(name => run.series[name].mean), edges: names.map((_, i) => i - 0.5).concat(names.length - 0.5), names: names.map((_, i) => `scale ${i}`),
+      ticks: [names.map((_, i) => i), names.map((_, i) => String(i))], axis: 'scale (0: coarsest)', told: value => `${number(value, 4)} nats`, logarithmic: false,
+      note: 'Entropy of the squared wavelet coefficients of each scale, mean over heads; scale 0 is the coarsest.' } : null;
+  }
+  const share = await bandShares(run);
+  if (!share) return share;
+  const all = band => run.steps.map((_, t) => share(t, band)), bands = Array.from({ length: count }, (_, band) => band);
+  if (state.sp === 'bands') {
+    return { rows: bands.map(all), edges: [...bands, count].map(i => i / count), names: bands.map(band => `${number(band / count, 3)} to ${number((band + 1) / count, 3)} of Nyquist`),
+      ticks: [[0, 0.25, 0.5, 0.75, 1], ['0', '0.25', '0.5', '0.75', '1']], axis: 'frequency / Nyquist', told: percent, logarithmic: true, note: `Share of power in ${count} equal bands.` };
+  }
+  // An ideal dyadic wavelet splits the frequencies at a half, a quarter, an eighth ... of Nyquist.
+  const groups = [[0, 1]];
+  for (let low = 1; low < count; low *= 2) groups.push([low, 2 * low]);
+  const sums = groups.map(([low, high]) => run.steps.map((_, t) => bands.slice(low, high).reduce((sum, band) => { const one = share(t, band); return sum === null || one === null ? null : sum + one; }, 0)));
+  const named = ([low, high]) => `${low ? `1/${count / low}` : '0'} to ${high === count ? '1' : `1/${count / high}`}`;
+  return { rows: sums, edges: groups.map((_, i) => i - 0.5).concat(groups.length - 0.5), names: groups.map(group => `${named(group)} of Nyquist`), ticks: [groups.map((_, i) => i), groups.map(named)], axis: 'frequency / Nyquist',
+    told: percent, logarithmic: true, note: `Energy at each dyadic scale, as an ideal wavelet would part it: sums of the ${count} bands per octave; the lowest row is all below 1/${count} of Nyquist.` };
+}
+
+// Decades of a share of power, and where few of them are seen also their doubles and fives.
+function colourTicks(low, high) {
+  const within = parts => [-4, -3, -2, -1, 0].flatMap(k => parts.map(part => k + Math.log10(part))).filter(x => x >= low && x <= high);
+  return within([1]).length > 2 ? within([1]) : within([1, 2, 5]);
+}
+
+let turn = 0;
+async function drawSpectrum() {
+  const run = RUNS.get(state.run), figure = byId('spectrum-plot').closest('figure');
+  const mine = ++turn, shown = run && await spectrogram(run);
+  if (mine !== turn || (run && shown === undefined)) return;
+  figure.hidden = !run;
+  byId('layer').disabled = state.sp === 'wavelet';
+  if (!run) return;
+  if (!shown) { await draw('spectrum-plot', [], { height: 256, annotations: [note('Not measured for this model')], xaxis: { visible: false }, yaxis: { visible: false } }, 'No spectrum'); return; }
+  const level = value => (value === null || value === undefined ? null : shown.logarithmic ? Math.log10(Math.max(value, 1e-12)) : value);
+  // Columns of suspect checkpoints stay empty, with a hollow mark.
+  const sure = row => row.map((value, t) => (run.suspects[t] ? null : value));
+  const z = shown.rows.map(row => sure(row).map(level)), flat = z.flat().filter(value => value !== null), ticks = shown.logarithmic ? colourTicks(Math.min(...flat), Math.max(...flat)) : [];
+  const width = (byId('spectrum-plot').clientWidth || 1100) - 130, axis = trainingAxis([run], width), places = run.steps.map(step => place(step, run)), xs = edges(places);
+  const of = state.sp === 'wavelet' ? 'mean of all heads' : state.layer === 'mean' ? 'mean over layers' : state.layer === 'head' ? `layer ${selection.layer}, head ${selection.head}` : `layer ${state.layer}`;
+  const doubted = run.steps.map((_, t) => t).filter(t => run.suspects[t]), middle = (shown.edges[0] + shown.edges.at(-1)) / 2;
+  await draw('spectrum-plot', [{
+    type: 'heatmap', x: xs, y: shown.edges, z, zmin: Math.min(...flat), zmax: Math.max(...flat), colorscale: heatScale(), hoverongaps: false,
+    text: shown.rows.map((row, i) => row.map((value, t) => `step ${run.steps[t]}<br>${shown.names[i]}<br>${value === null ? 'none' : shown.told(value)}`)), hovertemplate: '%{text}<extra></extra>',
+    colorbar: { thickness: 10, outlinewidth: 0, ticklen: 3, len: 1, ...(shown.logarithmic ? { tickvals: ticks, ticktext: ticks.map(k => `${number(100 * 10 ** k)} &#37;`) } : {}), tickfont: { size: 11.5 } },
+  }, ...(doubted.length ? [{ type: 'scatter', mode: 'markers', x: doubted.map(t => places[t]), y: doubted.map(() => middle), marker: { symbol: 'circle-open', size: 8, color: css('--soft'), line: { width: 1.6, color: css('--soft') } },
+    text: doubted.map(t => `step ${run.steps[t]}<br>${plotText(wrapped(run.suspects[t])).replaceAll('\n', '<br>')}`), hovertemplate: '%{text}<extra></extra>' }] : [])], {
+    height: 256, margin: { l: 66, r: 10, t: 30, b: 42 }, ...phaseBrackets(state.run, axis, width), dragmode: false,
+    xaxis: { ...axis, range: [xs[0], xs[xs.length - 1]] },
+    yaxis: { title: { text: shown.axis, standoff: 6 }, range: [shown.edges[0], shown.edges.at(-1)], tickvals: shown.ticks[0], ticktext: shown.ticks[1], showgrid: false, fixedrange: true },
+  }, `${SPECTROGRAMS[state.sp].title} of ${run.label} over training, ${of}`);
+  byId('spectrum-note').textContent = `${run.label}, ${of}. ${shown.note} Each column is one checkpoint${doubted.length ? '; suspect ones are left empty' : ''}.`;
+}
+
+// On a heatmap the tint would lie: names and brackets only.
+function phaseBrackets(key, axis, width) {
+  const marks = phaseMarks(key, axis, width);
+  return { shapes: marks.shapes.filter(shape => shape.type === 'path').map(shape => ({ ...shape, path: shape.path.replaceAll('0.96', '1.0').replaceAll(',1 ', ',1.05 ') })), annotations: marks.annotations.map(a => ({ ...a, yshift: 11 })) };
+}

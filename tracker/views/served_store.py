@@ -1,0 +1,179 @@
+"""A store as a served dashboard sees it: its newest state, and any map or spectrum on demand."""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tracker.columns import head_columns
+from tracker.errors import RequestError, StoreError
+from tracker.running import Watch
+from tracker.store import SPECTRUM_BANDS, Results, record_folders
+from tracker.views.data import dashboard_data
+from tracker.views.encode import rounded_list
+from tracker.views.head_maps import Places, pack_map, pack_spectrum, scale_of
+from tracker.views.runs import RUN, Run, records_of, runs_of
+
+LEAST_PAUSE = 0.7
+"""Seconds between two looks at the store; a store that takes long to read is read less often."""
+SHARE_OF_TIME = 0.2
+"""At most this share of one processor goes into reading a store that changes all the time."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One state of the store and everything that was read of it."""
+
+    version: str
+    results: Results
+    runs: dict[str, Run]
+    data: dict[str, Any]
+    read_at: float
+    columns: dict[str, pl.DataFrame] = field(default_factory=dict)
+    """Metrics of all heads that were asked for, newest last."""
+
+
+class ServedStore:
+    """Reads a store again whenever it has changed; safe to ask from several threads.
+
+    Args:
+        folder: the store's folder; it need not be there yet.
+        choose: opens the part of it that is shown.
+    """
+
+    def __init__(self, folder: Path, choose: Callable[[], Results]) -> None:
+        self.folder = folder
+        self._choose = choose
+        self._watch = Watch(folder)
+        self._lock = threading.Lock()
+        self._stamp = ""
+        self._trouble: str | None = None
+        self._snapshot = self._made("", Results(folder, ()))
+
+    def refresh(self) -> None:
+        """Reads the store if it has changed since the last call."""
+        stamp = _stamp(self.folder)
+        if stamp == self._stamp:
+            return
+        try:
+            there = (self.folder / "checkpoints").is_dir()
+            snapshot = self._made(stamp, self._choose() if there else Results(self.folder, ()))
+        except (RequestError, StoreError, OSError, pl.exceptions.PolarsError) as error:
+            self._trouble = f"The store was not read: {error}"
+            return
+        self._snapshot, self._stamp, self._trouble = snapshot, stamp, None
+
+    def follow(self, stop: threading.Event) -> None:
+        """Refreshes until ``stop`` is set."""
+        while True:
+            begun = time.monotonic()
+            self.refresh()
+            took = time.monotonic() - begun
+            if stop.wait(max(LEAST_PAUSE, took / SHARE_OF_TIME)):
+                return
+
+    def _made(self, version: str, results: Results) -> Snapshot:
+        runs = runs_of(results)
+        data = dashboard_data(results, self._analysis(), served=True, runs=runs)
+        data |= {"version": version, "stale": self._is_stale(results)}
+        return Snapshot(version, results, {run.key: run for run in runs}, data, time.monotonic())
+
+    def _analysis(self) -> dict[str, Any] | None:
+        try:
+            return json.loads((self.folder / "analysis.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise StoreError(f"{self.folder / 'analysis.json'} does not read back: {error}") from error
+
+    def _is_stale(self, results: Results) -> bool:
+        """Whether a record is newer than the analysis."""
+        try:
+            analysed = (self.folder / "analysis.json").stat().st_mtime
+            return any(place.stat().st_mtime > analysed for place in results.records)
+        except OSError:
+            return False
+
+    def data(self) -> dict[str, Any]:
+        """The newest ``dashboard_data``, its ``version``, and whether the analysis is ``stale``."""
+        return self._snapshot.data
+
+    def progress(self) -> dict[str, Any]:
+        """version, measured checkpoints, seconds since they were read, trouble, and every sweep's bars."""
+        snapshot = self._snapshot
+        return {
+            "version": snapshot.version,
+            "measured": snapshot.data["counts"]["checkpoints"],
+            "age": time.monotonic() - snapshot.read_at,
+            "trouble": self._trouble,
+            "sweeps": self._watch.look(),
+        }
+
+    def head_map(self, run: str, metric: str) -> dict[str, Any]:
+        """One metric of every head of a run: ``packed`` (T, layers, heads), its ``scale``, the ``version``.
+
+        Raises:
+            RequestError: no such run, or no such metric of heads.
+        """
+        snapshot = self._snapshot
+        self._run(snapshot, run)
+        if metric not in head_columns():
+            raise RequestError(f"metric={metric}: no metric of heads")
+        frame = self._column(snapshot, metric)
+        if frame[metric].null_count() == frame.height:
+            return {"version": snapshot.version, "packed": None, "scale": None}
+        chosen = snapshot.runs[run]
+        mine = frame.filter(suite=chosen.suite, model=chosen.model, seed=chosen.seed)
+        scale = scale_of(frame[metric])
+        packed = pack_map(Places.of(chosen, mine), metric, scale)
+        return {"version": snapshot.version, "packed": packed, "scale": scale}
+
+    def spectrum(self, run: str, layer: int | None = None, head: int | None = None) -> dict[str, Any]:
+        """The spectra of a run: ``packed`` (T, layers, 16) means, or ``bands`` (T, 16) of one head.
+
+        Raises:
+            RequestError: no such run, layer or head.
+        """
+        snapshot = self._snapshot
+        chosen = self._run(snapshot, run)
+        frame = records_of(snapshot.results, chosen).heads([*RUN, "step", "layer", "head", "spectrum"])
+        if layer is None or head is None:
+            return {"version": snapshot.version, "packed": pack_spectrum(Places.of(chosen, frame))}
+        rows = dict(frame.filter(layer=layer, head=head).select("step", "spectrum").iter_rows())
+        if not rows:
+            raise RequestError(f"layer={layer}, head={head}: {chosen.label} has no such head")
+        absent = [None] * SPECTRUM_BANDS
+        bands = [rounded_list(rows.get(int(step)) or absent) for step in chosen.steps]
+        return {"version": snapshot.version, "bands": bands}
+
+    def _run(self, snapshot: Snapshot, key: str) -> Run:
+        if key not in snapshot.runs:
+            raise RequestError(f"run={key}: not in this store")
+        return snapshot.runs[key]
+
+    def _column(self, snapshot: Snapshot, metric: str) -> pl.DataFrame:
+        with self._lock:
+            if metric not in snapshot.columns:
+                while len(snapshot.columns) >= 3:
+                    snapshot.columns.pop(next(iter(snapshot.columns)))
+                names = [*RUN, "step", "layer", "head", metric]
+                snapshot.columns[metric] = snapshot.results.heads(names)
+            return snapshot.columns[metric]
+
+
+def _stamp(folder: Path) -> str:
+    """Changes whenever a record, the analysis or the audit does."""
+    digest = hashlib.sha256()
+    for path in (*record_folders(folder), folder / "analysis.json", folder / "audit.json"):
+        try:
+            state = path.stat()
+        except OSError:
+            continue
+        digest.update(f"{path}\0{state.st_ino}\0{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]

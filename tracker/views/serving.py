@@ -1,0 +1,167 @@
+"""The served dashboard: a small HTTP server on this machine alone, which reads a store and writes nothing."""
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from tracker.errors import RequestError, StoreError
+from tracker.views.dashboard import render_page
+from tracker.views.served_store import ServedStore
+
+LOOPBACK = "127.0.0.1"
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
+IDLE_SECONDS = 60.0
+"""A connection that says nothing for so long is closed."""
+Answer = tuple[str, bytes]
+
+
+class DashboardServer:
+    """Serves one store on 127.0.0.1 until it is closed.
+
+    Args:
+        store: what it shows.
+        port: 0 takes any that is free; ``address`` says which.
+
+    Raises:
+        RequestError: the port cannot be had.
+    """
+
+    def __init__(self, store: ServedStore, port: int = 0) -> None:
+        self.store = store
+        handler = type("Handler", (_Handler,), {"store": store})
+        try:
+            self._http = ThreadingHTTPServer((LOOPBACK, port), handler)
+        except OSError as error:
+            raise RequestError(
+                f"view.port={port}: cannot be had on {LOOPBACK}: {error.strerror}; choose another, or 0 "
+                "for any that is free"
+            ) from error
+        self._http.daemon_threads = True
+        self._stop = threading.Event()
+
+    @property
+    def address(self) -> str:
+        """Where a browser finds it."""
+        return f"http://{LOOPBACK}:{self._http.server_port}/"
+
+    def serve(self) -> None:
+        """Reads the store again and again and answers, until interrupted or closed from another thread."""
+        follower = threading.Thread(target=self.store.follow, args=(self._stop,), daemon=True)
+        follower.start()
+        try:
+            self._http.serve_forever(poll_interval=0.2)
+        finally:
+            self._stop.set()
+            self._http.server_close()
+
+    def close(self) -> None:
+        """Ends ``serve`` in another thread."""
+        self._http.shutdown()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers GET of a few fixed paths, to this machine's own browser alone; other methods get 501."""
+
+    store: ServedStore
+    protocol_version = "HTTP/1.1"
+    server_version = "tracker"
+    sys_version = ""
+    timeout = IDLE_SECONDS
+
+    def do_GET(self) -> None:
+        """One answer, or why there is none."""
+        if not self._is_addressed():
+            self._refuse(HTTPStatus.FORBIDDEN, "this server answers to its own address alone")
+            return
+        address = urlsplit(self.path)
+        answer = ROUTES.get(address.path)
+        if answer is None:
+            self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
+            return
+        try:
+            kind, body = answer(self.store, dict(parse_qsl(address.query)))
+        except RequestError as error:
+            self._refuse(HTTPStatus.BAD_REQUEST, str(error))
+        except (StoreError, OSError) as error:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        else:
+            self._send(HTTPStatus.OK, kind, body)
+
+    def _is_addressed(self) -> bool:
+        """A page of another site that gives this machine's address a name of its own sends that name."""
+        assert isinstance(self.server, ThreadingHTTPServer)
+        port = self.server.server_port
+        return self.headers.get("Host", "") in (f"{LOOPBACK}:{port}", f"localhost:{port}")
+
+    def _refuse(self, status: HTTPStatus, why: str) -> None:
+        self.close_connection = True
+        self._send(status, "text/plain; charset=utf-8", f"{why}\n".encode())
+
+    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        headers = HEADERS | {"Content-Type": kind, "Content-Length": str(len(body))}
+        if self.close_connection:
+            headers["Connection"] = "close"
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        try:
+            self.wfile.write(body)
+        except (BrokenPipeError, ConnectionResetError):  # the page was closed meanwhile
+            self.close_connection = True
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Says nothing: the console is the user's."""
+
+
+def _json(content: Mapping[str, Any]) -> Answer:
+    return "application/json", json.dumps(content, allow_nan=False).encode()
+
+
+def _page(store: ServedStore, asked: Mapping[str, str]) -> Answer:
+    return "text/html; charset=utf-8", render_page(store.data(), served=True).encode()
+
+
+def _data(store: ServedStore, asked: Mapping[str, str]) -> Answer:
+    return _json(store.data())
+
+
+def _progress(store: ServedStore, asked: Mapping[str, str]) -> Answer:
+    return _json(store.progress())
+
+
+def _map(store: ServedStore, asked: Mapping[str, str]) -> Answer:
+    return _json(store.head_map(asked.get("run", ""), asked.get("metric", "")))
+
+
+def _spectrum(store: ServedStore, asked: Mapping[str, str]) -> Answer:
+    return _json(store.spectrum(asked.get("run", ""), _whole(asked, "layer"), _whole(asked, "head")))
+
+
+def _whole(asked: Mapping[str, str], name: str) -> int | None:
+    value = asked.get(name)
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdecimal() and len(value) < 10):
+        raise RequestError(f"{name}={value}: whole numbers from 0")
+    return int(value)
+
+
+ROUTES: dict[str, Callable[[ServedStore, Mapping[str, str]], Answer]] = {
+    "/": _page,
+    "/data": _data,
+    "/progress": _progress,
+    "/map": _map,
+    "/spectrum": _spectrum,
+}
+"""Every path that there is: no path is ever a file's."""
