@@ -17,6 +17,7 @@ FLOORS = {
     "allocator": 0,
     "analysis": 1,
     "config": 2,
+    "shards": 1,
     "plan": 2,
     "checkpoints": 2,
     "models": 2,
@@ -36,6 +37,7 @@ FLOORS = {
     "validate": 4,
     "console": 5,
     "inspection": 5,
+    "measuring": 5,
     "terminal_chart": 5,
     "reporting": 5,
     "verbs": 5,
@@ -54,6 +56,8 @@ SIDEWAYS = {
     ("models", "checkpoints"),
     ("inspection", "console"),
     ("verbs", "inspection"),
+    ("verbs", "measuring"),
+    ("measuring", "inspection"),
     ("verbs", "console"),
     ("verbs", "reporting"),
     ("reporting", "console"),
@@ -82,6 +86,8 @@ FORBIDDEN = {
     "hydra": set(FLOORS) - {"cli"},
     "omegaconf": set(FLOORS) - {"cli", "config"},
     "wandb": set(FLOORS) - {"sinks"},
+    "distributed": set(FLOORS) - {"engines"},
+    "dask_jobqueue": set(FLOORS) - {"engines"},
     "transformers": set(FLOORS) - {"models", "nano", "probes", "measure", "engines", "notebook"},
 }
 

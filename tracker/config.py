@@ -20,7 +20,7 @@ REMEASURE = ("failed", "missing", "moved", "all")
 DTYPE_NAMES = ("float32", "float64", "bfloat16", "float16")
 STEP_CHOICES = ("paper", "log", "all", "window", "list", "refine")
 COMPARE_AT = ("end", "step", "tokens")
-ENGINES = ("inline",)
+ENGINES = ("local", "inline", "dask")
 STREAM = ("auto", "always", "never")
 VALIDATIONS = ("auto", "experiments", "breaks", "analysis", "all")
 Integers = list[int]
@@ -138,10 +138,14 @@ class Spectrum:
 class Engine:
     """What runs the units."""
 
-    name: str = "inline"
+    name: str = "local"
+    workers: int | None = None
     threads: int | None = None
     stream: str = "auto"
     prefetch: int = 2
+    timeout: float | None = None
+    retries: int = 2
+    recycle_gb: float | None = 4.0
 
 
 @dataclass
@@ -259,15 +263,10 @@ def read(composed: DictConfig) -> Config:
         figures=Path(str(plain.figures)) if plain.figures else None,
         workspace=_yes_or_no("workspace", plain.workspace),
     )
-    if config.engine.threads is not None and config.engine.threads < 1:
-        raise unknown_value("engine.threads", config.engine.threads, "whole numbers from 1")
-    if config.engine.prefetch < 0:
-        raise unknown_value("engine.prefetch", config.engine.prefetch, "whole numbers from 0")
     if config.cache.max_gb is not None and not 0 < config.cache.max_gb < math.inf:
         raise unknown_value("cache.max_gb", config.cache.max_gb, "numbers above 0, or null for no bound")
     _chosen("steps.name", config.steps.name, STEP_CHOICES)
-    _chosen("engine.name", config.engine.name, ENGINES)
-    _chosen("engine.stream", config.engine.stream, STREAM)
+    _check_engine(config.engine)
     _chosen("compare.at", config.compare.at, COMPARE_AT)
     _check_validate(config.validate)
     return config
@@ -277,6 +276,19 @@ def _yes_or_no(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise unknown_value(name, value, "true, false")
     return value
+
+
+def _check_engine(engine: Engine) -> None:
+    _chosen("engine.name", engine.name, ENGINES)
+    _chosen("engine.stream", engine.stream, STREAM)
+    for name, least in (("workers", 1), ("threads", 1), ("prefetch", 0), ("retries", 0)):
+        value = getattr(engine, name)
+        if value is not None and value < least:
+            raise unknown_value(f"engine.{name}", value, f"whole numbers from {least}")
+    for name in ("timeout", "recycle_gb"):
+        value = getattr(engine, name)
+        if value is not None and not 0 < value < math.inf:
+            raise unknown_value(f"engine.{name}", value, "numbers above 0, or null for no bound")
 
 
 def _check_validate(validate: Validate) -> None:
