@@ -146,6 +146,12 @@ class Engine:
     timeout: float | None = None
     retries: int = 2
     recycle_gb: float | None = 4.0
+    address: str | None = None
+    job: dict[str, Any] | None = None
+    least: int | None = None
+    stint: int = 4
+    resources: dict[str, float] | None = None
+    wait: float = 10.0
 
 
 @dataclass
@@ -281,11 +287,18 @@ def _yes_or_no(name: str, value: Any) -> bool:
 def _check_engine(engine: Engine) -> None:
     _chosen("engine.name", engine.name, ENGINES)
     _chosen("engine.stream", engine.stream, STREAM)
-    for name, least in (("workers", 1), ("threads", 1), ("prefetch", 0), ("retries", 0)):
+    for name, least in (
+        ("workers", 1),
+        ("threads", 1),
+        ("prefetch", 0),
+        ("retries", 0),
+        ("least", 0),
+        ("stint", 1),
+    ):
         value = getattr(engine, name)
         if value is not None and value < least:
             raise unknown_value(f"engine.{name}", value, f"whole numbers from {least}")
-    for name in ("timeout", "recycle_gb"):
+    for name in ("timeout", "recycle_gb", "wait"):
         value = getattr(engine, name)
         if value is not None and not 0 < value < math.inf:
             raise unknown_value(f"engine.{name}", value, "numbers above 0, or null for no bound")

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tracker.checkpoints import Inspected
 from tracker.config import Config
@@ -12,6 +13,10 @@ from tracker.inspection import cache_of
 from tracker.records import Checkpoint, Outcome
 from tracker.store import Results, Store, open_store
 from tracker.survey import Survey, suite_name
+
+if TYPE_CHECKING:
+    from tracker.engines import Equipment
+    from tracker.engines.scheduler import ClusterTerms
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,12 @@ def check_workers(config: Config) -> None:
     Raises:
         RequestError: no such device on this machine, or no scheduler that answers.
     """
+    if config.engine.name == "dask":
+        from tracker.engines.scheduler import check_reachable
+
+        check_reachable(cluster_terms(config))
+        if config.engine.address is not None or config.engine.job is not None:
+            return  # devices are on other machines, and each worker looks at its own
     from tracker.engines import placements
 
     placements(config.device, config.engine.workers, config.engine.threads)
@@ -59,7 +70,6 @@ def measuring(
     from tracker.engines import Equipment, Prefetch, Reservations, Terms, placements, run_inline, run_local
 
     engine = config.engine
-    places = placements(config.device, engine.workers, engine.threads)
     equipment = Equipment(
         config.store,
         surveyed.source,
@@ -67,6 +77,11 @@ def measuring(
         token_digests(store, surveyed),
         _shapes(config, surveyed),
     )
+    if engine.name == "dask":
+        with _on_cluster(config, surveyed, equipment, inspected) as run:
+            yield run
+        return
+    places = placements(config.device, engine.workers, engine.threads)
     with Reservations(store) as reservations:
         supply = Prefetch(
             surveyed.plan.pending,
@@ -85,6 +100,44 @@ def measuring(
             yield Run(outcomes, supply.received, lambda: supply.seconds)
         finally:
             outcomes.close()  # ends its processes before the reservations are given back
+
+
+@contextmanager
+def _on_cluster(
+    config: Config,
+    surveyed: Survey,
+    equipment: "Equipment",
+    inspected: Mapping[Checkpoint, Inspected | CheckpointError],
+) -> Iterator[Run]:
+    from tracker.engines import Reservations
+    from tracker.engines.cluster import Transfer, run_dask
+    from tracker.engines.stint import Sweep
+
+    engine, cache, transfer = config.engine, cache_of(config), Transfer()
+    everywhere = equipment.elsewhere()
+    with Reservations(Store(everywhere.store)) as reservations:
+        sweep = Sweep(
+            everywhere, reservations.pulse, reservations.since, config.device, engine.threads,
+            engine.prefetch, cache.folder.absolute(), cache.max_bytes, engine.timeout,
+        )  # fmt: skip
+        outcomes = run_dask(
+            surveyed.plan.pending, sweep, cluster_terms(config), engine.stint, inspected, transfer
+        )
+        try:
+            yield Run(outcomes, transfer.received, lambda: transfer.seconds)
+        finally:
+            outcomes.close()
+
+
+def cluster_terms(config: Config) -> "ClusterTerms":
+    """Where the dask workers of a request are."""
+    from tracker.engines.scheduler import ClusterTerms
+
+    engine = config.engine
+    return ClusterTerms(
+        engine.address, engine.job, engine.workers or 1, engine.least, engine.resources or {},
+        engine.retries, engine.wait,
+    )  # fmt: skip
 
 
 def alone(config: Config, places: int) -> bool:

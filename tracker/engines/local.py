@@ -58,15 +58,15 @@ def run_local(
 class Pool:
     """Worker processes and the threads that look after them."""
 
-    def __init__(self, supply: Prefetch, equipment: Equipment, terms: Terms, since: float) -> None:
+    def __init__(self, supply: Prefetch, equipment: Equipment, terms: Terms, since: float = 0.0) -> None:
         self._supply, self._equipment, self._terms, self._since = supply, equipment, terms, since
         self._store = Store(equipment.store)
         self._siblings = Siblings(equipment)
         self._found: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
         self._stopped = False
         count = min(len(terms.placements), len(supply.units))
-        self._seats = [_Seat(equipment, terms.placements[i], f"worker {i + 1}") for i in range(count)]
-        self._threads = [threading.Thread(target=self._keep_busy, args=[seat]) for seat in self._seats]
+        self.seats = [Seat(equipment, terms.placements[i], f"worker {i + 1}") for i in range(count)]
+        self._threads = [threading.Thread(target=self._keep_busy, args=[seat]) for seat in self.seats]
 
     def __enter__(self) -> "Pool":
         for thread in self._threads:
@@ -79,7 +79,7 @@ class Pool:
         self._stopped = True
         self._supply.stop()
         self._siblings.stop()
-        for seat in self._seats:
+        for seat in self.seats:
             seat.kill()
         for thread in self._threads:
             thread.join()
@@ -92,7 +92,7 @@ class Pool:
                 raise found
             yield found
 
-    def _keep_busy(self, seat: "_Seat") -> None:
+    def _keep_busy(self, seat: "Seat") -> None:
         """The whole life of the thread that looks after a worker."""
         try:
             seat.process()
@@ -105,12 +105,13 @@ class Pool:
                 if outcome is None:
                     break
                 self._found.put(outcome)
-            seat.dismiss()
         except BaseException as error:  # whoever waits for an outcome has to hear of it
             if not self._stopped:
                 self._found.put(error)
+        finally:
+            seat.dismiss()
 
-    def _carried_out(self, delivery: Delivery, seat: "_Seat") -> Outcome | None:
+    def _carried_out(self, delivery: Delivery, seat: "Seat") -> Outcome | None:
         """What became of a unit, however many processes it took; None when the sweep is stopped."""
         planned, deaths = delivery.planned, list[str]()
         known = self._siblings.begin(planned.unit)
@@ -125,8 +126,11 @@ class Pool:
                 except TookTooLong:
                     return self._failed(planned, _too_long(self._terms.timeout))
                 except ProcessDied as error:
+                    if not seat.ready:
+                        self._refuse_stillborn(seat, error)
+                        continue
                     deaths.append(str(error))
-                    outcome = self._after_death(planned, seat, deaths)
+                    outcome = self._after_death(planned, deaths)
                     if outcome is not None:
                         return outcome
                 else:
@@ -137,15 +141,17 @@ class Pool:
         finally:
             self._siblings.end(planned.unit, told)
 
-    def _after_death(self, planned: PlannedUnit, seat: "_Seat", deaths: list[str]) -> Outcome | None:
+    def _refuse_stillborn(self, seat: "Seat", error: ProcessDied) -> None:
+        if seat.stillborn + 1 >= STILLBORN and not self._stopped:
+            raise TrackerError(
+                f"{seat.name}: its process {error} while it started, {STILLBORN} times; engine=inline shows "
+                "why"
+            )
+
+    def _after_death(self, planned: PlannedUnit, deaths: list[str]) -> Outcome | None:
         """What became of a unit whose worker died; None where it is to be tried again."""
         if self._stopped:
             return None
-        if seat.stillborn + 1 >= STILLBORN and not seat.ready:
-            raise TrackerError(
-                f"{seat.name}: its process {deaths[-1]} while it started, {STILLBORN} times; "
-                "engine=inline shows why"
-            )
         found = recorded_since(self._store, planned, self._since)
         if found is not None:  # it died behind the record
             return Outcome(planned.unit, found.status, found.reason, found.seconds or 0.0)
@@ -159,7 +165,7 @@ class Pool:
         return Outcome(planned.unit, "failed", told, self._terms.timeout or 0.0)
 
 
-class _Seat:
+class Seat:
     """A worker's place, and the process that has it now."""
 
     def __init__(self, equipment: Equipment, placement: Placement, name: str) -> None:
@@ -210,6 +216,6 @@ def _too_long(seconds: float | None) -> str:
 
 def _killed(deaths: list[str]) -> str:
     return (
-        f"its worker process {deaths[-1]}, {len(deaths)} times; where memory ran out, engine.stream=always "
-        "or fewer engine.workers take less"
+        f"its worker process {deaths[-1]} ({len(deaths)} of {len(deaths)} tries); where memory ran out, "
+        "engine.stream=always or fewer engine.workers take less"
     )
