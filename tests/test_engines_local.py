@@ -121,19 +121,6 @@ def test_a_stopped_sweep_leaves_no_process_and_goes_on(hub, tmp_path: Path, how:
     assert package.open_store(store).checkpoints()["status"].to_list() == ["ok"] * 30
 
 
-@pytest.mark.slow
-def test_two_sweeps_of_one_plan_share_it(hub, tmp_path: Path):
-    make_suite(tmp_path, range(40), sequences=60)
-    sweeps = [start_sweep(tmp_path, hub.url, "engine=inline") for _ in range(2)]
-    said = [finished(each) for each in sweeps]
-    counts = [line for each in said for line in each.splitlines() if "measured, " in line and "other" in line]
-    assert package.open_store(tmp_path / "tracker-store").checkpoints().height == 40
-    shares = [int(line.split()[0]) for line in counts]
-    assert sum(shares) == 40, said
-    assert min(shares) > 5
-    assert not (tmp_path / "tracker-store" / ".running").exists()
-
-
 def test_a_reserved_unit_is_put_off_and_taken_when_its_sweep_has_gone(tmp_path: Path):
     units = suite(tmp_path, 3)
     store = Store(tmp_path / "alone")

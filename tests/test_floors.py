@@ -18,6 +18,7 @@ FLOORS = {
     "analysis": 1,
     "config": 2,
     "shards": 1,
+    "simulation": 1,
     "plan": 2,
     "checkpoints": 2,
     "models": 2,

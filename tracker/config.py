@@ -163,6 +163,14 @@ class Cache:
 
 
 @dataclass
+class Forecast:
+    """What `tracker plan` reckons with; null: what the store has recorded."""
+
+    bandwidth: float | None = None
+    speed: float | None = None
+
+
+@dataclass
 class View:
     """Which results are shown, where a store holds several probes or conventions."""
 
@@ -208,6 +216,7 @@ class Config:
     sink: dict[str, Any]
     engine: Engine
     cache: Cache
+    forecast: Forecast
     view: View
     compare: Compare
     validate: Validate
@@ -257,6 +266,7 @@ def read(composed: DictConfig) -> Config:
         sink=dict(plain.sink),
         engine=_section(Engine, "engine", plain.engine),
         cache=_section(Cache, "cache", plain.cache),
+        forecast=_section(Forecast, "forecast", plain.forecast),
         view=_section(View, "view", plain.view),
         compare=_section(Compare, "compare", plain.compare),
         validate=_section(Validate, "validate", plain.validate),
@@ -273,6 +283,9 @@ def read(composed: DictConfig) -> Config:
         raise unknown_value("cache.max_gb", config.cache.max_gb, "numbers above 0, or null for no bound")
     _chosen("steps.name", config.steps.name, STEP_CHOICES)
     _check_engine(config.engine)
+    for name, value in vars(config.forecast).items():
+        if value is not None and not 0 < value < math.inf:
+            raise unknown_value(f"forecast.{name}", value, "numbers above 0, or null for what is recorded")
     _chosen("compare.at", config.compare.at, COMPARE_AT)
     _check_validate(config.validate)
     return config
