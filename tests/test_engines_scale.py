@@ -59,7 +59,7 @@ def test_killing_workers_at_random_loses_nothing_and_changes_nothing(hub: Hub, t
     sweep = start_sweep(tmp_path, hub.url, *ENGINES[engine])
     store, kills, chance = tmp_path / "tracker-store", 0, random.Random(engine)
     wait_for(lambda: len(records(store)) >= 2, sweep)
-    while kills < 5 and len(records(store)) < 50:
+    while kills < 5 and len(records(store)) < 50 and sweep.poll() is None:
         time.sleep(chance.uniform(0.5, 4))
         workers = [pid for pid in children(sweep.pid) if is_worker(pid)]
         if workers:

@@ -19,7 +19,7 @@ from tracker.errors import TrackerError
 from tracker.records import Outcome, PlannedUnit
 from tracker.store import Store
 
-STILLBORN = 3
+STILLBORN = 5
 """So many processes in a row that die before their first unit: nothing will come of others."""
 
 
