@@ -53,7 +53,8 @@ def start_sweep(folder: Path, url: str, *overrides: str, repo: str = REPO) -> su
     kept |= {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1", "HOME": str(folder)}
     kept |= {"PYTHONFAULTHANDLER": "1", "HF_ENDPOINT": url, "HF_HOME": str(folder / "cache")}
     number = len(np.load(folder / "ids.npy"))
-    request = ("sweep", "suite=hub", f"suite.repo={repo}", f"probe.number={number}", *PROBE, *overrides)
+    hub = () if repo == "none" else ("suite=hub", f"suite.repo={repo}")
+    request = ("sweep", *hub, f"probe.number={number}", *PROBE, *overrides)
     return subprocess.Popen(
         [sys.executable, "-m", "tracker", *request],
         cwd=folder, env=kept, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

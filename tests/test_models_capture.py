@@ -248,3 +248,16 @@ def test_a_checkpoint_loads_as_float32_whatever_it_was_saved_in(tmp_path: Path):
     again = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     for mine, theirs in zip(loaded.parameters(), again.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_a_pass_that_is_not_finished_leaves_nothing_for_the_garbage_collector():
+    model, ids = neox(), torch.arange(40).view(2, 20)
+    gc.collect()
+    gc.disable()
+    try:
+        stream = AttentionStream(model, [ids, ids[:, ::2]], finished=1)
+        seen = [weakref.ref(each) for _, passes in stream for each in passes]
+        assert len(seen) == 6
+        assert [each() for each in seen if each() is not None] == []
+    finally:
+        gc.enable()

@@ -330,6 +330,29 @@ def test_the_loss_is_the_model_s_own(family: str):
 
 
 @pytest.mark.parametrize(
+    ("family", "hooked"),
+    [("gpt_neox", False), ("gpt_neox", True), ("gptj", False), ("gptj", True), ("gemma2", False)],
+)
+def test_the_loss_does_not_depend_on_the_slices_of_the_vocabulary(
+    family: str, hooked: bool, monkeypatch: pytest.MonkeyPatch
+):
+    model, ids = built(family), some_ids()
+    facts = model_facts(model)
+    with torch.inference_mode():
+        hidden = base_call(model, ids)
+        whole = sequence_losses(model, hidden, ids, facts)
+    monkeypatch.setattr("tracker.models.loss.SLICE", (5, 7))
+    head: Any = model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda *given: given[-1] + 1) if hooked else None
+    with torch.inference_mode():
+        parts = sequence_losses(model, hidden, ids, facts)
+    if handle is not None:
+        handle.remove()  # adding one to every logit changes no loss
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
     ("kind", "fields", "expected"),
     [
         ("llama", {}, AutoModelForCausalLM),

@@ -20,7 +20,7 @@ REMEASURE = ("failed", "missing", "moved", "all")
 DTYPE_NAMES = ("float32", "float64", "bfloat16", "float16")
 STEP_CHOICES = ("paper", "log", "all", "window", "list", "refine")
 COMPARE_AT = ("end", "step", "tokens")
-ENGINES = ("inline",)
+ENGINES = ("local", "inline", "dask")
 STREAM = ("auto", "always", "never")
 VALIDATIONS = ("auto", "experiments", "breaks", "analysis", "all")
 Integers = list[int]
@@ -138,10 +138,20 @@ class Spectrum:
 class Engine:
     """What runs the units."""
 
-    name: str = "inline"
+    name: str = "local"
+    workers: int | None = None
     threads: int | None = None
     stream: str = "auto"
     prefetch: int = 2
+    timeout: float | None = None
+    retries: int = 2
+    recycle_gb: float | None = 4.0
+    address: str | None = None
+    job: dict[str, Any] | None = None
+    least: int | None = None
+    stint: int = 4
+    resources: dict[str, float] | None = None
+    wait: float = 10.0
 
 
 @dataclass
@@ -150,6 +160,14 @@ class Cache:
 
     folder: str | None = None
     max_gb: float | None = None
+
+
+@dataclass
+class Forecast:
+    """What `tracker plan` reckons with; null: what the store has recorded."""
+
+    bandwidth: float | None = None
+    speed: float | None = None
 
 
 @dataclass
@@ -199,6 +217,7 @@ class Config:
     sink: dict[str, Any]
     engine: Engine
     cache: Cache
+    forecast: Forecast
     view: View
     compare: Compare
     validate: Validate
@@ -249,6 +268,7 @@ def read(composed: DictConfig) -> Config:
         sink=dict(plain.sink),
         engine=_section(Engine, "engine", plain.engine),
         cache=_section(Cache, "cache", plain.cache),
+        forecast=_section(Forecast, "forecast", plain.forecast),
         view=_section(View, "view", plain.view),
         compare=_section(Compare, "compare", plain.compare),
         validate=_section(Validate, "validate", plain.validate),
@@ -262,17 +282,15 @@ def read(composed: DictConfig) -> Config:
         workspace=_yes_or_no("workspace", plain.workspace),
         serve=_yes_or_no("serve", plain.serve),
     )
-    if config.engine.threads is not None and config.engine.threads < 1:
-        raise unknown_value("engine.threads", config.engine.threads, "whole numbers from 1")
-    if config.engine.prefetch < 0:
-        raise unknown_value("engine.prefetch", config.engine.prefetch, "whole numbers from 0")
     if config.cache.max_gb is not None and not 0 < config.cache.max_gb < math.inf:
         raise unknown_value("cache.max_gb", config.cache.max_gb, "numbers above 0, or null for no bound")
     if not 0 <= config.view.port <= 65535:
         raise unknown_value("view.port", config.view.port, "0 (any that is free) to 65535")
     _chosen("steps.name", config.steps.name, STEP_CHOICES)
-    _chosen("engine.name", config.engine.name, ENGINES)
-    _chosen("engine.stream", config.engine.stream, STREAM)
+    _check_engine(config.engine)
+    for name, value in vars(config.forecast).items():
+        if value is not None and not 0 < value < math.inf:
+            raise unknown_value(f"forecast.{name}", value, "numbers above 0, or null for what is recorded")
     _chosen("compare.at", config.compare.at, COMPARE_AT)
     _check_validate(config.validate)
     return config
@@ -282,6 +300,26 @@ def _yes_or_no(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise unknown_value(name, value, "true, false")
     return value
+
+
+def _check_engine(engine: Engine) -> None:
+    _chosen("engine.name", engine.name, ENGINES)
+    _chosen("engine.stream", engine.stream, STREAM)
+    for name, least in (
+        ("workers", 1),
+        ("threads", 1),
+        ("prefetch", 0),
+        ("retries", 0),
+        ("least", 0),
+        ("stint", 1),
+    ):
+        value = getattr(engine, name)
+        if value is not None and value < least:
+            raise unknown_value(f"engine.{name}", value, f"whole numbers from {least}")
+    for name in ("timeout", "recycle_gb", "wait"):
+        value = getattr(engine, name)
+        if value is not None and not 0 < value < math.inf:
+            raise unknown_value(f"engine.{name}", value, "numbers above 0, or null for no bound")
 
 
 def _check_validate(validate: Validate) -> None:

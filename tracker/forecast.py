@@ -19,6 +19,7 @@ from tracker.config import STREAM
 from tracker.errors import CheckpointError, unknown_value
 from tracker.records import Checkpoint, PlannedUnit
 from tracker.saving import save_json
+from tracker.simulation import Job
 from tracker.store import Store
 
 WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -80,20 +81,43 @@ def note_transfer(store: Path, received: int, seconds: float) -> None:
 class Costs:
     """What one model's pending units cost; None where nothing tells."""
 
-    fetch: float | None
-    """Bytes."""
+    count: int
+    """Units that there is something to measure of."""
+    lacking: int
+    """Of them, those that have to be fetched."""
     largest: float | None
-    """Bytes of one checkpoint."""
-    seconds: float | None
-    """From the first request to the last record; measuring and fetching go on side by side."""
+    """Bytes of one checkpoint, where any has to be fetched."""
+    each: float | None
+    """Seconds of measuring one."""
+
+    @property
+    def fetch(self) -> float | None:
+        """Bytes to fetch."""
+        return None if self.largest is None else self.largest * self.lacking
+
+    @property
+    def measure(self) -> float | None:
+        """Seconds of measuring them all, one after the other."""
+        return self.each * self.count if self.each is not None else None if self.count else 0.0
+
+    def jobs(self, name: str) -> list[Job] | None:
+        """One per unit, those first that are there already; None where nothing tells.
+
+        Args:
+            name: of the model.
+        """
+        if self.measure is None or self.fetch is None:
+            return None
+        there = [Job(name, self.each or 0.0)] * (self.count - self.lacking)
+        return there + [Job(name, self.each or 0.0, self.largest or 0.0)] * self.lacking
 
 
 def costs_of(
     name: str,
     units: list[PlannedUnit],
     rates: Mapping[str, list[float]],
-    speed: float | None,
     cache: Path,
+    speed: float | None = None,
 ) -> Costs:
     """What one model's pending units cost.
 
@@ -101,27 +125,25 @@ def costs_of(
         name: ``model seed s``.
         units: its units; those whose files the cache holds are not fetched.
         rates: from ``recorded_rates``.
-        speed: from ``transfer_rate``.
         cache: the cache's folder.
+        speed: parameters times tokens that are measured in a second; None: what ``rates`` tell.
     """
-    pending = [planned.unit.checkpoint for planned in units if planned.pending]
-    remote = [each for each in pending if each.kind == "hub" and each.exists is not False]
+    pending = [planned for planned in units if planned.pending]
+    there = [planned.unit for planned in pending if planned.unit.checkpoint.exists is not False]
+    remote = [unit.checkpoint for unit in there if unit.checkpoint.kind == "hub"]
     lacking = [each for each in remote if find(each, cache) is None]
     size = checkpoint_bytes(lacking[0]) if lacking else 0.0
-    fetch = None if size is None else size * len(lacking)
-    seconds = _seconds(name, sum(each.exists is not False for each in pending), rates)
-    if seconds is not None and fetch and speed:
-        # The first has to be there before anything is measured; then the slower of the two sets the pace.
-        seconds = max(seconds, fetch / speed) + fetch / speed / len(lacking)
-    return Costs(fetch, size, seconds)
+    each = _seconds(name, rates) if speed is None else None
+    if there and speed is not None and (need := expected_need(pending, there[0].dtype)) is not None:
+        probe = there[0].probe
+        each = need.whole / WIDTHS[there[0].dtype] * probe.n * probe.number / speed
+    return Costs(len(there), len(lacking), size, each)
 
 
-def _seconds(name: str, count: int, rates: Mapping[str, list[float]]) -> float | None:
-    """Seconds of measuring; of a size not measured yet, by its parameters against those that were."""
-    if not count:
-        return 0.0
+def _seconds(name: str, rates: Mapping[str, list[float]]) -> float | None:
+    """Seconds of measuring one; of a size not measured yet, by its parameters against those that were."""
     if rates.get(name):
-        return count * statistics.median(rates[name])
+        return statistics.median(rates[name])
     table = facts.table("pythia_suite")
     sizes = dict(zip(table["size"], table["params_total"], strict=True))
     model = name.partition(" seed ")[0]
@@ -132,7 +154,7 @@ def _seconds(name: str, count: int, rates: Mapping[str, list[float]]) -> float |
         for label, each in rates.items()
         if each and (other := label.partition(" seed ")[0]) in sizes
     ]
-    return count * sizes[model] * statistics.median(known) if known else None
+    return sizes[model] * statistics.median(known) if known else None
 
 
 def checkpoint_bytes(checkpoint: Checkpoint) -> float | None:

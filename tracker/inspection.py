@@ -36,6 +36,7 @@ from tracker.forecast import (
 )
 from tracker.plan import select
 from tracker.records import Checkpoint, PlannedUnit
+from tracker.simulation import Machines, play
 from tracker.store import Store
 from tracker.survey import Survey, available, suite_name, survey
 
@@ -109,8 +110,9 @@ def plan(config: Config, console: Console) -> int:
     surveyed = survey(config, ask=True)
     groups = by_model(surveyed.plan.units)
     store, cache = Store(config.store), cache_of(config)
-    rates, speed = recorded_rates(store), transfer_rate(config.store)
-    costs = {name: costs_of(name, units, rates, speed, cache.folder) for name, units in groups.items()}
+    rates = recorded_rates(store)
+    speed = None if config.forecast.speed is None else config.forecast.speed * 1e9
+    costs = {name: costs_of(name, units, rates, cache.folder, speed) for name, units in groups.items()}
     suspects = {name: _suspects(config, units) for name, units in groups.items()}
     free = free_memory()
     rows = {
@@ -118,13 +120,13 @@ def plan(config: Config, console: Console) -> int:
             str(len(suspects[name])),
             run_in_words(expected_need(units, config.dtype), free, config.engine.stream),
             _told(costs[name].fetch, readable_bytes),
-            _told(costs[name].seconds, readable_time),
+            _told(costs[name].measure, readable_time),
         )
         for name, units in groups.items()
     }
     console.print(plan_table(surveyed.plan, rows))
     say(console, opening(config, surveyed))
-    for sentence in _outlook(config, list(costs.values()), cache):
+    for sentence in [*_outlook(config, list(costs.values()), cache), *expected_time(config, costs)]:
         say(console, sentence)
     holes = [each for each in surveyed.plan.units if each.state in ("missing", "known missing", "retry")]
     tell_holes(console, list(holes))
@@ -144,8 +146,8 @@ def opening(config: Config, surveyed: Survey) -> str:
 
 
 def _outlook(config: Config, costs: Sequence[Costs], cache: CheckpointCache) -> list[str]:
-    fetch, seconds = _total([each.fetch for each in costs]), _total([each.seconds for each in costs])
-    ahead = config.engine.prefetch + 1
+    fetch = _total([each.fetch for each in costs])
+    ahead = config.engine.prefetch + (config.engine.workers or 1)
     largest = max((each.largest for each in costs if each.largest is not None), default=0.0)
     if cache.max_bytes is None:
         peak, why = fetch, "everything fetched stays; cache.max_gb=N removes what is measured"
@@ -155,7 +157,6 @@ def _outlook(config: Config, costs: Sequence[Costs], cache: CheckpointCache) -> 
     told = [
         f"to fetch: {_told(fetch, readable_bytes)}"
         + (f"; peak disk: {_told(peak, readable_bytes)} ({why})" if fetch != 0 else ""),
-        f"expected time: {_told(seconds, readable_time)} at the rates this store has recorded",
     ]
     place = next((each for each in (cache.folder, *cache.folder.parents) if each.is_dir()), None)
     free = shutil.disk_usage(place).free if place is not None else None
@@ -164,6 +165,44 @@ def _outlook(config: Config, costs: Sequence[Costs], cache: CheckpointCache) -> 
     if cache.max_bytes is not None and largest > cache.max_bytes:
         told.append(f"cache.max_gb={config.cache.max_gb:g} is less than one checkpoint: raise it")
     return told
+
+
+LIMITS = {
+    "measuring": "measuring limits: more workers end it sooner",
+    "fetching": "fetching limits: more workers would wait with these",
+    "both": "measuring and fetching limit alike",
+    "the last units": "workers wait for the last units: more of them gain little",
+}
+
+
+def expected_time(config: Config, costs: Mapping[str, Costs]) -> list[str]:
+    """How long a sweep would take with the workers of the request, and what limits it."""
+    bandwidth = transfer_rate(config.store)
+    if config.forecast.bandwidth is not None:
+        bandwidth = config.forecast.bandwidth * 1e6
+    jobs = [each.jobs(name) for name, each in costs.items()]
+    known = [job for of_model in jobs if of_model is not None for job in of_model]
+    measure = _total([each.measure for each in costs.values()])
+    fetches = any(job.bytes for job in known)
+    if any(each is None for each in jobs) or (fetches and bandwidth is None):
+        lacking = "forecast.speed" if measure is None else "forecast.bandwidth"
+        return [f"expected time: ?; this store has recorded no rate to tell by: give {lacking}=..."]
+    if not known:
+        return ["expected time: 0 s"]
+    workers = config.engine.workers or 1
+    machines = Machines(workers, bandwidth or math.inf, config.engine.prefetch)
+    course = play(known, machines)
+    assumed = [f"{name}={value:g}" for name, value in vars(config.forecast).items() if value is not None]
+    at = f"forecast.{' forecast.'.join(assumed)}" if assumed else "the rates this store has recorded"
+    return [
+        f"expected time: ~{readable_time(course.seconds)} with {counted(workers, 'worker')} at {at}: "
+        f"{_hours(measure)} of measuring; {LIMITS[course.limit]} (busy: workers {course.measuring:.0%}, "
+        f"network {course.fetching:.0%})"
+    ]
+
+
+def _hours(seconds: float | None) -> str:
+    return "?" if seconds is None else f"{seconds / 3600:.3g} worker hours"
 
 
 def _suspects(config: Config, units: Sequence[PlannedUnit]) -> dict[int, str]:

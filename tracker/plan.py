@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from tracker.config import Steps
 from tracker.errors import RequestError, unknown_value
 from tracker.records import Checkpoint, Conventions, PlannedUnit, ProbeSpec, Recorded, RecordId, State, Unit
+from tracker.shards import shard_of
 
 PAPER_STEPS = (0, 128, 512, 1000, 5000, 10000, 143000)
 """Steps of the paper's table 5."""
@@ -123,7 +124,7 @@ def make_plan(
         recorded: the store's ledger.
         remeasure: ``failed`` tries failed ones again; ``missing`` those too that did not exist; ``moved``
             also measures again what lies at another commit than recorded; ``all`` everything.
-        shard: (i, n): a fixed i-th part of n, by the units' keys, whatever else the plan holds.
+        shard: (i, n): the i-th part of n (``tracker.shards``); a checkpoint's is the same in any plan.
         commits: the commit now at the source, needed for ``moved``.
 
     Raises:
@@ -132,7 +133,7 @@ def make_plan(
     units = [Unit(checkpoint, probe, conventions, dtype) for checkpoint in checkpoints]
     _refuse_taken_names(units, recorded)
     number, count = shard
-    mine = [unit for unit in units if int(unit.key, 16) % count == number - 1]
+    mine = [unit for unit in units if shard_of(unit.checkpoint, count) == number]
     return Plan(tuple(_planned(unit, recorded.get(unit.id), remeasure, commits or {}) for unit in mine))
 
 

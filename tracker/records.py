@@ -225,6 +225,8 @@ class Outcome:
     status: Status
     reason: str | None
     seconds: float
+    elsewhere: bool = False
+    """Whether another sweep on the same store measured it meanwhile."""
 
 
 @dataclass(frozen=True)

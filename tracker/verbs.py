@@ -20,14 +20,14 @@ from tracker.console import (
 from tracker.errors import RequestError
 from tracker.forecast import note_transfer
 from tracker.inspection import audit, cache_of, look_first, opening, plan
+from tracker.measuring import check_workers, measuring, sweep_results
 from tracker.records import Outcome, PlannedUnit
 from tracker.reporting import analyse_store, compare, dashboard, show, validate
 from tracker.running import Telling, telling
-from tracker.store import Results, Store, open_store, require_store
-from tracker.survey import Survey, nano_recipe, suite_name, survey
+from tracker.store import Store, require_store
+from tracker.survey import Survey, nano_recipe, survey
 
 if TYPE_CHECKING:
-    from tracker.engines import Prefetch
     from tracker.sinks import PublisherHandle, SinkOptions
 
 Verb = Callable[[Config, Console], int]
@@ -41,7 +41,7 @@ def sweep(config: Config, console: Console) -> int:
     surveyed = survey(config)
     pending = surveyed.plan.pending
     if pending:
-        check_device(config)
+        check_workers(config)
     say(console, opening(config, surveyed))
     if not surveyed.plan.units:
         say(console, f"shard {config.shard[0]}/{config.shard[1]} of this plan is empty: nothing to do")
@@ -57,7 +57,7 @@ def sweep(config: Config, console: Console) -> int:
             outcomes = _measure_pending(config, surveyed, store, console, told) if pending else []
             _tidy(config, surveyed, needed=False)
             told.begin("analysing")
-            views = show(_sweep_results(config, surveyed), config, console)
+            views = show(sweep_results(config, surveyed), config, console)
         finally:
             sentences = _finish(publisher)
     for sentence in [*views, *sentences]:
@@ -81,13 +81,6 @@ def prepare_store(store: Store) -> None:
             f"store={store.folder}: cannot be written: {error}; choose another folder"
         ) from error
     store.sweep_partial()
-
-
-def check_device(config: Config) -> str:
-    """The torch device of the request, which must exist before any work begins."""
-    from tracker.engines import chosen_device
-
-    return chosen_device(config.device)
 
 
 def train(config: Config, console: Console, models: Iterable[str], told: Telling | None = None) -> None:
@@ -118,46 +111,28 @@ def _measure_pending(
     config: Config, surveyed: Survey, store: Store, console: Console, told: Telling
 ) -> list[Outcome]:
     """Runs the engine over the pending units."""
-    import torch
-
-    from tracker.engines import Worker, run_inline
-
-    if config.engine.threads:
-        torch.set_num_threads(config.engine.threads)
     pending = surveyed.plan.pending
     groups = by_model(pending)
     bars, done = Bars(console, "measuring", told), dict.fromkeys(groups, 0)
     for name, units in groups.items():
         bars.add(name, len(units))
-    device, digests = check_device(config), token_digests(store, surveyed)
-    shapes = _shapes(config, surveyed)
-    worker = Worker(store, surveyed.source, device, digests, config.engine.stream, shapes)
-    supply = _supply(config, surveyed, console)
+    listed = look_first(config, surveyed, console)
     outcomes: list[Outcome] = []
-    with bars.running():
-        for outcome in run_inline(supply, worker):
+    with (
+        measuring(config, surveyed, store, {} if listed is None else listed.inspected) as run,
+        bars.running(),
+    ):
+        for outcome in run.outcomes:
             checkpoint = outcome.unit.checkpoint
             name = f"{checkpoint.model} seed {checkpoint.seed}"
             done[name] += 1
             outcomes.append(outcome)
             note = f"step {checkpoint.step} in {readable_time(outcome.seconds)}"
-            fetched = supply.received[checkpoint.model, checkpoint.seed]
-            bars.advance_to(name, done[name], note, fetched)
+            bars.advance_to(name, done[name], note, run.received[checkpoint.model, checkpoint.seed])
             if outcome.status != "ok":
                 say(console, str(outcome.reason))
-    note_transfer(config.store, supply.received.total(), supply.seconds)
+    note_transfer(config.store, run.received.total(), run.seconds())
     return outcomes
-
-
-def _supply(config: Config, surveyed: Survey, console: Console) -> "Prefetch":
-    """What fetches the pending units' checkpoints ahead, after the hub has been asked what they are."""
-    from tracker.engines import Prefetch
-
-    listed = look_first(config, surveyed, console)
-    inspected = {} if listed is None else listed.inspected
-    return Prefetch(
-        surveyed.plan.pending, cache_of(config), depth=config.engine.prefetch, inspected=inspected
-    )
 
 
 def _tidy(config: Config, surveyed: Survey, *, needed: bool) -> None:
@@ -169,35 +144,6 @@ def _tidy(config: Config, surveyed: Survey, *, needed: bool) -> None:
     cache.tidy({(each.location, each.revision) for each in pending if each.kind == "hub"} if kept else ())
 
 
-def token_digests(store: Store, surveyed: Survey) -> dict[tuple[str, str, int, str], str]:
-    """Per model and probe the digest of the token ids that its recorded checkpoints were measured on,
-    those left out that are about to be measured again."""
-    again = {planned.unit.id for planned in surveyed.plan.pending}
-    return {
-        (record.suite, record.model, record.seed, record.probe): record.token_digest
-        for record in store.recorded().values()
-        if record.status == "ok" and record.token_digest is not None and record.id not in again
-    }
-
-
-def _shapes(config: Config, surveyed: Survey) -> dict[tuple[str, str, int], tuple[int, int, int]]:
-    """Per model and seed the layers, heads per layer and width of its measured checkpoints."""
-    try:
-        results = _sweep_results(config, surveyed)
-    except RequestError:  # nothing is recorded yet of this probe
-        return {}
-    columns = ["suite", "model", "seed", "n_layers", "n_heads", "d_model"]
-    measured = results.checkpoints([*columns, "status"]).filter(status="ok")
-    return {row[:3]: row[3:] for row in measured.select(columns).iter_rows()}
-
-
-def _sweep_results(config: Config, surveyed: Survey) -> Results:
-    unit = surveyed.plan.units[0].unit
-    return open_store(
-        config.store, probe=unit.probe.label, conventions=unit.conventions.label, suite=suite_name(config)
-    )
-
-
 def _finish(publisher: "PublisherHandle") -> list[str]:
     try:
         return publisher.finish()
@@ -207,8 +153,10 @@ def _finish(publisher: "PublisherHandle") -> list[str]:
 
 def _closing(surveyed: Survey, store: Store, outcomes: list[Outcome], console: Console) -> int:
     """Says how many units were measured and names every hole; the exit code of the sweep."""
-    measured = sum(outcome.status == "ok" for outcome in outcomes)
-    say(console, f"{counted(measured, 'unit')} measured")
+    measured = [outcome for outcome in outcomes if outcome.status == "ok"]
+    others = sum(outcome.elsewhere for outcome in measured)
+    told = f", {others} by other sweeps meanwhile" if others else ""
+    say(console, f"{counted(len(measured) - others, 'unit')} measured{told}")
     ledger = store.recorded()
     holes: list[Any] = [outcome for outcome in outcomes if outcome.status != "ok"]
     told = {hole.unit.id for hole in holes}

@@ -1,7 +1,23 @@
 """Engines run many units; each unit is idempotent, so any of them may be stopped at any time."""
 
+from tracker.engines.equipment import Equipment, Placement
 from tracker.engines.inline import run_inline
+from tracker.engines.local import Terms, run_local
+from tracker.engines.placement import chosen_device, placements
 from tracker.engines.prefetch import Delivery, Prefetch
-from tracker.engines.worker import Worker, chosen_device
+from tracker.engines.reservations import Reservations
+from tracker.engines.worker import Worker
 
-__all__ = ["Delivery", "Prefetch", "Worker", "chosen_device", "run_inline"]
+__all__ = [
+    "Delivery",
+    "Equipment",
+    "Placement",
+    "Prefetch",
+    "Reservations",
+    "Terms",
+    "Worker",
+    "chosen_device",
+    "placements",
+    "run_inline",
+    "run_local",
+]

@@ -2,7 +2,8 @@
 
 One thread fetches in the order of the plan and stays at most ``depth`` checkpoints ahead of what has been
 asked for. Whoever measures takes deliveries and gives each back when its record is stored; several workers
-may do so side by side.
+may do so side by side. What another sweep is measuring at this moment is put off until the others have had
+their turn; then it is recorded, or its sweep has died.
 """
 
 import threading
@@ -13,20 +14,33 @@ from types import TracebackType
 
 from tracker import checkpoints as sources
 from tracker.checkpoints import CheckpointCache, Hold, Inspected
+from tracker.engines.reservations import Reservations
 from tracker.errors import CheckpointError
-from tracker.records import Checkpoint, Fetched, PlannedUnit
+from tracker.records import Checkpoint, Fetched, Outcome, PlannedUnit, Recorded
 
+PAUSE_SECONDS = 0.5
+"""How often it is asked after units that are being measured elsewhere, once there are no others."""
 STOP_SECONDS = 15.0
 """How long an ending sweep waits for the thread, which looks up after every piece of a file."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """A unit whose checkpoint is ready to be loaded, or cannot be."""
+    """A unit whose checkpoint is ready to be loaded, or cannot be; or that another sweep has measured."""
 
     planned: PlannedUnit
     result: Fetched | CheckpointError
     hold: Hold | None = None
+    standing: Recorded | None = None
+    """Its record, where another sweep has stored one since the plan was made."""
+
+    @property
+    def elsewhere(self) -> Outcome | None:
+        """What became of it in another sweep; None where it is to be measured here."""
+        found = self.standing
+        if found is None:
+            return None
+        return Outcome(self.planned.unit, found.status, found.reason, found.seconds or 0.0, elsewhere=True)
 
 
 class Prefetch:
@@ -47,6 +61,7 @@ class Prefetch:
         *,
         depth: int = 0,
         inspected: Mapping[Checkpoint, Inspected | CheckpointError] | None = None,
+        reservations: Reservations | None = None,
     ) -> None:
         """Nothing is fetched before the ``with`` block begins.
 
@@ -55,13 +70,14 @@ class Prefetch:
             cache: where checkpoints of the hub go; None: Hugging Face's own, without bound.
             depth: how many may be ready before they are asked for; 0 fetches each when it is.
             inspected: what the hub said of them, where it has been asked.
+            reservations: keep other sweeps from measuring the same units; None: there are no others.
         """
         self.units = tuple(units)
         self.received: Counter[tuple[str, int]] = Counter()
         """Per model and seed: bytes that have come over the network, all of them in ``seconds``."""
         self.seconds = 0.0
         self._cache = cache or CheckpointCache(sources.cache_folder(None))
-        self._depth, self._inspected = depth, inspected or {}
+        self._depth, self._inspected, self._reservations = depth, inspected or {}, reservations
         self._ready: deque[Delivery] = deque()
         self._asked = self._started = 0
         self._changed = threading.Condition()
@@ -75,9 +91,7 @@ class Prefetch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._cache.stop.set()
-        with self._changed:
-            self._changed.notify_all()
+        self.stop()
         self._thread.join(STOP_SECONDS)
         for delivery in self._ready:
             self.release(delivery, measured=False)
@@ -86,8 +100,14 @@ class Prefetch:
         while (delivery := self.take()) is not None:
             yield delivery
 
+    def stop(self) -> None:
+        """Ends fetching early; whoever waits for a delivery gets None."""
+        self._cache.stop.set()
+        with self._changed:
+            self._changed.notify_all()
+
     def take(self) -> Delivery | None:
-        """The next unit's checkpoint, as soon as it is there; None after the last."""
+        """The next unit's checkpoint, as soon as it is there; None after the last, or after ``stop``."""
         with self._changed:
             if self._asked == len(self.units):
                 return None
@@ -96,6 +116,8 @@ class Prefetch:
             while not self._ready:
                 if self._crash is not None:
                     raise self._crash
+                if self._cache.stop.is_set():
+                    return None
                 self._changed.wait()
             return self._ready.popleft()
 
@@ -108,17 +130,28 @@ class Prefetch:
         """
         if delivery.hold is not None:
             self._cache.release(delivery.hold, measured=measured)
+        if self._reservations is not None:
+            self._reservations.release(delivery.planned)
 
     def _run(self) -> None:
+        waiting, refused = deque(self.units), 0
         try:
-            for planned in self.units:
+            while waiting:
                 with self._changed:
                     self._changed.wait_for(self._may_start)
                     if self._cache.stop.is_set():
                         return
-                    self._started += 1
-                delivery = self._fetched(planned)
+                delivery = self._delivery(waiting[0])
+                if delivery is None:
+                    waiting.rotate(-1)
+                    refused += 1
+                    if refused % len(waiting) == 0:
+                        self._cache.stop.wait(PAUSE_SECONDS)
+                    continue
+                waiting.popleft()
+                refused = 0
                 with self._changed:
+                    self._started += 1
                     self._ready.append(delivery)
                     self._changed.notify_all()
         except BaseException as error:  # whoever waits for a delivery has to hear of it
@@ -128,6 +161,15 @@ class Prefetch:
 
     def _may_start(self) -> bool:
         return self._started < self._asked + self._depth or self._cache.stop.is_set()
+
+    def _delivery(self, planned: PlannedUnit) -> Delivery | None:
+        """A unit, fetched; None where another sweep is measuring it."""
+        taken = "mine" if self._reservations is None else self._reservations.take(planned)
+        if taken == "elsewhere":
+            return None
+        if taken == "mine":
+            return self._fetched(planned)
+        return Delivery(planned, CheckpointError("measured by another sweep"), standing=taken)
 
     def _fetched(self, planned: PlannedUnit) -> Delivery:
         checkpoint = planned.unit.checkpoint

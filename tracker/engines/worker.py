@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from tracker.errors import CheckpointError, MissingCheckpoint, StoreError, TrackerError, unknown_value
+from tracker.engines.siblings import Known, Shape, model_of
+from tracker.errors import CheckpointError, MissingCheckpoint, StoreError, TrackerError
 from tracker.forecast import free_memory, how_to_run, memory_needed
 from tracker.measure import measure
 from tracker.models import model_facts
@@ -19,23 +20,6 @@ from tracker.probes import ProbeTokens, encode_probe, load_tokenizer, tokenizer_
 from tracker.records import Fetched, Measurement, Outcome, PlannedUnit, ProbeSource, Status, Unit, digest
 from tracker.store import Store
 
-Shape = tuple[int, int, int]
-"""Layers, heads per layer and width of a model."""
-
-
-def chosen_device(name: str) -> str:
-    """The torch device that ``device=`` means.
-
-    Raises:
-        RequestError: no such device on this machine.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    known = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if name not in known and not (name == "cuda" and torch.cuda.is_available()):
-        raise unknown_value("device", name, known)
-    return name
-
 
 @dataclass
 class Worker:
@@ -44,7 +28,8 @@ class Worker:
     ``token_digests`` holds, per model and probe, the digest of the token ids of its other checkpoints:
     one that differs is an error, since their results could not be compared; likewise ``shapes``, the layers,
     heads per layer and width of each model's other checkpoints. ``stream`` says whether models
-    are loaded whole or block by block: ``always``, ``never``, or ``auto``, by the memory that is free.
+    are loaded whole or block by block: ``always``, ``never``, or ``auto``, by the memory that is free and by
+    ``memory``, this worker's share in bytes where there are several.
     """
 
     store: Store
@@ -53,6 +38,7 @@ class Worker:
     token_digests: dict[tuple[str, str, int, str], str] = field(default_factory=dict)
     stream: str = "auto"
     shapes: dict[tuple[str, str, int], Shape] = field(default_factory=dict)
+    memory: int | None = None
     _encoded: dict[str, ProbeTokens] = field(default_factory=dict)
     _live: LiveModel = field(default_factory=LiveModel)
 
@@ -61,6 +47,24 @@ class Worker:
         # looking through it each time would cost more than small checkpoints take to measure.
         gc.collect()
         gc.freeze()
+
+    @property
+    def model_bytes(self) -> int:
+        """Bytes of the weights that wait in memory for the next checkpoint of their model."""
+        return self._live.bytes
+
+    def known(self, unit: Unit) -> Known:
+        """What this worker holds for common to the checkpoints of a unit's model."""
+        model = model_of(unit)
+        return Known(self.shapes.get(model), self.token_digests.get((*model, unit.probe.label)))
+
+    def learn(self, unit: Unit, known: Known) -> None:
+        """Takes over what other workers have found common to the checkpoints of a unit's model."""
+        model = model_of(unit)
+        if known.shape is not None:
+            self.shapes[model] = known.shape
+        if known.token_digest is not None:
+            self.token_digests[*model, unit.probe.label] = known.token_digest
 
     def run(self, planned: PlannedUnit, fetched: Fetched | CheckpointError) -> Outcome:
         """Measures and records one unit.
@@ -110,9 +114,7 @@ class Worker:
             gc.collect()
 
     def _refuse_another_shape(self, unit: Unit, shape: Shape) -> None:
-        checkpoint = unit.checkpoint
-        model = (checkpoint.suite, checkpoint.model, checkpoint.seed)
-        expected = self.shapes.setdefault(model, shape)
+        expected = self.shapes.setdefault(model_of(unit), shape)
         if expected != shape:
             told = " against ".join(
                 "{} layers of {} heads, width {}".format(*each) for each in (shape, expected)
@@ -125,6 +127,7 @@ class Worker:
     def _loaded(self, path: Path, dtype: str) -> PreTrainedModel:
         need = memory_needed(path, dtype)
         free = self._free_memory() + self._live.bytes
+        free = free if self.memory is None else min(free, self.memory)
         if how_to_run(need, free, self.stream) == "whole":
             return self._live.load(path, dtype=dtype, device=self.device)
         self._live.drop()
@@ -156,9 +159,7 @@ class Worker:
         return tokens
 
     def _refuse_other_ids(self, unit: Unit, tokens: ProbeTokens) -> None:
-        checkpoint = unit.checkpoint
-        model = (checkpoint.suite, checkpoint.model, checkpoint.seed, unit.probe.label)
-        expected = self.token_digests.setdefault(model, tokens.digest)
+        expected = self.token_digests.setdefault((*model_of(unit), unit.probe.label), tokens.digest)
         if expected != tokens.digest:
             raise CheckpointError(
                 f"its tokenizer turns the probe into other ids ({tokens.digest}) than the model's other "

@@ -263,6 +263,8 @@ class _Forward:
                 _forward.blocks_future = _Masks()
                 with torch.inference_mode():
                     self.hidden_BQD = self._call(self._receive)
+        except _Abandoned:
+            pass  # kept, its traceback would keep the layer's states until garbage is collected
         except BaseException as error:
             self._error = error
         self._arrived.put(None)

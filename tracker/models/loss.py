@@ -1,10 +1,11 @@
 """Next-token loss from a body's last hidden state, without running the head where it is not needed."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
@@ -13,8 +14,8 @@ from tracker.models.architecture import ModelFacts
 
 LOSS_POSITIONS, TENTH_POSITIONS = 32, 16
 """Where the vocabulary head costs more than the body: strided positions, and of each tenth."""
-LOGIT_BYTES = 32 << 20
-"""Memory that the logits of some sequences together may take; those of one are taken at once."""
+SLICE, SLICE_GPU = (256, 2048), (4096, 16384)
+"""Tokens and words of the vocabulary whose logits are there at once."""
 
 
 def loss_positions(n: int, *, all_positions: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -50,25 +51,57 @@ def sequence_losses(
     Returns:
         two float64 arrays, shape (B,).
     """
-    head: Any = model.get_output_embeddings()
     everywhere = facts.vocabulary * facts.d_model < facts.params_non_embedding
     parts = loss_positions(ids_BQ.shape[1], all_positions=everywhere)
     scored = np.unique(np.concatenate(parts))
-    losses = np.empty((ids_BQ.shape[0], len(scored)))
-    together = max(1, LOGIT_BYTES // (4 * facts.vocabulary * len(scored)))
-    for first in range(0, len(losses), together):
-        rows = slice(first, first + together)
-        logits = _scaled_logits(head(hidden_BQD[rows, scored]).float(), model)
-        wanted = ids_BQ[rows, scored + 1]
-        found = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
-        losses[rows] = found.view_as(wanted).double().cpu().numpy()
+    wanted = ids_BQ[:, scored + 1]
+    losses = _cross_entropies(model, hidden_BQD[:, scored].flatten(0, 1), wanted.flatten())
+    losses = losses.view_as(wanted).double().cpu().numpy()
     loss, early, late = (losses[:, np.searchsorted(scored, part)].mean(1) for part in parts)
     if not np.isfinite(loss).all():
         raise CheckpointError("the loss is NaN or infinite; are the weights sound?")
     return loss, late - early
 
 
-def _scaled_logits(logits: Tensor, model: PreTrainedModel) -> Tensor:
+def _cross_entropies(model: PreTrainedModel, hidden_TD: Tensor, wanted_T: Tensor) -> Tensor:
+    """Loss of each token, nats, shape (T,)."""
+    tokens, words = SLICE if hidden_TD.device.type == "cpu" else SLICE_GPU
+    pairs = zip(hidden_TD.split(tokens), wanted_T.split(tokens), strict=True)
+    return torch.cat([_cross_entropy(model, hidden, wanted, words) for hidden, wanted in pairs])
+
+
+def _cross_entropy(model: PreTrainedModel, hidden_TD: Tensor, wanted_T: Tensor, words: int) -> Tensor:
+    """``logsumexp`` over slices of the vocabulary less the wanted logit: all are never there at once."""
+    totals, found = [], torch.full(wanted_T.shape, torch.nan, device=wanted_T.device)
+    first = 0
+    for logits_TV in _logits(model, hidden_TD, words):
+        totals.append(logits_TV.logsumexp(-1))
+        last = first + logits_TV.shape[-1]
+        place = (wanted_T - first).clamp(0, logits_TV.shape[-1] - 1).unsqueeze(-1)
+        here = (wanted_T >= first) & (wanted_T < last)
+        found = torch.where(here, logits_TV.gather(-1, place).squeeze(-1), found)
+        first = last
+    return torch.stack(totals).logsumexp(0) - found
+
+
+def _logits(model: PreTrainedModel, hidden_TD: Tensor, words: int) -> Iterator[Tensor]:
+    """Logits of slices of the vocabulary, float32, shape (T, words); a head that is more than a matrix and a
+    bias is run once, whole."""
+    head: Any = model.get_output_embeddings()
+    if type(head) is not nn.Linear or head.weight.device != hidden_TD.device or _hooked(head):
+        yield _scaled(head(hidden_TD).float(), model)
+        return
+    for first in range(0, len(head.weight), words):
+        part = slice(first, first + words)
+        bias = None if head.bias is None else head.bias[part]
+        yield _scaled(F.linear(hidden_TD, head.weight[part], bias).float(), model)
+
+
+def _hooked(head: nn.Module) -> bool:
+    return bool(head._forward_hooks or head._forward_pre_hooks) or hasattr(head, "_hf_hook")
+
+
+def _scaled(logits: Tensor, model: PreTrainedModel) -> Tensor:
     """What families do between head and softmax: Gemma caps, Cohere multiplies, Granite divides."""
     config: Any = model.config
     # MPT's configuration has a logit_scale too, which transformers' model never reads.

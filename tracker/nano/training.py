@@ -104,18 +104,22 @@ class _Training:
         """One optimizer step on one batch; its loss in nats per token."""
         recipe, iteration = self.job.recipe, self.progress.step
         loss = self._loss(self.batches.training(iteration))
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TrackerError(
-                f"{self.job.label} step {iteration}: training loss is {value}. "
-                f"Lower suite.peak_learning_rate ({recipe.peak_learning_rate})."
-            )
+        value = self._finite(loss, "training")
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.job.size, iteration)
         self.optimizer.step()
+        return value
+
+    def _finite(self, loss: torch.Tensor, which: str) -> float:
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TrackerError(
+                f"{self.job.label} step {self.progress.step}: {which} loss is {value}. "
+                f"Lower suite.peak_learning_rate ({self.job.recipe.peak_learning_rate})."
+            )
         return value
 
     def _loss(self, ids: np.ndarray) -> torch.Tensor:
@@ -127,7 +131,7 @@ class _Training:
         """The checkpoint first, then the state: a state never runs ahead of its checkpoints."""
         job, progress = self.job, self.progress
         with torch.no_grad():
-            held_out = round(self._loss(self.batches.held_out()).item(), 6)
+            held_out = round(self._finite(self._loss(self.batches.held_out()), "held-out"), 6)
         progress.held_out_loss.append((progress.step, held_out))
         save_folder(job.step_folder(progress.step), self._fill)
         save_json(

@@ -1,0 +1,123 @@
+"""dask: what inline measures, and clear words where there is nobody to work."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from engine_material import equipment, measured_here, same, suite
+from suite_material import finished, make_suite, start_sweep
+
+import tracker as package
+from tracker.engines import Reservations
+from tracker.engines.cluster import Transfer, run_dask
+from tracker.engines.scheduler import ClusterTerms, connected
+from tracker.engines.stint import Sweep
+from tracker.errors import RequestError
+from tracker.store import Store
+
+NOBODY = "tcp://127.0.0.1:9"
+
+
+def test_dask_workers_measure_what_one_process_does(tmp_path: Path):
+    units = suite(tmp_path, 6, models=2)
+    make_suite(tmp_path, [5], "lab/pythia-some-1", hidden_size=64)
+    measured_here(tmp_path, units)
+    made_of = equipment(tmp_path, "dask").elsewhere()
+    transfer = Transfer()
+    with Reservations(Store(made_of.store)) as mine:
+        sweep = Sweep(made_of, mine.pulse, mine.since, "cpu", 1, 2, tmp_path / "cache", None, None)
+        outcomes = list(run_dask(units, sweep, ClusterTerms(workers=1), 3, {}, transfer))
+    assert [each.unit.checkpoint.label for each in outcomes if each.status != "ok"] == [
+        "pythia-some-1 seed 0 step 5"
+    ]
+    assert len(outcomes) == 12
+    assert "width 64 against 2 layers of 2 heads, width 32" in str(outcomes[-1].reason)
+    assert same(tmp_path / "dask", tmp_path / "alone")
+
+
+def test_a_scheduler_that_does_not_answer_is_one_line_within_seconds(tmp_path: Path):
+    make_suite(tmp_path, range(2))
+    started = time.monotonic()
+    request = (
+        "engine=dask",
+        f"engine.address={NOBODY}",
+        "engine.wait=2",
+        "suite=folder",
+        "suite.name=folder",
+    )
+    said = finished(
+        start_sweep(tmp_path, NOBODY, *request, "suite.path=hub/lab/pythia-some", repo="none"), code=2
+    )
+    assert time.monotonic() - started < 20
+    assert f"engine.address={NOBODY}: no scheduler answers there within 2 seconds" in said
+    assert not (tmp_path / "tracker-store").exists()
+
+
+@pytest.mark.parametrize(
+    ("worker", "terms", "message"),
+    [
+        (None, {}, "the scheduler has no workers; start some with `dask worker"),
+        (["--nthreads", "2"], {}, "its workers run 2 tasks at once, and torch takes every thread there is"),
+        (["--nthreads", "1"], {"resources": {"GPU": 1}}, "engine.resources.GPU=1: no worker of .* has it"),
+    ],
+)
+def test_workers_that_cannot_do_the_work_are_refused(worker: list[str] | None, terms: dict, message: str):
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    with subprocess.Popen(
+        [*command, "--no-dashboard"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as scheduler:
+        started: list[subprocess.Popen[bytes]] = []
+        try:
+            address = address_in(scheduler)
+            if worker is not None:
+                start = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard"]
+                quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+                started.append(subprocess.Popen([*start, "--host", "127.0.0.1", *worker], **quiet))
+            with (
+                pytest.raises(RequestError, match=message),
+                connected(ClusterTerms(address, wait=2 if worker is None else 20, **terms)),
+            ):
+                pass
+        finally:
+            for process in [*started, scheduler]:
+                process.terminate()
+                process.wait(20)
+
+
+def address_in(scheduler: "subprocess.Popen[str]") -> str:
+    assert scheduler.stderr is not None
+    for line in scheduler.stderr:
+        if "Scheduler at:" in line:
+            return line.split()[-1]
+    raise AssertionError("the scheduler did not start")
+
+
+def test_without_sbatch_slurm_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make_suite(tmp_path, range(2))
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    request = ("engine=slurm", "suite=folder", "suite.name=folder", "suite.path=hub/lab/pythia-some")
+    said = finished(start_sweep(tmp_path, NOBODY, *request, repo="none"), code=2)
+    assert "engine=slurm: there is no `sbatch` here; run this where jobs can be submitted" in said
+
+
+def test_a_worker_that_sees_another_store_ends_the_sweep(tmp_path: Path):
+    units = suite(tmp_path, 2)
+    made_of = equipment(tmp_path, "dask").elsewhere()
+    sweep = Sweep(made_of, tmp_path / "gone.pulse", 0.0, "cpu", 1, 0, tmp_path / "cache", None, None)
+    with pytest.raises(RequestError, match="this is not the folder that the sweep writes to"):
+        list(run_dask(units, sweep, ClusterTerms(), 2, {}, Transfer()))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_takes_too_long_costs_dask_one_worker_and_no_other_checkpoint(tmp_path: Path):
+    make_suite(tmp_path, range(3), sequences=4000)
+    request = ("engine=dask", "engine.workers=1", "suite=folder", "suite.path=hub/lab/pythia-some",
+               "suite.name=folder")  # fmt: skip
+    said = finished(start_sweep(tmp_path, NOBODY, *request, "engine.timeout=0.05", repo="none"), code=1)
+    rows = package.open_store(tmp_path / "tracker-store").checkpoints()
+    assert rows["status"].to_list() == ["failed"] * 3, said
+    assert set(rows["reason"].str.split(": ").list[1]) == {
+        "took longer than engine.timeout=0.05 seconds; raise it"
+    }

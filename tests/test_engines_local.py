@@ -1,0 +1,138 @@
+"""The local pool: what inline measures, whatever happens to the workers."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from engine_material import HERE, Killer, children, each_once, equipment, measured_here, same, suite
+from suite_material import finished, make_suite, start_sweep, wait_for
+
+import tracker as package
+from tracker.engines import Prefetch, Reservations, Terms, run_local
+from tracker.engines.local import Pool
+from tracker.engines.siblings import Known, Siblings
+from tracker.errors import StoreError
+from tracker.store import Store
+
+TWO = Terms((HERE, HERE), retries=5)
+
+
+def test_workers_that_are_killed_lose_nothing_and_change_nothing(tmp_path: Path):
+    units = suite(tmp_path, 12, sequences=24, models=2)
+    measured_here(tmp_path, units)
+    with Killer(1).running() as killer:
+        outcomes = []
+        for outcome in run_local(Prefetch(units, depth=2), equipment(tmp_path, "pool"), TWO):
+            outcomes.append(outcome)
+            killer.tell()
+    assert len(killer.killed) == 1
+    assert each_once(outcomes, units)
+    assert {outcome.status for outcome in outcomes} == {"ok"}
+    assert same(tmp_path / "pool", tmp_path / "alone")
+    assert not [each for each in multiprocessing.active_children() if each.name.startswith("worker")]
+
+
+def test_a_unit_that_takes_too_long_or_whose_worker_keeps_dying_is_a_hole(tmp_path: Path):
+    units = suite(tmp_path, 2, sequences=4000)
+    slow = Terms((HERE,), timeout=0.01)
+    told = [str(each.reason) for each in run_local(Prefetch(units[:1]), equipment(tmp_path, "slow"), slow)]
+    assert told == [
+        "pythia-some-0 seed 0 step 0: took longer than engine.timeout=0.01 seconds; raise it, or measure "
+        "less (probe.number)"
+    ]
+    assert Store(tmp_path / "slow").recorded()[units[0].unit.id].reason == told[0]
+    supply = Prefetch(units[:1])
+    with supply, Pool(supply, equipment(tmp_path, "dying"), Terms((HERE,), retries=0)) as pool:
+        while not pool.seats[0].ready:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        (worker,) = [each for each in multiprocessing.active_children() if each.name == "worker 1"]
+        os.kill(int(worker.pid or 0), signal.SIGKILL)
+        (killed,) = pool.outcomes()
+    assert (killed.status, killed.reason) == (
+        "failed",
+        "pythia-some-0 seed 0 step 0: its worker process was killed by SIGKILL (1 of 1 tries); where memory "
+        "ran out, engine.stream=always or fewer engine.workers take less",
+    )
+
+
+@pytest.mark.slow
+def test_what_the_first_checkpoint_of_a_model_tells_goes_along_with_the_others(tmp_path: Path):
+    units = suite(tmp_path, 4)
+    make_suite(tmp_path, [3], "lab/pythia-some-0", hidden_size=64)
+    outcomes = list(run_local(Prefetch(units), equipment(tmp_path, "pool"), TWO))
+    found = {outcome.unit.checkpoint.step: outcome.reason for outcome in outcomes}
+    assert [found[step] for step in range(3)] == [None] * 3
+    assert "(2 layers of 2 heads, width 64 against 2 layers of 2 heads, width 32)" in str(found[3])
+
+
+def test_the_first_of_a_model_goes_alone_until_it_has_told(tmp_path: Path):
+    unit, other = (planned.unit for planned in suite(tmp_path, 2))
+    siblings = Siblings(equipment(tmp_path, "store"))
+    assert siblings.begin(unit) == Known()
+    siblings.end(unit, Known())  # it failed before it could tell anything: the next goes alone too
+    assert siblings.begin(other) == Known()
+    siblings.end(other, Known((2, 2, 32), "digest"))
+    assert siblings.begin(unit) == siblings.begin(other) == Known((2, 2, 32), "digest")
+    siblings.stop()
+    assert siblings.begin(unit) is None
+
+
+@pytest.mark.slow
+def test_a_worker_whose_memory_grows_is_replaced(tmp_path: Path):
+    units = suite(tmp_path, 3)
+    seen = set()
+    for outcome in run_local(Prefetch(units), equipment(tmp_path, "pool"), Terms((HERE,), recycle_bytes=1)):
+        assert outcome.status == "ok"
+        seen |= {each.pid for each in multiprocessing.active_children() if each.name == "worker 1"}
+    assert len(seen) >= 2
+
+
+def test_a_store_that_breaks_ends_the_sweep_with_its_error(tmp_path: Path):
+    units = suite(tmp_path, 2)
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "checkpoints").write_text("in the way")
+    with pytest.raises(StoreError, match=r"cannot write pythia-some-0 seed 0 step 0 to .*then run the same"):
+        list(run_local(Prefetch(units), equipment(tmp_path, "pool"), Terms((HERE,))))
+    assert not [each for each in multiprocessing.active_children() if each.name.startswith("worker")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_stopped_sweep_leaves_no_process_and_goes_on(hub, tmp_path: Path, how: signal.Signals, code: int):
+    make_suite(tmp_path, range(30), sequences=60)
+    store = tmp_path / "tracker-store"
+    sweep = start_sweep(tmp_path, hub.url, "engine.workers=2")
+    wait_for(lambda: len(list(store.glob("checkpoints/*/*/*/*"))) >= 4, sweep)
+    below = children(sweep.pid)
+    sweep.send_signal(how)
+    sweep.communicate(timeout=30)
+    assert sweep.returncode == code
+    time.sleep(2)
+    assert not [pid for pid in below if Path(f"/proc/{pid}").exists() and "spawn_main" in
+                Path(f"/proc/{pid}/cmdline").read_text()]  # fmt: skip
+    done = len(list(store.glob("checkpoints/*/*/*/*")))
+    assert 4 <= done < 30
+    said = finished(start_sweep(tmp_path, hub.url, "engine.workers=2"))
+    assert f"{30 - done} units measured" in said
+    assert package.open_store(store).checkpoints()["status"].to_list() == ["ok"] * 30
+
+
+def test_a_reserved_unit_is_put_off_and_taken_when_its_sweep_has_gone(tmp_path: Path):
+    units = suite(tmp_path, 3)
+    store = Store(tmp_path / "alone")
+    with Reservations(store) as ours:
+        theirs = Reservations(store)
+        with theirs:
+            assert theirs.take(units[0]) == "mine"
+            supply = Prefetch(units, reservations=ours)
+            with supply:
+                first = [supply.take() for _ in range(2)]
+                assert [each.planned.unit.checkpoint.step for each in first if each] == [1, 2]
+                theirs.release(units[0])
+                last = supply.take()
+                assert last is not None
+                assert last.planned is units[0]

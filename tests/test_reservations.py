@@ -1,0 +1,132 @@
+"""Several sweeps on one store: each unit has one owner, and an owner that dies holds nobody up."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from test_store import measurement_of, unit_of
+
+from tracker.engines.reservations import STALE_SECONDS, Reservations
+from tracker.records import PlannedUnit, Recorded
+from tracker.store import Store
+
+TAKER = """
+import sys, time
+from test_store import unit_of
+from tracker.engines.reservations import Reservations
+from tracker.records import PlannedUnit
+from tracker.store import Store
+from pathlib import Path
+with Reservations(Store(Path(sys.argv[1]))) as mine:
+    print([mine.take(PlannedUnit(unit_of(step=step), "to do")) for step in range(3)], flush=True)
+    time.sleep(300)
+"""
+
+
+def planned(step: int = 0, state: str = "to do") -> PlannedUnit:
+    return PlannedUnit(unit_of(step=step), state)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def links(store: Store) -> list[str]:
+    return sorted(path.name for path in (store.folder / ".running").glob("*") if path.suffix != ".pulse")
+
+
+def test_of_many_that_want_a_unit_at_once_one_gets_it(store: Store):
+    sweeps, taken = 8, dict[int, list[int]]()
+    start = threading.Barrier(sweeps)
+
+    def sweep(number: int) -> None:
+        with Reservations(store) as mine:
+            start.wait()
+            taken[number] = [step for step in range(40) if mine.take(planned(step)) == "mine"]
+            start.wait()
+
+    threads = [threading.Thread(target=sweep, args=[number]) for number in range(sweeps)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(step for steps in taken.values() for step in steps) == list(range(40))
+    assert not (store.folder / ".running").exists()
+
+
+def test_a_unit_is_free_again_when_it_is_released_and_recorded_when_it_is_recorded(store: Store):
+    with Reservations(store) as one, Reservations(store) as other:
+        assert one.take(planned()) == "mine"
+        assert other.take(planned()) == "elsewhere"
+        one.release(planned())
+        assert other.take(planned()) == "mine"
+        store.write(planned().unit, measurement_of(planned().unit))
+        other.release(planned())
+        found = one.take(planned())
+    assert isinstance(found, Recorded)
+    assert found.status == "ok"
+
+
+def test_a_unit_to_be_measured_again_counts_as_recorded_only_when_its_record_is_new(store: Store):
+    unit = planned(state="retry").unit
+    store.write(unit, measurement_of(unit))
+    old = store.place(unit)
+    os.utime(old, (old.stat().st_atime, old.stat().st_mtime - 5))
+    with Reservations(store) as one, Reservations(store) as other:
+        assert one.take(planned(state="retry")) == "mine"
+        os.utime(old, (old.stat().st_atime, one.since + 1))
+        one.release(planned(state="retry"))
+        assert isinstance(other.take(planned(state="retry")), Recorded)
+
+
+def test_what_a_killed_process_held_is_free_at_once(store: Store):
+    here = str(Path(__file__).parent)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([here, str(Path(here).parent)])}
+    command = [sys.executable, "-c", TAKER, str(store.folder)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().count("mine") == 3
+        with Reservations(store) as mine:
+            assert mine.take(planned(0)) == "elsewhere"
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            assert mine.take(planned(0)) == "mine"
+            assert len(links(store)) == 4, "its three, and ours as the next of one of them"
+    with Reservations(store):
+        assert links(store) == [], "who comes next clears up"
+
+
+def test_another_machines_pulse_counts_until_it_is_old(store: Store):
+    with Reservations(store) as mine, Reservations(store) as theirs:
+        told = json.loads(theirs.pulse.read_text())
+        theirs.pulse.write_text(json.dumps(told | {"machine": "another", "pid": 1}))
+        assert theirs.take(planned()) == "mine"
+        assert mine.take(planned()) == "elsewhere"
+        now = mine.pulse.stat().st_mtime
+        os.utime(theirs.pulse, (now, now - STALE_SECONDS - 1))
+        assert mine.take(planned()) == "mine"
+        theirs.release(planned())  # it had only stood still: what was taken over stays taken
+        with Reservations(store) as third:
+            assert third.take(planned()) == "elsewhere"
+
+
+def test_one_that_stood_still_until_others_cleared_up_goes_on(store: Store):
+    with Reservations(store) as mine:
+        mine.pulse.unlink()
+        assert mine.take(planned()) == "mine"
+
+
+def test_without_hard_links_every_unit_is_measured(store: Store, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with Reservations(store) as one, Reservations(store) as other:
+        assert one.take(planned()) == other.take(planned()) == "mine"
