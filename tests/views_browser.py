@@ -15,6 +15,9 @@ CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
              "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
 DRAWN = "html[data-ready]"
+PATIENCE = 30_000
+"""Milliseconds that a busy machine is given; nothing waits that long where all is well."""
+expect.set_options(timeout=PATIENCE)
 browsing = pytest.mark.skipif(shutil.which(CHROMIUM) is None, reason=f"no Chromium at {CHROMIUM}")
 
 
@@ -82,6 +85,7 @@ def visiting(browser: Browser, **options: Any) -> Iterator[Visit]:
     page = browser.new_page(
         **({"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"} | options)
     )
+    page.set_default_timeout(2 * PATIENCE)
     visit = Visit(page)
     page.on("console", lambda message: visit.complaints.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: visit.complaints.append(str(error)))

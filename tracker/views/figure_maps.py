@@ -16,6 +16,8 @@ from tracker.views.runs import Run, records_of
 
 HEAD_METRIC = "spectral_entropy"
 MOST_STEPS = 4
+POINTS_WIDE, POINTS_HIGH = 115.0, 145.0
+"""About the size of one panel of maps."""
 MOST_RUNS = 12
 """Spectrograms in one figure: the first seed of each model, largest models first where there are more."""
 

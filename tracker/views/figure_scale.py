@@ -63,19 +63,20 @@ def _scale_panel(
     name = table["metric"][0]
     means = table.group_by(axis).agg(pl.col("mean").mean()).sort(axis)
     axes.plot(means[axis], means["mean"], color=SOFT, alpha=0.4, lw=1.2, zorder=1)
-    tops: dict[tuple[float, str], float] = {}
+    tops: dict[float, tuple[float, list[str]]] = {}
     for row in table.drop_nulls("mean").to_dicts():
         colour = colours[f"{row['suite']}/{row['model']}/{row['seed']}"]
         half = 0.0 if row["high"] is None else row["high"] - row["mean"]
         fill = "none" if row["suspect"] else colour
         axes.errorbar(row[axis], row["mean"], half, fmt="o", color=colour, mfc=fill, ecolor=SOFT,
                       capsize=2, elinewidth=0.9, ms=6)  # fmt: skip
-        point = row[axis], row["model"]
-        tops[point] = max(row["mean"] + half, tops.get(point, -np.inf))
-    for (size, model), top in tops.items():
-        axes.annotate(literal(model), (size, top), xytext=(0, 4), textcoords="offset points", ha="center",
-                      fontsize=7.5)  # fmt: skip
-    axes.margins(x=0.12, y=0.18)
+        top, models = tops.get(row[axis], (-np.inf, []))
+        tops[row[axis]] = max(row["mean"] + half, top), list(dict.fromkeys([*models, row["model"]]))
+    for size, (top, models) in tops.items():  # the largest of equal sizes stands on top
+        axes.annotate(literal("\n".join(reversed(models))), (size, top), xytext=(0, 4),
+                      textcoords="offset points", ha="center", fontsize=7.5, linespacing=0.95)  # fmt: skip
+    highest = max((len(models) for _, models in tops.values()), default=1)
+    axes.margins(x=0.12, y=0.12 + 0.07 * highest)
     size_axis(axes, table[axis].to_list())
     axes.set_xlabel(AXES[axis])
     title, unit = title_of(name), metric_of(name).unit

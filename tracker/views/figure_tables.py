@@ -70,8 +70,10 @@ def spectrum_table(results: Results, runs: list[Run]) -> pl.DataFrame:
 
 def _mean_spectra(results: Results, run: Run) -> pl.DataFrame:
     heads = records_of(results, run).heads(["step", "spectrum"]).drop_nulls()
-    spread = heads.with_columns(pl.lit(list(range(SPECTRUM_BANDS))).alias("band")).explode("spectrum", "band")
-    means = spread.group_by("step", "band").agg(pl.col("spectrum").mean().alias("share")).sort("step", "band")
+    bands = [pl.col("spectrum").list.get(band).alias(str(band)) for band in range(SPECTRUM_BANDS)]
+    wide = heads.select("step", *bands).group_by("step").mean()
+    means = wide.unpivot(index="step", variable_name="band", value_name="share")
+    means = means.with_columns(pl.col("band").cast(pl.Int64)).sort("step", "band")
     low = pl.col("band") / SPECTRUM_BANDS
     return means.select(
         pl.lit(run.suite).alias("suite"), pl.lit(run.model).alias("model"), pl.lit(run.seed).alias("seed"),

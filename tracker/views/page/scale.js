@@ -57,7 +57,7 @@ function thresholdFor(step, axis = state.sx) {
 
 function drawScalePlot(points, sizeTitle, metric, found) {
   const sizes = new Map();
-  for (const point of points) sizes.set(point.run.rank, [...(sizes.get(point.run.rank) || []), point]);
+  for (const point of points) sizes.set(point.size, [...(sizes.get(point.size) || []), point]);
   const means = [...sizes.values()].map(group => [group[0].size, group.reduce((sum, p) => sum + p.y, 0) / group.length]).sort((a, b) => a[0] - b[0]);
   const trend = { type: 'scatter', mode: 'lines', x: means.map(p => p[0]), y: means.map(p => p[1]), hoverinfo: 'skip', line: { color: faded(css('--soft'), 0.5), width: 1.6 } };
   const dots = { type: 'scatter', mode: 'markers', x: points.map(p => p.size), y: points.map(p => p.y),
@@ -83,15 +83,16 @@ function drawScalePlot(points, sizeTitle, metric, found) {
   }, `${metric.title} against ${sizeTitle}`);
 }
 
-// Names above their points, a line higher where the one to the left would touch.
+// Names above their points, those of one size stacked, and a line higher where the one to the left would touch.
 function nameTags(groups) {
   const places = groups.map(group => Math.log10(group[0].size)), span = places.at(-1) - places[0] || 1, perPixel = span / ((byId('scale-plot').clientWidth || 1100) - 110);
+  const short = name => (name.length > 12 ? name.slice(0, 11) + '…' : name);
   let before = -Infinity, raised = false;
   return groups.map((group, i) => {
-    const name = group[0].run.model, text = name.length > 12 ? name.slice(0, 11) + '…' : name;
-    raised = (places[i] - before) / perPixel < 7 * text.length + 4 && !raised;
+    const names = [...new Set(group.map(p => p.run.model))].reverse().map(short), widest = Math.max(...names.map(name => name.length));
+    raised = (places[i] - before) / perPixel < 7 * widest + 4 && !raised;
     before = places[i];
-    return { text: plotText(text), x: places[i], y: Math.max(...group.map(p => p.y + (p.half || 0))), yanchor: 'bottom', yshift: raised ? 19 : 5, showarrow: false, font: { size: 12, color: css('--ink') } };
+    return { text: names.map(plotText).join('<br>'), x: places[i], y: Math.max(...group.map(p => p.y + (p.half || 0))), yanchor: 'bottom', yshift: raised ? 19 : 5, showarrow: false, font: { size: 12, color: css('--ink') } };
   });
 }
 
