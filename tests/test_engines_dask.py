@@ -6,14 +6,17 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from engine_material import equipment, measured_here, same, suite
-from suite_material import finished, make_suite, start_sweep
+from suite_material import PROBE, finished, make_suite, start_sweep
 
 import tracker as package
+from tracker.cli import run
 from tracker.engines import Reservations
 from tracker.engines.cluster import Transfer, run_dask
 from tracker.engines.scheduler import ClusterTerms, connected
-from tracker.engines.stint import Sweep
+from tracker.engines.siblings import Known
+from tracker.engines.stint import Stint, Sweep, carry_out
 from tracker.errors import RequestError
 from tracker.store import Store
 
@@ -37,21 +40,44 @@ def test_dask_workers_measure_what_one_process_does(tmp_path: Path):
     assert same(tmp_path / "dask", tmp_path / "alone")
 
 
-def test_a_scheduler_that_does_not_answer_is_one_line_within_seconds(tmp_path: Path):
-    make_suite(tmp_path, range(2))
+def sweep_here(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
+    make_suite(folder, range(2))
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    request = ("suite=folder", "suite.path=hub/lab/pythia-some", "probe.number=4", *PROBE)
+    return run(["sweep", *request, *overrides])
+
+
+def test_a_scheduler_that_does_not_answer_is_one_line_within_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     started = time.monotonic()
-    request = (
-        "engine=dask",
-        f"engine.address={NOBODY}",
-        "engine.wait=2",
-        "suite=folder",
-        "suite.name=folder",
-    )
-    said = finished(
-        start_sweep(tmp_path, NOBODY, *request, "suite.path=hub/lab/pythia-some", repo="none"), code=2
-    )
-    assert time.monotonic() - started < 20
-    assert f"engine.address={NOBODY}: no scheduler answers there within 2 seconds" in said
+    request = ("engine=dask", f"engine.address={NOBODY}", "engine.wait=2")
+    assert sweep_here(tmp_path, monkeypatch, *request) == 2
+    assert time.monotonic() - started < 10
+    said = capsys.readouterr()
+    assert f"engine.address={NOBODY}: no scheduler answers there within 2 seconds" in said.err
+    assert said.out == ""
+    assert not (tmp_path / "tracker-store").exists()
+
+
+def test_without_sbatch_slurm_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert sweep_here(tmp_path, monkeypatch, "engine=slurm") == 2
+    told = "tracker: engine=slurm: there is no `sbatch` here; run this where jobs can be submitted\n"
+    assert capsys.readouterr().err.endswith(told)
+
+
+@pytest.mark.parametrize("engine", ["inline", "local", "dask"])
+def test_a_gpu_that_is_not_there_is_refused_before_any_work(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    assert sweep_here(tmp_path, monkeypatch, f"engine={engine}", "device=cuda") == 2
+    assert capsys.readouterr().err.endswith("device=cuda: not known; allowed: auto, cpu\n")
     assert not (tmp_path / "tracker-store").exists()
 
 
@@ -94,20 +120,11 @@ def address_in(scheduler: "subprocess.Popen[str]") -> str:
     raise AssertionError("the scheduler did not start")
 
 
-def test_without_sbatch_slurm_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    make_suite(tmp_path, range(2))
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
-    request = ("engine=slurm", "suite=folder", "suite.name=folder", "suite.path=hub/lab/pythia-some")
-    said = finished(start_sweep(tmp_path, NOBODY, *request, repo="none"), code=2)
-    assert "engine=slurm: there is no `sbatch` here; run this where jobs can be submitted" in said
-
-
-def test_a_worker_that_sees_another_store_ends_the_sweep(tmp_path: Path):
-    units = suite(tmp_path, 2)
+def test_a_worker_that_sees_another_store_refuses(tmp_path: Path):
     made_of = equipment(tmp_path, "dask").elsewhere()
     sweep = Sweep(made_of, tmp_path / "gone.pulse", 0.0, "cpu", 1, 0, tmp_path / "cache", None, None)
     with pytest.raises(RequestError, match="this is not the folder that the sweep writes to"):
-        list(run_dask(units, sweep, ClusterTerms(), 2, {}, Transfer()))
+        carry_out(sweep, Stint(tuple(suite(tmp_path, 1)), Known(), {}), "0", print)
 
 
 @pytest.mark.slow

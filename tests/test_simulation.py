@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from loopback_hub import loopback_hub
-from suite_material import finished, last_record, make_suite, start_sweep
+from loopback_hub import Hub, loopback_hub
+from suite_material import finished, last_record, make_suite, records, start_sweep
 
 import tracker as package
 from tracker.cli import run
@@ -75,23 +75,38 @@ def test_a_rate_that_is_none_is_refused(value: str, capsys: pytest.CaptureFixtur
     assert f"forecast.speed={value}: not known; allowed: numbers above 0" in capsys.readouterr().err
 
 
+TRIAL = "[0,100,200,300,400,500,600,700]"
+
+
+def first_request(hub: Hub) -> float:
+    return min(request.at for request in hub.log if "/resolve/" in request.path)
+
+
+def constants(store: Path, hub: Hub, workers: int) -> tuple[float, float, float]:
+    """Of a small sweep: seconds until the first unit, beside each unit, and of a unit."""
+    seconds = package.open_store(store).checkpoints().sort("step")["seconds"].to_list()
+    times = sorted((place / "checkpoint.parquet").stat().st_mtime for place in records(store))
+    usual = sorted(seconds)[len(seconds) // 2]
+    apart = workers * (times[-1] - times[0]) / (len(times) - 1)
+    start = times[0] - first_request(hub) - seconds[0]
+    return max(start, 0.0), max(apart - sum(seconds) / len(seconds), 0.0), usual
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "slowness"), [(1, 0.2), (2, 0.2), (2, 2.0)])
 def test_a_real_sweep_takes_as_long_as_was_played(tmp_path: Path, workers: int, slowness: float):
-    size = make_suite(tmp_path, range(0, 4000, 100), sequences=400, hidden_size=128)
+    size = make_suite(tmp_path, range(0, 2400, 100), sequences=100, hidden_size=128)
     engine = (f"engine.workers={workers}", "engine.threads=1")
     with loopback_hub(tmp_path / "hub") as hub:
-        finished(start_sweep(tmp_path, hub.url, "store=trial", "steps.list=[0,100,200,300,400,500]", *engine))
-        trial = package.open_store(tmp_path / "trial").checkpoints()["seconds"].to_list()
-        usual = sorted(trial)[len(trial) // 2]
+        finished(start_sweep(tmp_path, hub.url, "store=trial", f"steps.list={TRIAL}", *engine))
+        start, overhead, usual = constants(tmp_path / "trial", hub, workers)
         hub.bytes_per_second = size / (usual * slowness)
-        cache = f"cache.folder={tmp_path / 'other'}"
         hub.log.clear()
+        cache = f"cache.folder={tmp_path / 'other'}"
         finished(start_sweep(tmp_path, hub.url, cache, *engine))
-        first = min(request.at for request in hub.log if "/resolve/" in request.path)
+        taken = last_record(tmp_path / "tracker-store") - first_request(hub)
     rows = package.open_store(tmp_path / "tracker-store").checkpoints().sort("step")
-    taken = last_record(tmp_path / "tracker-store") - first
     jobs = [Job("m", each, size) for each in rows["seconds"].to_list()]
-    course = play(jobs, Machines(workers, size / (usual * slowness)))
+    course = play(jobs, Machines(workers, size / (usual * slowness), start=start, overhead=overhead))
     print(f"{workers} workers, fetch/measure {slowness}: {course.seconds:.1f} s played, {taken:.1f} s real")
     assert course.seconds == pytest.approx(taken, rel=0.2, abs=3)

@@ -147,7 +147,7 @@ def opening(config: Config, surveyed: Survey) -> str:
 
 def _outlook(config: Config, costs: Sequence[Costs], cache: CheckpointCache) -> list[str]:
     fetch = _total([each.fetch for each in costs])
-    ahead = config.engine.prefetch + (config.engine.workers or 1)
+    ahead = fetched_ahead(config) + (config.engine.workers or 1)
     largest = max((each.largest for each in costs if each.largest is not None), default=0.0)
     if cache.max_bytes is None:
         peak, why = fetch, "everything fetched stays; cache.max_gb=N removes what is measured"
@@ -190,7 +190,7 @@ def expected_time(config: Config, costs: Mapping[str, Costs]) -> list[str]:
     if not known:
         return ["expected time: 0 s"]
     workers = config.engine.workers or 1
-    machines = Machines(workers, bandwidth or math.inf, config.engine.prefetch)
+    machines = Machines(workers, bandwidth or math.inf, fetched_ahead(config))
     course = play(known, machines)
     assumed = [f"{name}={value:g}" for name, value in vars(config.forecast).items() if value is not None]
     at = f"forecast.{' forecast.'.join(assumed)}" if assumed else "the rates this store has recorded"
@@ -199,6 +199,12 @@ def expected_time(config: Config, costs: Mapping[str, Costs]) -> list[str]:
         f"{_hours(measure)} of measuring; {LIMITS[course.limit]} (busy: workers {course.measuring:.0%}, "
         f"network {course.fetching:.0%})"
     ]
+
+
+def fetched_ahead(config: Config) -> int:
+    """Checkpoints that wait on disk besides those being measured: dask workers fetch each for itself."""
+    engine = config.engine
+    return engine.prefetch * ((engine.workers or 1) if engine.name == "dask" else 1)
 
 
 def _hours(seconds: float | None) -> str:

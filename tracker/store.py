@@ -6,6 +6,7 @@ dashboard, figures and phases are views of it and can be made again at any time.
 """
 
 import contextlib
+import io
 import os
 import shutil
 import time
@@ -145,9 +146,10 @@ class Store:
         try:
             partial.mkdir(parents=True)
             for table in TABLES:
-                frame = conform(table, getattr(measurement, table))
+                whole = io.BytesIO()  # polars tells of a full disk as of a broken file
+                conform(table, getattr(measurement, table)).write_parquet(whole)
                 with open(partial / f"{table}.parquet", "wb") as file:
-                    frame.write_parquet(file)
+                    file.write(whole.getbuffer())
                     file.flush()
                     os.fsync(file.fileno())
             return self._move(partial, place, replace)

@@ -13,10 +13,13 @@ import json
 import os
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from tracker.errors import StoreError
 from tracker.records import PlannedUnit, Recorded, digest
 from tracker.store import Store, read_record
 
@@ -58,9 +61,10 @@ class Reservations:
         self._keeper = threading.Thread(target=self._keep, name="pulse", daemon=True)
 
     def __enter__(self) -> "Reservations":
-        now = self._touched()
-        self.since = self._given or now
-        self._tidy()
+        with self._writing():
+            now = self._touched()
+            self.since = self._given or now
+            self._tidy()
         self._keeper.start()
         return self
 
@@ -86,10 +90,14 @@ class Reservations:
         Returns:
             ``mine``: nobody else measures it until it is released; ``elsewhere``: somebody does at this
             moment; or its record, where somebody has stored one since the plan was made.
+
+        Raises:
+            StoreError: the store cannot be written any more.
         """
         name = _name(planned)
-        if not self._linked(name):
-            return "elsewhere"
+        with self._writing():
+            if not self._linked(name):
+                return "elsewhere"
         standing = recorded_since(self._store, planned, self.since)
         if standing is None:
             return "mine"
@@ -99,6 +107,16 @@ class Reservations:
     def release(self, planned: PlannedUnit) -> None:
         """Gives a unit back; to be called when its record is stored."""
         self._give_back(_name(planned))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"store={self._store.folder}: cannot be written: {error}; free or change store=DIR, then run "
+                "the same command again"
+            ) from error
 
     def _linked(self, name: str) -> bool:
         number = 0

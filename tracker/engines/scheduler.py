@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import Any
 
 from tracker.errors import RequestError
 
+TEND_SECONDS = 5
+"""How often lost jobs are looked for."""
 INSTALL = "pip install 'training-tracker[cluster]' brings what engine=dask needs"
 
 
@@ -47,6 +50,7 @@ def connected(terms: ClusterTerms) -> Iterator[Any]:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters of it is in our errors
     chosen = {
         "distributed.scheduler.allowed-failures": terms.retries,
+        "distributed.deploy.lost-worker-timeout": f"{TEND_SECONDS} s",
         "distributed.comm.timeouts.connect": terms.wait,
     }
     with settings.set(chosen):
@@ -61,7 +65,8 @@ def connected(terms: ClusterTerms) -> Iterator[Any]:
         try:
             if terms.address:
                 _check_workers(client, terms)
-            yield client
+            with _tended(cluster):
+                yield client
         finally:
             client.close(timeout=5)
             if cluster is not None:
@@ -85,6 +90,26 @@ def check_reachable(terms: ClusterTerms) -> None:
         raise RequestError(f"engine=dask: {error}; {INSTALL}") from error
     if terms.job is not None and shutil.which("sbatch") is None:
         raise RequestError("engine=slurm: there is no `sbatch` here; run this where jobs can be submitted")
+
+
+@contextmanager
+def _tended(cluster: Any) -> Iterator[None]:
+    """Has dask submit a job again that was cancelled or died, which it does only when its number changes."""
+    ended = threading.Event()
+
+    def tend() -> None:
+        while not ended.wait(TEND_SECONDS):
+            cluster.loop.add_callback(lambda: cluster.scale(len(cluster.worker_spec)))
+
+    keeper = threading.Thread(target=tend, name="jobs", daemon=True)
+    if cluster is not None:
+        keeper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if cluster is not None:
+            keeper.join()
 
 
 def _own_cluster(terms: ClusterTerms) -> Any:
