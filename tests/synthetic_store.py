@@ -112,7 +112,9 @@ def measurement_of(unit: Unit, shape: Shape, size: float) -> Measurement:
     places = {"layer": np.repeat(np.arange(shape.layers), shape.heads),
               "head": np.tile(np.arange(shape.heads), shape.layers)}  # fmt: skip
     stds = {f"{name}_std": 0.05 * np.abs(values) for name, values in heads.items()}
-    table = pl.DataFrame(places | heads | stds).with_columns(spectrum=_spectra(amount))
+    table = pl.DataFrame(places | heads | stds).with_columns(
+        spectrum=_spectra(amount, SPECTRUM_BANDS), wavelet_energy=_spectra(2 * amount, WAVELET_SCALES)
+    )
     sequences = _sequences(heads, fresh, exploration, step, unit.probe.number)
     layers = _layers(amount.reshape(shape.layers, shape.heads), fresh)
     lits = [pl.lit(value).alias(name) for name, value in identity.items()]
@@ -142,10 +144,10 @@ def _head_values(amount: np.ndarray, character: np.ndarray, maturity: float) -> 
     return values | {f"averaged_{name}": 0.9 * array for name, array in values.items() if name in both}
 
 
-def _spectra(amount: np.ndarray) -> pl.Series:
-    """(heads, 16) shares that add up to one: white where exploration is high, steep where it is low."""
+def _spectra(amount: np.ndarray, parts: int) -> pl.Series:
+    """(heads, parts) shares that add up to one: white where exploration is high, steep where it is low."""
     decay = np.clip(0.55 - 0.45 * amount, 0.02, None)
-    power = np.exp(-decay[:, None] * np.arange(SPECTRUM_BANDS))
+    power = np.exp(-decay[:, None] * np.arange(parts))
     return pl.Series((power / power.sum(axis=1, keepdims=True)).tolist(), dtype=pl.List(pl.Float64))
 
 

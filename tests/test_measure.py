@@ -171,6 +171,15 @@ def test_spectrum_column_is_the_mean_power_in_sixteen_bands(measured):
     close(row["spectrum"][0], np.array(bands) / np.sum(bands))
 
 
+def test_wavelet_energy_is_the_mean_energy_of_each_scale(measured):
+    measurement, _, _, maps = measured
+    rows = maps[1][:, 2].reshape(-1, N)
+    coefficients = pywt.wavedec(rows.astype(np.float64), "db2", mode="symmetric", axis=-1)
+    energy = [(scale**2).sum() for scale in coefficients]
+    row = measurement.heads.filter((pl.col("layer") == 1) & (pl.col("head") == 2))
+    close(row["wavelet_energy"][0], np.array(energy) / np.sum(energy))
+
+
 def test_sequences_layers_and_checkpoint_are_summaries_of_the_same_values(measured):
     measurement, means, samples, maps = measured
     sequences = conform("sequences", measurement.sequences)

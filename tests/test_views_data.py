@@ -174,7 +174,14 @@ def test_maps_that_do_not_fit_are_left_out_by_name(
 
 def test_data_of_a_served_page_has_the_shapes_of_the_heads_and_no_map(results: Results):
     maps = dashboard_data(results, None, served=True)["maps"]
-    assert maps["runs"]["nano/0.8m/0"] == {"layers": 4, "heads": 8, "metrics": {}, "spectrum": None}
+    assert maps["runs"]["nano/0.8m/0"] == {
+        "layers": 4,
+        "heads": 8,
+        "metrics": {},
+        "spectrum": None,
+        "energy": None,
+        "scales": 0,
+    }
     assert maps["scales"] == {}
 
 

@@ -139,7 +139,7 @@ def test_a_shared_link_restores_the_view(visit: Visit, path: Path):
     visit.page.select_option("#map", "band_power_low")
     visit.page.locator("#step").fill("3")
     visit.page.select_option("#layer", "2")
-    visit.page.select_option("#sp", "octaves")
+    visit.page.select_option("#sp", "energy")
     visit.page.select_option("#why-run", "nano/0.2m/0")
     visit.page.select_option("#sm", "sink_share")
     visit.page.select_option("#sx", "d_model")
@@ -151,7 +151,7 @@ def test_a_shared_link_restores_the_view(visit: Visit, path: Path):
     assert visit.page.locator("#chips .chip", has_text="0.05m").get_attribute("aria-pressed") == "false"
     names = ("run", "map", "layer", "sp", "why-run", "sm", "sx", "ss")
     assert [visit.chosen(f"#{name}") for name in names] == [
-        "nano/0.2m/1", "band_power_low", "2", "octaves", "nano/0.2m/0", "sink_share", "d_model", "64",
+        "nano/0.2m/1", "band_power_low", "2", "energy", "nano/0.2m/0", "sink_share", "d_model", "64",
     ]  # fmt: skip
     assert visit.text("#step-name") == "4"
     assert visit.page.get_attribute("html", "data-theme") == "dark"
@@ -177,7 +177,7 @@ def test_the_axis_may_be_linear_in_tokens(visit: Visit):
 
 
 @browsing
-def test_octaves_add_up_the_bands_and_layers_can_be_chosen(visit: Visit, path: Path):
+def test_bands_and_wavelet_energy_are_the_store_s_and_layers_can_be_chosen(visit: Visit, path: Path):
     rows = open_store(path.parent).heads().filter(model="0.8m", seed=0, step=256)
     visit.page.select_option("#layer", "1")
     visit.until("#spectrum-note", re.compile("layer 1"))
@@ -185,13 +185,13 @@ def test_octaves_add_up_the_bands_and_layers_can_be_chosen(visit: Visit, path: P
     mean = np.mean(rows.filter(layer=1)["spectrum"].to_list(), axis=0)
     at = SMALL_STEPS.index(256) - 1  # a step of this run failed
     assert 10 ** np.array([row[at] for row in bands["z"]]) == pytest.approx(mean, rel=0.02)
-    visit.page.select_option("#sp", "octaves")
-    visit.until("#spectrum-note", re.compile("dyadic scale"))
-    (octaves,) = visit.plotted("spectrum-plot")
-    expected = [mean[0], mean[1], mean[2:4].sum(), mean[4:8].sum(), mean[8:].sum()]
-    assert 10 ** np.array([row[at] for row in octaves["z"]]) == pytest.approx(expected, rel=0.02)
-    visit.page.select_option("#sp", "wavelet")
+    visit.page.select_option("#sp", "energy")
     visit.until("#spectrum-note", re.compile("squared wavelet coefficients"))
+    (energy,) = visit.plotted("spectrum-plot")
+    mean = np.mean(rows.filter(layer=1)["wavelet_energy"].to_list(), axis=0)
+    assert 10 ** np.array([row[at] for row in energy["z"]]) == pytest.approx(mean, rel=0.02)
+    visit.page.select_option("#sp", "wavelet")
+    visit.until("#spectrum-note", re.compile("Entropy of the squared"))
     (entropies,) = visit.plotted("spectrum-plot")
     stored = open_store(path.parent).checkpoints().filter(model="0.8m", seed=0, step=256)
     assert entropies["z"][3][at] == pytest.approx(stored["wavelet_entropy_3"][0], rel=1e-3)

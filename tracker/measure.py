@@ -69,6 +69,7 @@ def measure_model(
     shape = (number, facts.n_layers, facts.n_heads)
     values = Values(
         spectrum=np.zeros((*shape[1:], SPECTRUM_BANDS)),
+        energy=np.zeros((*shape[1:], plan.level + 1)),
         correlation={prefix: CoMoments(shape[1:]) for prefix in ("", "averaged_")},
         redundancy=np.full(shape[:2], np.nan),
         theory={
@@ -176,6 +177,7 @@ def _add_batch(batch: _Batch, part: slice, number: int, values: Values) -> None:
                 values.heads[name] = np.full(shape, np.nan)
             values.heads[name][part, layer] = column.numpy()
         values.spectrum[layer] += found.spectrum.sum(0).numpy()
+        values.energy[layer] += found.energy.sum(0).numpy()
         for prefix, (positional, spectral) in found.samples.items():
             pooled = [each.transpose(0, 1).flatten(1) for each in (positional, spectral)]
             values.correlation[prefix].add(layer, *pooled)

@@ -49,6 +49,7 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         "head": pl.Int64(),
         **_floats(head_columns(), "_std"),
         "spectrum": pl.List(pl.Float64()),
+        "wavelet_energy": pl.List(pl.Float64()),
     },
     "layers": {**IDENTITY, "layer": pl.Int64(), **_floats(layer_columns())},
     "sequences": {**IDENTITY, "sequence": pl.Int64(), **_floats(sequence_columns())},
@@ -253,11 +254,16 @@ class Results:
         if not paths:
             frame = pl.DataFrame(schema=SCHEMAS[table])
             return frame if columns is None else frame.select(columns)
-        lazy = pl.scan_parquet(paths, glob=False)
+        # Records of earlier versions lack columns that came later.
+        lazy = pl.scan_parquet(
+            paths, glob=False, schema=SCHEMAS[table], missing_columns="insert", extra_columns="ignore"
+        )
         return (lazy if columns is None else lazy.select(columns)).collect()
 
     def heads(self, columns: list[str] | None = None) -> pl.DataFrame:
-        """One row per checkpoint, layer and head: means over sequences, ``<metric>_std``, ``spectrum``."""
+        """One row per checkpoint, layer and head: means over sequences, ``<metric>_std``, and how power and
+        energy of its rows divide: ``spectrum`` among 16 bands, ``wavelet_energy`` among scales, coarsest
+        first."""
         return self._read("heads", columns)
 
     def layers(self, columns: list[str] | None = None) -> pl.DataFrame:

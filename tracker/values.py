@@ -20,6 +20,7 @@ class Values:
 
     heads: dict[str, np.ndarray] = field(default_factory=dict)
     spectrum: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    energy: np.ndarray = field(default_factory=lambda: np.zeros(0))
     correlation: dict[str, CoMoments] = field(default_factory=dict)
     redundancy: np.ndarray = field(default_factory=lambda: np.zeros(0))
     theory: dict[str, np.ndarray] = field(default_factory=dict)
@@ -67,16 +68,23 @@ def tables(values: Values, identity: dict[str, Any], row: dict[str, Any]) -> Mea
         {"layer": np.repeat(np.arange(layers), heads), "head": np.tile(np.arange(heads), layers)},
         per_head,
     )
-    power = values.spectrum.reshape(-1, values.spectrum.shape[-1])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shares = power / power.sum(-1, keepdims=True)
-    head_frame = head_frame.with_columns(pl.Series("spectrum", shares.tolist(), dtype=pl.List(pl.Float64)))
+    head_frame = head_frame.with_columns(
+        _shares("spectrum", values.spectrum), _shares("wavelet_energy", values.energy)
+    )
     return Measurement(
         heads=head_frame,
         layers=_frame(identity, {"layer": np.arange(layers)}, per_layer),
         sequences=_frame(identity, {"sequence": np.arange(len(values.loss))}, per_sequence),
         checkpoint=pl.DataFrame([identity | row | _summary(finest)], infer_schema_length=None),
     )
+
+
+def _shares(name: str, summed: np.ndarray) -> pl.Series:
+    """A list per head: how what is summed over rows, shape (L, H, parts), divides among its parts."""
+    flat = summed.reshape(-1, summed.shape[-1])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = flat / flat.sum(-1, keepdims=True)
+    return pl.Series(name, shares.tolist(), dtype=pl.List(pl.Float64))
 
 
 def _head_means(values: Values) -> dict[str, np.ndarray]:

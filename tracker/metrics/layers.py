@@ -35,7 +35,8 @@ class Attention(Protocol):
 class LayerValues:
     """What one layer yields.
 
-    columns: (B, H) per head column, NaN where undefined; spectrum: (B, H, 16) summed power;
+    columns: (B, H) per head column, NaN where undefined; spectrum: (B, H, 16) summed power; energy: (B, H,
+    scales) summed energy of wavelet coefficients;
     samples: per column prefix the positional and spectral entropies, (B, H, samples), for the correlation;
     redundancy: (B,); undefined: rows without a spectrum or with infinite selectivity; corner: the first
     sequence's first tokens, (H, t, t), for the theory checks.
@@ -43,6 +44,7 @@ class LayerValues:
 
     columns: dict[str, Tensor]
     spectrum: Tensor
+    energy: Tensor
     samples: dict[str, tuple[Tensor, Tensor]]
     redundancy: Tensor
     undefined: Tensor
@@ -52,18 +54,19 @@ class LayerValues:
         """The same in float64 on the host, brought there by one copy."""
         names = list(self.columns)
         pairs = [each for prefix in self.samples for each in self.samples[prefix]]
-        tensors = [torch.stack([self.columns[name] for name in names]), self.spectrum, *pairs]
+        tensors = [torch.stack([self.columns[name] for name in names]), self.spectrum, self.energy, *pairs]
         tensors += [self.redundancy, self.undefined]
         if self.corner is not None:
             tensors.append(self.corner)
         flat = torch.cat([each.reshape(-1).double() for each in tensors]).cpu()
         sizes = [each.numel() for each in tensors]
         host = [part.view(each.shape) for part, each in zip(flat.split(sizes), tensors, strict=True)]
-        columns, spectrum, *rest = host
+        columns, spectrum, energy, *rest = host
         samples = {prefix: (rest.pop(0), rest.pop(0)) for prefix in self.samples}
         return LayerValues(
             dict(zip(names, columns, strict=True)),
             spectrum,
+            energy,
             samples,
             rest[0],
             rest[1],
@@ -135,6 +138,7 @@ class _Sums:
         self._add("values", sequences, totals)
         self._add("defined", sequences, counts)
         self._add("power", sequences, found.power.sum(-2))
+        self._add("energy", sequences, found.energy.sum(-2))
         self._add("squares", sequences, torch.stack((found.norm, found.loss), -1).square().sum(-2))
         self._add_patterns(tile, sequences, rows)
         self._add_averaged("averaged", tile, sequences, rows, self.plan.n)
@@ -229,6 +233,7 @@ class _Sums:
         return LayerValues(
             columns | averaged,
             sums["power"],
+            sums["energy"],
             {"": samples, "averaged_": pair},
             _redundancy(sums["products"]),
             undefined,

@@ -116,11 +116,12 @@ def chosen_rows(count: int, queries: int | None) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SignalValues:
-    """Of signals (...): values by column (...), NaN where undefined; power in 16 bands (..., 16); norm and
-    norm of what the wavelet transform loses (...)."""
+    """Of signals (...): values by column (...), NaN where undefined; power in 16 bands (..., 16); wavelet
+    energy per scale, coarsest first (..., scales); norm and norm of what the transform loses (...)."""
 
     values: dict[str, Tensor]
     power: Tensor
+    energy: Tensor
     norm: Tensor
     loss: Tensor
 
@@ -135,12 +136,13 @@ def signal_values(signal: Tensor, plan: SignalPlan) -> SignalValues:
     values, power = _spectral_values(signal, plan)
     values |= _positional_values(signal, plan)
     parts = plan.bank.analyse(signal)
-    for scale, value in enumerate(_scale_entropies(parts, plan.bank)):
+    energy, entropies = _scale_values(parts, plan.bank)
+    for scale, value in enumerate(entropies):
         values[f"wavelet_entropy_{scale}"] = value
     back = plan.bank.synthesise(parts)[..., : plan.n]
     back[..., : signal.shape[-1]].sub_(signal)
     norms = [torch.linalg.vector_norm(each, dim=-1) for each in (signal, back)]
-    return SignalValues(values, power, *norms)
+    return SignalValues(values, power, energy, *norms)
 
 
 def _spectral_values(signal: Tensor, plan: SignalPlan) -> tuple[dict[str, Tensor], Tensor]:
@@ -204,9 +206,12 @@ def _window_entropy(mass: Tensor, inner: Tensor, width: int) -> Tensor:
     return entropy / full.sum(-1)  # 0 / 0 where no window holds attention
 
 
-def _scale_entropies(parts: list[Tensor], bank: FilterBank) -> list[Tensor]:
-    information = [_x_log_x(part.square()) for part in parts]
-    return [-scale.sum(-1) for scale in bank.scales(information)]
+def _scale_values(parts: list[Tensor], bank: FilterBank) -> tuple[Tensor, list[Tensor]]:
+    """Energy, shape (..., scales), and entropy of each scale's squared coefficients."""
+    squares = [part.square() for part in parts]
+    energy = torch.stack([scale.sum(-1) for scale in bank.scales(squares)], -1)
+    information = [_x_log_x(each) for each in squares]
+    return energy, [-scale.sum(-1) for scale in bank.scales(information)]
 
 
 def row_scale_sensitivity(rows: Tensor, short: Tensor, plan: SignalPlan, alpha: int) -> Tensor:

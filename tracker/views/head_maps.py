@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tracker.store import SPECTRUM_BANDS, Results
+from tracker.store import Results
 from tracker.views.encode import pack, quantise, rounded
 from tracker.views.runs import RUN, Run
 
@@ -35,16 +35,17 @@ def head_maps(results: Results, runs: list[Run]) -> dict[str, Any]:
     Returns:
         ``scales``: {metric: {"low", "high", "clipped"}}, one for all runs and steps; ``left_out``:
         metrics that did not fit; ``runs``: {run key: {"layers", "heads", "metrics": {name: packed
-        (T, layers, heads)}, "spectrum": packed (T, layers, 16) or None}}.
+        (T, layers, heads)}, "spectrum": packed (T, layers, 16) or None, "energy": packed (T, layers,
+        scales) or None, "scales"}}.
     """
-    frame = results.heads([*RUN, "step", "layer", "head", "spectrum", *MAP_METRICS])
+    frame = results.heads([*RUN, "step", "layer", "head", "spectrum", "wavelet_energy", *MAP_METRICS])
     parts = frame.partition_by(RUN, as_dict=True)
     places = {
         run.key: Places.of(run, parts[run.suite, run.model, run.seed])
         for run in runs if (run.suite, run.model, run.seed) in parts
     }  # fmt: skip
     packed: dict[str, dict[str, Any]] = {
-        key: {"layers": each.shape[1], "heads": each.shape[2], "metrics": {}, "spectrum": pack_spectrum(each)}
+        key: {"layers": each.shape[1], "heads": each.shape[2], "metrics": {}} | packed_shares(each)
         for key, each in places.items()
     }
     scales: dict[str, dict[str, Any]] = {}
@@ -67,8 +68,9 @@ def head_maps(results: Results, runs: list[Run]) -> dict[str, Any]:
 
 def head_shapes(runs: list[Run]) -> dict[str, Any]:
     """``head_maps`` without maps and spectra: the layers and heads of each run alone."""
+    nothing: dict[str, Any] = {"metrics": {}, "spectrum": None, "energy": None, "scales": 0}
     shapes = {
-        run.key: {"layers": layers, "heads": heads, "metrics": {}, "spectrum": None}
+        run.key: {"layers": layers, "heads": heads} | nothing
         for run in runs if (layers := run.facts["n_layers"]) and (heads := run.facts["n_heads"])
     }  # fmt: skip
     return {"scales": {}, "left_out": [], "runs": shapes}
@@ -111,14 +113,28 @@ def pack_map(places: Places, name: str, scale: dict[str, Any]) -> str:
     return pack(quantise(values, scale["low"], scale["high"]))
 
 
-def pack_spectrum(places: Places) -> str | None:
-    """log10 of the bands' shares, mean over a layer's heads, packed (T, layers, 16); None without any."""
-    there = places.rows["spectrum"].is_not_null().to_numpy()
+def packed_shares(places: Places) -> dict[str, Any]:
+    """``spectrum`` and ``energy`` of a run, packed, and how many ``scales`` the latter has."""
+    spectrum, _ = pack_shares(places, "spectrum")
+    energy, scales = pack_shares(places, "wavelet_energy")
+    return {"spectrum": spectrum, "energy": energy, "scales": scales}
+
+
+def pack_shares(places: Places, name: str) -> tuple[str | None, int]:
+    """log10 of shares, mean over a layer's heads, packed (T, layers, parts), and the parts; None without any.
+
+    Args:
+        places: of one run.
+        name: ``spectrum`` or ``wavelet_energy``.
+    """
+    there = places.rows[name].is_not_null().to_numpy()
     if not there.any():
-        return None
-    bands = places.rows["spectrum"].drop_nulls().explode().to_numpy().reshape(-1, SPECTRUM_BANDS)
-    total = np.zeros((*places.shape[:2], SPECTRUM_BANDS))
-    np.add.at(total, (places.index[0][there], places.index[1][there]), bands)
+        return None, 0
+    shares = places.rows[name].drop_nulls()
+    parts = len(shares[0])
+    total = np.zeros((*places.shape[:2], parts))
+    step, layer = (each[there] for each in places.index[:2])
+    np.add.at(total, (step, layer), shares.explode().to_numpy().reshape(-1, parts))
     with np.errstate(divide="ignore", invalid="ignore"):
         logarithm = np.log10(total / total.sum(axis=2, keepdims=True))
-    return pack(quantise(logarithm, SPECTRUM_LOW, SPECTRUM_HIGH))
+    return pack(quantise(logarithm, SPECTRUM_LOW, SPECTRUM_HIGH)), parts

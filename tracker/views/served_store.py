@@ -14,12 +14,13 @@ import polars as pl
 from tracker.columns import head_columns
 from tracker.errors import RequestError, StoreError
 from tracker.running import Watch
-from tracker.store import SPECTRUM_BANDS, Results, record_folders
+from tracker.store import Results, record_folders
 from tracker.views.data import dashboard_data
 from tracker.views.encode import rounded_list
-from tracker.views.head_maps import Places, pack_map, pack_spectrum, scale_of
+from tracker.views.head_maps import Places, pack_map, pack_shares, scale_of
 from tracker.views.runs import RUN, Run, records_of, runs_of
 
+SHARES = ("spectrum", "wavelet_energy")
 LEAST_PAUSE = 0.7
 """Seconds between two looks at the store; a store that takes long to read is read less often."""
 SHARE_OF_TIME = 0.2
@@ -134,21 +135,34 @@ class ServedStore:
         packed = pack_map(Places.of(chosen, mine), metric, scale)
         return {"version": snapshot.version, "packed": packed, "scale": scale}
 
-    def spectrum(self, run: str, layer: int | None = None, head: int | None = None) -> dict[str, Any]:
-        """The spectra of a run: ``packed`` (T, layers, 16) means, or ``bands`` (T, 16) of one head.
+    def shares(
+        self, run: str, of: str = "spectrum", layer: int | None = None, head: int | None = None
+    ) -> dict[str, Any]:
+        """How a run's power or energy divides: ``packed`` (T, layers, ``parts``) means, or ``bands``
+        (T, parts) of one head.
+
+        Args:
+            run: its key.
+            of: ``spectrum`` or ``wavelet_energy``.
+            layer, head: of the one head.
 
         Raises:
             RequestError: no such run, layer or head.
         """
         snapshot = self._snapshot
         chosen = self._run(snapshot, run)
-        frame = records_of(snapshot.results, chosen).heads([*RUN, "step", "layer", "head", "spectrum"])
+        if of not in SHARES:
+            raise RequestError(f"of={of}: not known; allowed: {', '.join(SHARES)}")
+        frame = records_of(snapshot.results, chosen).heads([*RUN, "step", "layer", "head", of])
         if layer is None or head is None:
-            return {"version": snapshot.version, "packed": pack_spectrum(Places.of(chosen, frame))}
-        rows = dict(frame.filter(layer=layer, head=head).select("step", "spectrum").iter_rows())
+            packed, parts = pack_shares(Places.of(chosen, frame), of)
+            return {"version": snapshot.version, "packed": packed, "parts": parts}
+        rows = dict(frame.filter(layer=layer, head=head).select("step", of).iter_rows())
         if not rows:
             raise RequestError(f"layer={layer}, head={head}: {chosen.label} has no such head")
-        absent = [None] * SPECTRUM_BANDS
+        absent: list[float | None] = [None] * max(
+            (len(shares) for shares in rows.values() if shares), default=0
+        )
         bands = [rounded_list(rows.get(int(step)) or absent) for step in chosen.steps]
         return {"version": snapshot.version, "bands": bands}
 

@@ -145,7 +145,8 @@ def _map(store: ServedStore, asked: Mapping[str, str]) -> Answer:
 
 
 def _spectrum(store: ServedStore, asked: Mapping[str, str]) -> Answer:
-    return _json(store.spectrum(asked.get("run", ""), _whole(asked, "layer"), _whole(asked, "head")))
+    of = asked.get("of", "spectrum")
+    return _json(store.shares(asked.get("run", ""), of, _whole(asked, "layer"), _whole(asked, "head")))
 
 
 def _whole(asked: Mapping[str, str], name: str) -> int | None:

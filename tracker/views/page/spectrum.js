@@ -1,7 +1,7 @@
 // Spectrograms over training: a column per checkpoint, of one layer, of the mean of all, or of the chosen head.
 const SPECTROGRAMS = {
   bands: { title: 'Spectrum in 16 bands' },
-  octaves: { title: 'Energy per octave (wavelet scales)' },
+  energy: { title: 'Wavelet energy per scale' },
   wavelet: { title: 'Wavelet entropy per scale' },
 };
 
@@ -12,47 +12,51 @@ function edges(xs) {
   return [2 * xs[0] - inner[0], ...inner, 2 * xs[xs.length - 1] - inner[inner.length - 1]];
 }
 
-// Shares of power as (step, band) -> share or null, of what the layer control names.
-async function bandShares(run) {
-  const map = DATA.maps.runs[run.key], bands = DATA.maps.bands;
+// How power (of: spectrum) or energy (of: wavelet_energy) divides, of what the layer control names: how many
+// parts there are, and (step, part) -> share or null. Undefined: another page has been asked for meanwhile.
+async function sharesOf(run, of) {
+  const map = DATA.maps.runs[run.key], wanted = { run: run.key, of };
   if (DATA.served && state.layer === 'head' && selection) {
-    const got = await asked('spectrum', { run: run.key, layer: selection.layer, head: selection.head });
-    return got ? ((t, band) => got.bands[t]?.[band] ?? null) : got;
+    const got = await asked('spectrum', { ...wanted, layer: selection.layer, head: selection.head });
+    return got ? { parts: got.bands[0]?.length || 0, at: (t, part) => got.bands[t]?.[part] ?? null } : got;
   }
-  const held = map?.spectrum ? { packed: map.spectrum } : DATA.served && map ? await asked('spectrum', { run: run.key }) : null;
+  const here = of === 'spectrum' ? { packed: map?.spectrum, parts: DATA.maps.bands.count } : { packed: map?.energy, parts: map?.scales };
+  const held = here.packed ? here : DATA.served && map ? await asked('spectrum', wanted) : null;
   if (!held?.packed) return held === undefined ? undefined : null;
-  const packed = held.packed;
-  const codes = await unpack(packed, map.layers * bands.count);
+  const { packed, parts } = held;
+  const codes = await unpack(packed, map.layers * parts);
   const layers = Number(state.layer) < map.layers ? [Number(state.layer)] : Array.from({ length: map.layers }, (_, i) => i);
-  return (t, band) => {
-    const values = layers.map(layer => valueOf(codes[(t * map.layers + layer) * bands.count + band], bands)).filter(value => value !== null);
+  return { parts, at: (t, part) => {
+    const values = layers.map(layer => valueOf(codes[(t * map.layers + layer) * parts + part], DATA.maps.bands)).filter(value => value !== null);
     return values.length ? values.reduce((sum, value) => sum + 10 ** value, 0) / values.length : null;
-  };
+  } };
 }
 
 // What one spectrogram draws: its rows from the bottom, their edges, names and values, and how colours are told.
 async function spectrogram(run) {
-  const count = DATA.maps.bands.count, percent = value => `${number(100 * value, 3)} &#37; of power`;
+  const percent = of => value => `${number(100 * value, 3)} &#37; of ${of}`;
   if (state.sp === 'wavelet') {
     const names = DATA.metrics.map(metric => metric.name).filter(name => /^wavelet_entropy_\d+$/.test(name) && run.series[name]);
     return names.length ? { rows: names.map(name => run.series[name].mean), edges: names.map((_, i) => i - 0.5).concat(names.length - 0.5), names: names.map((_, i) => `scale ${i}`),
       ticks: [names.map((_, i) => i), names.map((_, i) => String(i))], axis: 'scale (0: coarsest)', told: value => `${number(value, 4)} nats`, logarithmic: false,
       note: 'Entropy of the squared wavelet coefficients of each scale, mean over heads; scale 0 is the coarsest.' } : null;
   }
-  const share = await bandShares(run);
-  if (!share) return share;
-  const all = band => run.steps.map((_, t) => share(t, band)), bands = Array.from({ length: count }, (_, band) => band);
+  const shares = await sharesOf(run, state.sp === 'bands' ? 'spectrum' : 'wavelet_energy');
+  if (!shares) return shares;
+  const count = shares.parts, parts = Array.from({ length: count }, (_, part) => part);
+  const rows = parts.map(part => run.steps.map((_, t) => shares.at(t, part)));
   if (state.sp === 'bands') {
-    return { rows: bands.map(all), edges: [...bands, count].map(i => i / count), names: bands.map(band => `${number(band / count, 3)} to ${number((band + 1) / count, 3)} of Nyquist`),
-      ticks: [[0, 0.25, 0.5, 0.75, 1], ['0', '0.25', '0.5', '0.75', '1']], axis: 'frequency / Nyquist', told: percent, logarithmic: true, note: `Share of power in ${count} equal bands.` };
+    return { rows, edges: [...parts, count].map(i => i / count), names: parts.map(part => `${number(part / count, 3)} to ${number((part + 1) / count, 3)} of Nyquist`),
+      ticks: [[0, 0.25, 0.5, 0.75, 1], ['0', '0.25', '0.5', '0.75', '1']], axis: 'frequency / Nyquist', told: percent('power'), logarithmic: true, note: `Share of power in ${count} equal bands.` };
   }
-  // An ideal dyadic wavelet splits the frequencies at a half, a quarter, an eighth ... of Nyquist.
-  const groups = [[0, 1]];
-  for (let low = 1; low < count; low *= 2) groups.push([low, 2 * low]);
-  const sums = groups.map(([low, high]) => run.steps.map((_, t) => bands.slice(low, high).reduce((sum, band) => { const one = share(t, band); return sum === null || one === null ? null : sum + one; }, 0)));
-  const named = ([low, high]) => `${low ? `1/${count / low}` : '0'} to ${high === count ? '1' : `1/${count / high}`}`;
-  return { rows: sums, edges: groups.map((_, i) => i - 0.5).concat(groups.length - 0.5), names: groups.map(group => `${named(group)} of Nyquist`), ticks: [groups.map((_, i) => i), groups.map(named)], axis: 'frequency / Nyquist',
-    told: percent, logarithmic: true, note: `Energy at each dyadic scale, as an ideal wavelet would part it: sums of the ${count} bands per octave; the lowest row is all below 1/${count} of Nyquist.` };
+  return { rows, edges: [...parts, count].map(i => i - 0.5), names: parts.map(part => `scale ${part}: about ${octave(part, count)} of Nyquist`), ticks: [parts, parts.map(part => octave(part, count))], axis: 'about / Nyquist',
+    told: percent('energy'), logarithmic: true, note: 'Share of the energy (squared wavelet coefficients) in each scale, from the coarsest (lowest row) to the finest; rows of attention as they are, without a window.' };
+}
+
+// The frequencies of a scale of a dyadic wavelet, which splits them at a half, a quarter, an eighth ... of Nyquist.
+function octave(part, count) {
+  const below = k => (k >= count - 1 ? '1' : `1/${2 ** (count - 1 - k)}`);
+  return part ? `${below(part - 1)} to ${below(part)}` : `0 to ${below(0)}`;
 }
 
 // Decades of a share of power, and where few of them are seen also their doubles and fives.
