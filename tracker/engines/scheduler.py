@@ -52,6 +52,9 @@ def connected(terms: ClusterTerms) -> Iterator[Any]:
         "distributed.scheduler.allowed-failures": terms.retries,
         "distributed.deploy.lost-worker-timeout": f"{TEND_SECONDS} s",
         "distributed.comm.timeouts.connect": terms.wait,
+        # Workers would look at their own threads a hundred times a second, which slows what they measure.
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.system-monitor.gil.enabled": False,
     }
     with settings.set(chosen):
         cluster = None if terms.address else _own_cluster(terms)
