@@ -55,6 +55,7 @@ SIDEWAYS = {
     ("survey", "refinement"),
     ("nano", "probes"),
     ("nano", "checkpoints"),
+    ("nano", "models"),
     ("models", "checkpoints"),
     ("inspection", "console"),
     ("verbs", "inspection"),

@@ -33,6 +33,8 @@ class NanoSuite:
 
     name: str = "nano"
     models: list[str] = field(default_factory=list)
+    encodings: list[str] | None = None
+    """Each model is trained with each of these; one that is not rotary stands behind its name."""
     seeds: int = 1
     train_steps: int = 1000
     batch: int = 12
@@ -254,12 +256,17 @@ def read(composed: DictConfig) -> Config:
     """
     plain = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
     assert isinstance(plain, DictConfig)
-    known = {each.name for each in fields(Config)} - {"conventions"} | {"spectrum"}
+    known = {each.name for each in fields(Config)} - {"conventions"} | {"spectrum", "encodings"}
     for given in plain:
         if given not in known:
             raise unknown_value(
                 str(given), plain[given], "no such field; there are " + ", ".join(sorted(known))
             )
+    if plain.get("encodings") is not None and "encodings" not in plain.suite:
+        raise RequestError(
+            f"encodings={plain.encodings}: only suite=nano is trained here, suite={plain.suite.get('name')} "
+            "is not; leave it out"
+        )
     config = Config(
         suite=_suite(plain.suite),
         steps=_section(Steps, "steps", plain.steps),
@@ -354,9 +361,25 @@ def _suite(node: DictConfig) -> Suite:
         value = node.get(name)
         if kind is not NanoSuite and value is not None and not OmegaConf.is_list(value):
             node[name] = [value]
-    if kind is NanoSuite and isinstance(node.get("models"), str):
-        node["models"] = [node["models"]]
-    return _section(kind, "suite", node)
+    if kind is not NanoSuite:
+        return _section(kind, "suite", node)
+    for name in ("models", "encodings"):
+        if isinstance(node.get(name), str):
+            node[name] = [node[name]]
+    suite = _section(NanoSuite, "suite", node)
+    suite.models = _with_encodings(suite.models, suite.encodings)
+    return suite
+
+
+def _with_encodings(models: list[str], encodings: list[str] | None) -> list[str]:
+    """Every model with every encoding: ``0.2m`` is rotary, ``0.2m-alibi`` has ALiBi instead."""
+    if encodings is None:
+        return models
+    if not encodings:
+        raise RequestError("encodings=[]: nothing to train; name at least one position encoding")
+    if len(set(encodings)) < len(encodings):
+        raise RequestError(f"encodings={encodings}: one is named twice; name each once")
+    return [model if each == "rotary" else f"{model}-{each}" for model in models for each in encodings]
 
 
 def _section(kind: type[Section], name: str, node: DictConfig) -> Section:

@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 
 from tracker.errors import unknown_value
+from tracker.nano.encoding import ROTARY, Encoding, encoding_of
 from tracker.records import digest
 
 RECIPE_VERSION = 1
@@ -137,11 +138,21 @@ def learning_rate(recipe: NanoRecipe, size: Size, iteration: int) -> float:
 
 
 def size_of(model: str) -> Size:
-    """The shape of a model of the suite.
+    """The shape of a model of the suite, whatever its position encoding.
 
     Raises:
         RequestError: the suite has no such model.
     """
-    if model not in SIZES:
+    size = model.partition("-")[0]
+    if size not in SIZES:
         raise unknown_value("suite.models", model, SIZES)
-    return SIZES[model]
+    return SIZES[size]
+
+
+def encoding_of_model(model: str) -> Encoding:
+    """The position encoding of a model of the suite: ``0.2m`` is rotary, ``0.2m-alibi`` is not.
+
+    Raises:
+        RequestError: there is no such encoding.
+    """
+    return encoding_of(model.partition("-")[2] or ROTARY)
