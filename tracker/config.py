@@ -19,6 +19,7 @@ PACKAGE = Path(__file__).parent
 REMEASURE = ("failed", "missing", "moved", "all")
 DTYPE_NAMES = ("float32", "float64", "bfloat16", "float16")
 STEP_CHOICES = ("paper", "log", "all", "window", "list", "refine")
+COMPARE_BY = ("model", "encoding")
 COMPARE_AT = ("end", "step", "tokens")
 ENGINES = ("local", "inline", "dask")
 STREAM = ("auto", "always", "never")
@@ -187,6 +188,7 @@ class View:
 class Compare:
     """What `tracker compare` sets side by side."""
 
+    by: str = "model"
     at: str = "end"
     step: int | None = None
     tokens: int | None = None
@@ -298,6 +300,7 @@ def read(composed: DictConfig) -> Config:
     for name, value in vars(config.forecast).items():
         if value is not None and not 0 < value < math.inf:
             raise unknown_value(f"forecast.{name}", value, "numbers above 0, or null for what is recorded")
+    _chosen("compare.by", config.compare.by, COMPARE_BY)
     _chosen("compare.at", config.compare.at, COMPARE_AT)
     _check_validate(config.validate)
     return config

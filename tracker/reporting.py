@@ -95,12 +95,17 @@ def analyse_store(config: Config, console: Console) -> int:
 
 def compare(config: Config, console: Console) -> int:
     """Models side by side, or two stores checkpoint by checkpoint: table, text and compare.json."""
-    from tracker.comparison import compare_models, compare_stores
+    from tracker.comparison import compare_encodings, compare_models, compare_stores
+    from tracker.encoding_table import encoding_table
 
     results = view(config)
     _, suspects = _for_fits(results, config)
     if config.compare.other is not None:
         report = compare_stores(results, _other_view(config))
+    elif config.compare.by == "encoding":
+        report = compare_encodings(results, suspects)
+        for entry in report["encodings"]:
+            console.print(encoding_table(entry))
     else:
         found, report = compare_models(results, config.compare, suspects)
         console.print(comparison_table(found))
