@@ -36,6 +36,7 @@ def _analysed(results: Results, config: Config, console: Console) -> dict[str, A
     """Analyses results, writes analysis.json with its alerts, and says what was found."""
     from tracker.analysis import analyse
     from tracker.analysis.break_conditions import alerts_of, break_conditions
+    from tracker.analysis.roles import COLUMNS, head_roles
     from tracker.analysis.why_report import HEAD_COLUMNS
 
     checkpoints, suspects = _for_fits(results, config)
@@ -43,6 +44,7 @@ def _analysed(results: Results, config: Config, console: Console) -> dict[str, A
         results.checkpoints(), results.sequences(), results.heads(HEAD_COLUMNS), suspects=suspects
     )
     report["alerts"] = alerts_of(break_conditions(checkpoints, report["phases"], _limits(config)))
+    report["roles"] = head_roles(results.heads(COLUMNS), checkpoints)
     write_json(config.store / "analysis.json", report)
     show_charts(console, checkpoints, report["phases"])
     for sentence in report["summary"]:

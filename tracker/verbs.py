@@ -19,6 +19,7 @@ from tracker.console import (
 )
 from tracker.errors import RequestError
 from tracker.forecast import note_transfer
+from tracker.head_reporting import roles
 from tracker.inspection import audit, cache_of, look_first, opening, plan
 from tracker.measuring import check_workers, measuring, sweep_results
 from tracker.records import Outcome, PlannedUnit
@@ -218,6 +219,7 @@ VERBS: dict[str, Verb] = {
     "audit": audit,
     "analyse": analyse_store,
     "compare": compare,
+    "roles": roles,
     "validate": validate,
     "dashboard": dashboard,
     "stream": stream,

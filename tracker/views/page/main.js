@@ -28,6 +28,7 @@ async function drawAll() {
   if (!printing) await new Promise(resolve => setTimeout(resolve));
   drawScale();
   drawWhy();
+  drawRoles();
   drawEncodings();
   await drawHeads();
   await drawSpectrum();
@@ -44,6 +45,7 @@ function wire() {
   on('ss', 'ss', drawScale);
   on('layer', 'layer', drawSpectrum);
   on('sp', 'sp', drawSpectrum);
+  on('role-run', 'role', drawRoles);
   on('eg', 'eg', drawEncodings);
   on('em', 'em', drawEncodings);
   on('why-run', 'why', drawWhy);
