@@ -70,7 +70,7 @@ def test_a_planted_difference_is_found_within_seeds_though_seeds_scatter_more():
 
 
 def test_of_no_difference_few_are_claimed():
-    """Families of 21 comparisons of nothing: at 5 % for all of them, about one in 20 may claim any."""
+    """Families of 18 comparisons of nothing: at 5 % for all of them, about one in 20 may claim any."""
     claimed = 0
     for first in range(0, 400, 4):
         runs = [

@@ -14,9 +14,9 @@ from tracker.metrics import local_share, prefix_matching_score, previous_token_s
 from tracker.models import load_model
 from tracker.models.ablation import losses, output_projection, without_heads
 from tracker.models.body import self_attention_modules
+from tracker.models.pruning import groups_of, map_similarity, prune, pruning_sentences
 from tracker.notebook import track
 from tracker.probes import load_tokenizer
-from tracker.pruning import groups_of, map_similarity, prune, pruning_sentences
 
 N = 96
 

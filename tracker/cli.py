@@ -18,6 +18,7 @@ USAGE = """tracker watches transformers grow up: the frequency structure of atte
   tracker analyse     phases per model, thresholds over models
   tracker compare     models side by side, against the paper's tables, or two stores (compare.other=DIR)
   tracker roles       what each head does and since when; prune=true tries which heads can go
+  tracker drivers     gradients, curvature and composition of heads beside their spectral change
   tracker validate    are the metrics right? ground truth, and where stored results break the paper's claims
   tracker dashboard   one self-contained HTML file; figures=DIR writes figures too; serve=true follows a sweep
   tracker stream      sends the store to W&B, from where W&B stopped; workspace=true makes its workspace
@@ -52,6 +53,7 @@ def run(arguments: Sequence[str]) -> int:
         "analyse",
         "compare",
         "roles",
+        "drivers",
         "validate",
         "dashboard",
         "stream",

@@ -44,6 +44,7 @@ class NanoSuite:
     peak_learning_rate: float = 8e-3
     repeat_share: float = 0.25
     interval: int | None = None
+    dense: list[int] | None = None
     threads: int | None = None
 
 

@@ -67,7 +67,7 @@ def _pruned(
     config: Config, entries: list[dict[str, Any]], console: Console
 ) -> tuple[list[dict[str, Any]], bool]:
     """Tries the last measured checkpoint of each model; whether any could not be tried."""
-    from tracker.pruning import prune, pruned_entry, pruning_sentences
+    from tracker.models.pruning import prune, pruned_entry, pruning_sentences
 
     found, failed = [], False
     for entry in entries:

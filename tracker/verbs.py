@@ -17,6 +17,7 @@ from tracker.console import (
     say,
     tell_holes,
 )
+from tracker.driver_reporting import drivers
 from tracker.errors import RequestError
 from tracker.forecast import note_transfer
 from tracker.head_reporting import roles
@@ -220,6 +221,7 @@ VERBS: dict[str, Verb] = {
     "analyse": analyse_store,
     "compare": compare,
     "roles": roles,
+    "drivers": drivers,
     "validate": validate,
     "dashboard": dashboard,
     "stream": stream,

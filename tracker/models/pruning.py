@@ -11,9 +11,8 @@ from scipy.spatial.distance import squareform
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tracker.models import AttentionStream
 from tracker.models.ablation import losses, without_heads
-from tracker.models.capture import IMPLEMENTATION
+from tracker.models.capture import IMPLEMENTATION, AttentionStream
 
 ALIKE = 0.9
 """Least cosine of the attention maps of any two heads of a group, averaged over sequences."""
