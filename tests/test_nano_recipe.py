@@ -55,6 +55,7 @@ def test_steps_double_to_512_then_follow_every_hundred():
         (NanoRecipe(train_steps=4000), [512, 750, 1000, 1250]),
         (NanoRecipe(train_steps=1000, interval=200), [512, 600, 800, 1000]),
         (NanoRecipe(train_steps=720), [512, 600, 700, 720]),
+        (NanoRecipe(train_steps=128, dense=(100, 130, 10)), [100, 110, 120, 128]),
     ],
 )
 def test_interval_rule_and_last_step(recipe, tail):

@@ -17,6 +17,8 @@ USAGE = """tracker watches transformers grow up: the frequency structure of atte
   tracker audit       are the checkpoints what their names say? by the hub's file hashes, nothing downloaded
   tracker analyse     phases per model, thresholds over models
   tracker compare     models side by side, against the paper's tables, or two stores (compare.other=DIR)
+  tracker roles       what each head does and since when; prune=true tries which heads can go
+  tracker drivers     gradients, curvature and composition of heads beside their spectral change
   tracker validate    are the metrics right? ground truth, and where stored results break the paper's claims
   tracker dashboard   one self-contained HTML file; figures=DIR writes figures too; serve=true follows a sweep
   tracker stream      sends the store to W&B, from where W&B stopped; workspace=true makes its workspace
@@ -44,7 +46,19 @@ def run(arguments: Sequence[str]) -> int:
 
         sys.stdout.write(f"tracker {tracker_version()}\n")
         return DONE
-    names = ("sweep", "plan", "audit", "analyse", "compare", "validate", "dashboard", "stream", "nano")
+    names = (
+        "sweep",
+        "plan",
+        "audit",
+        "analyse",
+        "compare",
+        "roles",
+        "drivers",
+        "validate",
+        "dashboard",
+        "stream",
+        "nano",
+    )
     if verb not in names:
         return _refuse(f"{verb}: no such verb; there are {', '.join(names)}")
     try:

@@ -4,7 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from tracker.analysis import trajectories
+from tracker.analysis.encodings import encoding_entries
 from tracker.analysis.paper_tables import against_paper, paper_sentences
+from tracker.analysis.report import analyse_phases, encodings_of
 from tracker.analysis.side_by_side import COMPARED, Column, archetype, chosen_steps, columns, differences
 from tracker.analysis.trajectories import Suspects, Trajectory
 from tracker.analysis.two_stores import between, store_sentences
@@ -84,6 +86,32 @@ def compare_stores(results: Results, other: Results) -> dict[str, Any]:
         "stores": [str(results.folder), str(other.folder)],
         "checkpoints": rows,
         "sentences": store_sentences(rows),
+    }
+
+
+def compare_encodings(results: Results, suspects: Suspects | None = None) -> dict[str, Any]:
+    """Models of one shape that differ in their position encoding, over training.
+
+    Returns:
+        The content of ``compare.json``: ``encodings`` (as in analysis.json) and ``sentences``.
+
+    Raises:
+        RequestError: no two models of one suite and shape differ in their position encoding.
+    """
+    checkpoints = results.checkpoints()
+    found = analyse_phases(checkpoints, results.sequences(), suspects)
+    entries = encoding_entries(
+        [run for run, _ in found], encodings_of(checkpoints), [entry for _, entry in found]
+    )
+    if not entries:
+        raise RequestError(
+            f"compare.by=encoding: in {results.folder} no two models of one suite and shape differ in their "
+            "position encoding; train some: tracker sweep encodings=[rotary,alibi] suite.seeds=3"
+        )
+    return {
+        "by": "encoding",
+        "encodings": entries,
+        "sentences": [sentence for each in entries for sentence in each["sentences"]],
     }
 
 

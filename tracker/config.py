@@ -19,6 +19,7 @@ PACKAGE = Path(__file__).parent
 REMEASURE = ("failed", "missing", "moved", "all")
 DTYPE_NAMES = ("float32", "float64", "bfloat16", "float16")
 STEP_CHOICES = ("paper", "log", "all", "window", "list", "refine")
+COMPARE_BY = ("model", "encoding")
 COMPARE_AT = ("end", "step", "tokens")
 ENGINES = ("local", "inline", "dask")
 STREAM = ("auto", "always", "never")
@@ -33,6 +34,8 @@ class NanoSuite:
 
     name: str = "nano"
     models: list[str] = field(default_factory=list)
+    encodings: list[str] | None = None
+    """Each model is trained with each of these; one that is not rotary stands behind its name."""
     seeds: int = 1
     train_steps: int = 1000
     batch: int = 12
@@ -41,6 +44,7 @@ class NanoSuite:
     peak_learning_rate: float = 8e-3
     repeat_share: float = 0.25
     interval: int | None = None
+    dense: list[int] | None = None
     threads: int | None = None
 
 
@@ -185,6 +189,7 @@ class View:
 class Compare:
     """What `tracker compare` sets side by side."""
 
+    by: str = "model"
     at: str = "end"
     step: int | None = None
     tokens: int | None = None
@@ -230,6 +235,7 @@ class Config:
     figures: Path | None
     workspace: bool
     serve: bool
+    prune: bool
 
 
 def folder() -> Path:
@@ -254,12 +260,17 @@ def read(composed: DictConfig) -> Config:
     """
     plain = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
     assert isinstance(plain, DictConfig)
-    known = {each.name for each in fields(Config)} - {"conventions"} | {"spectrum"}
+    known = {each.name for each in fields(Config)} - {"conventions"} | {"spectrum", "encodings"}
     for given in plain:
         if given not in known:
             raise unknown_value(
                 str(given), plain[given], "no such field; there are " + ", ".join(sorted(known))
             )
+    if plain.get("encodings") is not None and "encodings" not in plain.suite:
+        raise RequestError(
+            f"encodings={plain.encodings}: only suite=nano is trained here, suite={plain.suite.get('name')} "
+            "is not; leave it out"
+        )
     config = Config(
         suite=_suite(plain.suite),
         steps=_section(Steps, "steps", plain.steps),
@@ -281,6 +292,7 @@ def read(composed: DictConfig) -> Config:
         figures=Path(str(plain.figures)) if plain.figures else None,
         workspace=_yes_or_no("workspace", plain.workspace),
         serve=_yes_or_no("serve", plain.serve),
+        prune=_yes_or_no("prune", plain.prune),
     )
     if config.cache.max_gb is not None and not 0 < config.cache.max_gb < math.inf:
         raise unknown_value("cache.max_gb", config.cache.max_gb, "numbers above 0, or null for no bound")
@@ -291,6 +303,7 @@ def read(composed: DictConfig) -> Config:
     for name, value in vars(config.forecast).items():
         if value is not None and not 0 < value < math.inf:
             raise unknown_value(f"forecast.{name}", value, "numbers above 0, or null for what is recorded")
+    _chosen("compare.by", config.compare.by, COMPARE_BY)
     _chosen("compare.at", config.compare.at, COMPARE_AT)
     _check_validate(config.validate)
     return config
@@ -354,9 +367,25 @@ def _suite(node: DictConfig) -> Suite:
         value = node.get(name)
         if kind is not NanoSuite and value is not None and not OmegaConf.is_list(value):
             node[name] = [value]
-    if kind is NanoSuite and isinstance(node.get("models"), str):
-        node["models"] = [node["models"]]
-    return _section(kind, "suite", node)
+    if kind is not NanoSuite:
+        return _section(kind, "suite", node)
+    for name in ("models", "encodings"):
+        if isinstance(node.get(name), str):
+            node[name] = [node[name]]
+    suite = _section(NanoSuite, "suite", node)
+    suite.models = _with_encodings(suite.models, suite.encodings)
+    return suite
+
+
+def _with_encodings(models: list[str], encodings: list[str] | None) -> list[str]:
+    """Every model with every encoding: ``0.2m`` is rotary, ``0.2m-alibi`` has ALiBi instead."""
+    if encodings is None:
+        return models
+    if not encodings:
+        raise RequestError("encodings=[]: nothing to train; name at least one position encoding")
+    if len(set(encodings)) < len(encodings):
+        raise RequestError(f"encodings={encodings}: one is named twice; name each once")
+    return [model if each == "rotary" else f"{model}-{each}" for model in models for each in encodings]
 
 
 def _section(kind: type[Section], name: str, node: DictConfig) -> Section:

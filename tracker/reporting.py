@@ -36,6 +36,7 @@ def _analysed(results: Results, config: Config, console: Console) -> dict[str, A
     """Analyses results, writes analysis.json with its alerts, and says what was found."""
     from tracker.analysis import analyse
     from tracker.analysis.break_conditions import alerts_of, break_conditions
+    from tracker.analysis.roles import COLUMNS, head_roles
     from tracker.analysis.why_report import HEAD_COLUMNS
 
     checkpoints, suspects = _for_fits(results, config)
@@ -43,6 +44,7 @@ def _analysed(results: Results, config: Config, console: Console) -> dict[str, A
         results.checkpoints(), results.sequences(), results.heads(HEAD_COLUMNS), suspects=suspects
     )
     report["alerts"] = alerts_of(break_conditions(checkpoints, report["phases"], _limits(config)))
+    report["roles"] = head_roles(results.heads(COLUMNS), checkpoints)
     write_json(config.store / "analysis.json", report)
     show_charts(console, checkpoints, report["phases"])
     for sentence in report["summary"]:
@@ -95,12 +97,17 @@ def analyse_store(config: Config, console: Console) -> int:
 
 def compare(config: Config, console: Console) -> int:
     """Models side by side, or two stores checkpoint by checkpoint: table, text and compare.json."""
-    from tracker.comparison import compare_models, compare_stores
+    from tracker.comparison import compare_encodings, compare_models, compare_stores
+    from tracker.encoding_table import encoding_table
 
     results = view(config)
     _, suspects = _for_fits(results, config)
     if config.compare.other is not None:
         report = compare_stores(results, _other_view(config))
+    elif config.compare.by == "encoding":
+        report = compare_encodings(results, suspects)
+        for entry in report["encodings"]:
+            console.print(encoding_table(entry))
     else:
         found, report = compare_models(results, config.compare, suspects)
         console.print(comparison_table(found))

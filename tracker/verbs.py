@@ -17,8 +17,10 @@ from tracker.console import (
     say,
     tell_holes,
 )
+from tracker.driver_reporting import drivers
 from tracker.errors import RequestError
 from tracker.forecast import note_transfer
+from tracker.head_reporting import roles
 from tracker.inspection import audit, cache_of, look_first, opening, plan
 from tracker.measuring import check_workers, measuring, sweep_results
 from tracker.records import Outcome, PlannedUnit
@@ -218,6 +220,8 @@ VERBS: dict[str, Verb] = {
     "audit": audit,
     "analyse": analyse_store,
     "compare": compare,
+    "roles": roles,
+    "drivers": drivers,
     "validate": validate,
     "dashboard": dashboard,
     "stream": stream,

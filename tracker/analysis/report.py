@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from tracker.analysis.controls import alarm_rates, twins
+from tracker.analysis.encodings import encoding_entries
 from tracker.analysis.phase_report import phases_entry, seeds_entry
 from tracker.analysis.scale_report import threshold_entries
 from tracker.analysis.trajectories import Suspects, Trajectory, single_value, trajectories
@@ -38,6 +39,17 @@ def _by_model(runs: list[Trajectory], phases: list[dict]) -> list[dict[str, Any]
     return together
 
 
+def encodings_of(checkpoints: pl.DataFrame) -> dict[tuple[str, str], str]:
+    """(suite, model) -> position encoding, of measured checkpoints."""
+    if "position_encoding" not in checkpoints.columns:
+        return {}
+    told = checkpoints.drop_nulls("position_encoding").unique(["suite", "model"], keep="first")
+    return {
+        (suite, model): name
+        for suite, model, name in told.select("suite", "model", "position_encoding").iter_rows()
+    }
+
+
 def analyse_phases(
     checkpoints: pl.DataFrame, sequences: pl.DataFrame | None = None, suspects: Suspects | None = None
 ) -> list[tuple[Trajectory, dict[str, Any]]]:
@@ -66,7 +78,7 @@ def analyse(
 
     Returns:
         The content of ``analysis.json`` in plain types without NaN: probe, conventions, phases, seeds,
-        lead_lag, thresholds, controls, summary.
+        lead_lag, thresholds, encodings, controls, summary.
 
     Raises:
         StoreError: several probes or conventions are mixed, or a checkpoint is there twice.
@@ -74,8 +86,12 @@ def analyse(
     runs = trajectories(checkpoints, sequences, suspects)
     phases = [phases_entry(run) for run in runs]
     thresholds: list[dict[str, Any]] = []
+    encodings = encoding_entries(runs, encodings_of(checkpoints), phases)
+    variants = {(each["suite"], one["model"]) for each in encodings for one in each["models"][1:]}
     for suite, members in groupby(runs, key=lambda run: run.suite):
-        thresholds += threshold_entries(suite, list(members))
+        # Of models of one size that differ in their encoding, only the reference stands for the size.
+        own = [run for run in members if (run.suite, run.model) not in variants]
+        thresholds += threshold_entries(suite, own)
     seeds = _by_model(runs, phases)
     why = why_entries(runs, phases, heads)
     controls = {"twins": twins(runs), "false_alarms": alarm_rates(runs, phases)}
@@ -86,7 +102,13 @@ def analyse(
         "seeds": seeds,
         "lead_lag": why,
         "thresholds": thresholds,
+        "encodings": encodings,
         "controls": controls,
-        "summary": [*summary_of(phases, thresholds, seeds), *why_summary(why), *control_sentences(controls)],
+        "summary": [
+            *summary_of(phases, thresholds, seeds),
+            *(sentence for each in encodings for sentence in each["sentences"]),
+            *why_summary(why),
+            *control_sentences(controls),
+        ],
     }
     return _plain(result)

@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from tracker.errors import CheckpointError
+from tracker.models.position_bias import MODEL_TYPE
 
 POSITION_ENCODINGS = {
     "gpt2": "learned",
@@ -95,12 +96,15 @@ def model_facts(model: PreTrainedModel) -> ModelFacts:
 
 
 def position_encoding(config: Any) -> str:
-    """One of rotary, learned, alibi, relative, unknown."""
+    """One of rotary, learned, alibi, relative, none, unknown."""
+    if config.model_type == MODEL_TYPE:
+        return config.position_encoding
     # Falcon's configuration keeps rope parameters that its ALiBi variant never uses.
     if getattr(config, "alibi", False):
         return "alibi"
-    if getattr(config, "rope_parameters", None):
-        return "rotary"
+    rope: Any = getattr(config, "rope_parameters", None)
+    if rope:
+        return "none" if rope.get("partial_rotary_factor") == 0 else "rotary"
     return POSITION_ENCODINGS.get(config.model_type, "unknown")
 
 
@@ -138,7 +142,7 @@ def _is_encoder(config: Any) -> bool:
     """BERT and its kin stand among transformers' causal models too, for use as decoders."""
     kind = config.model_type
     known = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    return known and not getattr(config, "is_decoder", False)
+    return kind != MODEL_TYPE and known and not getattr(config, "is_decoder", False)
 
 
 def _size(config: Any, field: str) -> int:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracker.nano.corpus import Corpus
-from tracker.nano.recipe import NanoRecipe, Size, checkpoint_steps, size_of
+from tracker.nano.encoding import Encoding
+from tracker.nano.recipe import NanoRecipe, Size, checkpoint_steps, encoding_of_model, size_of
 from tracker.records import Checkpoint
 
 
@@ -28,6 +29,11 @@ class Job:
     def size(self) -> Size:
         """The model's shape."""
         return size_of(self.model)
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the model tells positions apart."""
+        return encoding_of_model(self.model)
 
     @property
     def identity(self) -> str:

@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 
 from tracker.errors import unknown_value
+from tracker.nano.encoding import ROTARY, Encoding, encoding_of
 from tracker.records import digest
 
 RECIPE_VERSION = 1
@@ -75,8 +76,15 @@ class NanoRecipe:
     """Most text that is taken from the standard library."""
     interval: int | None = None
     """Steps between checkpoints after 512; None: 100, and 250 in runs of 2000 steps or more."""
+    dense: tuple[int, int, int] | None = None
+    """First, last and distance of further checkpoints, for a close look at a change."""
 
     def __post_init__(self) -> None:
+        if self.dense is not None:
+            object.__setattr__(self, "dense", tuple(self.dense))
+            if len(self.dense) != 3 or not 0 <= self.dense[0] < self.dense[1] or self.dense[2] < 1:
+                allowed = "[first,last,distance] with 0 <= first < last and distance from 1"
+                raise unknown_value("suite.dense", list(self.dense), allowed)
         for name in ("train_steps", "batch", "interval"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -94,8 +102,12 @@ class NanoRecipe:
 
     @property
     def digest(self) -> str:
-        """Eight hex digits over every field and the recipe's version."""
-        return digest([RECIPE_VERSION, asdict(self)], 8)
+        """Eight hex digits over every field and the recipe's version.
+
+        What came later counts where it is given, so that suites trained before keep their name.
+        """
+        given = {name: value for name, value in asdict(self).items() if name != "dense" or value}
+        return digest([RECIPE_VERSION, given], 8)
 
     @property
     def tokens_per_step(self) -> int:
@@ -113,7 +125,9 @@ def checkpoint_steps(recipe: NanoRecipe) -> tuple[int, ...]:
     doubling = [2**power for power in range(LAST_DOUBLING.bit_length())]
     interval = recipe.interval or (250 if last >= 2000 else 100)
     evenly = range(0, last + 1, interval)
-    steps = {0, *doubling, *(step for step in evenly if step > LAST_DOUBLING), last}
+    low, high, distance = recipe.dense or (0, 0, 1)
+    closely = range(low, high + 1, distance)
+    steps = {0, *doubling, *closely, *(step for step in evenly if step > LAST_DOUBLING), last}
     return tuple(sorted(step for step in steps if step <= last))
 
 
@@ -137,11 +151,21 @@ def learning_rate(recipe: NanoRecipe, size: Size, iteration: int) -> float:
 
 
 def size_of(model: str) -> Size:
-    """The shape of a model of the suite.
+    """The shape of a model of the suite, whatever its position encoding.
 
     Raises:
         RequestError: the suite has no such model.
     """
-    if model not in SIZES:
+    size = model.partition("-")[0]
+    if size not in SIZES:
         raise unknown_value("suite.models", model, SIZES)
-    return SIZES[model]
+    return SIZES[size]
+
+
+def encoding_of_model(model: str) -> Encoding:
+    """The position encoding of a model of the suite: ``0.2m`` is rotary, ``0.2m-alibi`` is not.
+
+    Raises:
+        RequestError: there is no such encoding.
+    """
+    return encoding_of(model.partition("-")[2] or ROTARY)

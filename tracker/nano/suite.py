@@ -6,7 +6,7 @@ from pathlib import Path
 from tracker.errors import RequestError, unknown_value
 from tracker.nano.corpus import Corpus, Document, documents, prepare, text_digest
 from tracker.nano.job import Job
-from tracker.nano.recipe import NanoRecipe, size_of
+from tracker.nano.recipe import NanoRecipe, encoding_of_model, size_of
 from tracker.nano.workers import processors, run_jobs
 from tracker.records import Checkpoint
 
@@ -22,7 +22,7 @@ def suite_checkpoints(
     Args:
         recipe: how the suite is trained.
         folder: where trained suites lie, each below ``<recipe digest>-<text digest>/``.
-        models: names from ``SIZES``.
+        models: names from ``SIZES``, each alone (rotary) or with an encoding behind it (``0.2m-alibi``).
         seeds: how many; seeds 0 to ``seeds - 1``.
 
     Returns:
@@ -85,6 +85,7 @@ def check_request(models: Sequence[str], seeds: int) -> None:
         raise RequestError("suite.models=[]: nothing to train; name at least one model")
     for model in models:
         size_of(model)
+        encoding_of_model(model)
     if len(set(models)) < len(models):
         raise RequestError(f"suite.models={list(models)}: a model is named twice; name each once")
     if seeds < 1:

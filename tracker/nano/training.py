@@ -71,7 +71,7 @@ class _Training:
     def __init__(self, job: Job, on_step: OnStep) -> None:
         recipe = job.recipe
         self.job, self.on_step = job, on_step
-        self.model = fresh(recipe, job.size, recipe.vocab, job.seed)
+        self.model = fresh(recipe, job.size, recipe.vocab, job.seed, job.encoding)
         self.optimizer = torch.optim.AdamW(
             decay_groups(self.model, recipe.weight_decay),
             lr=0.0,

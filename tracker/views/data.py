@@ -83,6 +83,8 @@ def dashboard_data(
         "lead_lag": list(analysis.get("lead_lag", [])),
         "covariates": [{"name": name, "title": title_of(name)} for name in COVARIATES],
         "thresholds": list(analysis.get("thresholds", [])),
+        "roles": list(analysis.get("roles", [])),
+        "encodings": list(analysis.get("encodings", [])),
         "axes": [{"name": name, "title": capital(title)} for name, title in AXES.items()],
         "landmarks": landmarks_of(runs),
         "holes": holes,

@@ -11,7 +11,7 @@ function take(data) {
   DEFAULTS = {
     m: firstSight().join(','), x: 'log', band: 'sequences', phases: bestPhases(), hide: '', seeds: '', big: '',
     events: 'on', run: defaultRun(), map: mapMetrics()[0] || '', step: '', head: '', layer: 'mean', sp: 'bands',
-    why: bestWhy(), sm: firstSight()[0] || '', sx: 'params_non_embedding', ss: 'last', theme: '',
+    why: bestWhy(), sm: firstSight()[0] || '', sx: 'params_non_embedding', ss: 'last', role: bestRole(), eg: '0', em: 'spectral_entropy', theme: '',
   };
   takeAxis();
   takeScale();
@@ -67,6 +67,9 @@ function readState() {
   known('events', ['on', 'off']);
   known('sm', names);
   known('sx', DATA.axes.map(axis => axis.name));
+  known('role', [...RUNS.keys()]);
+  known('eg', DATA.encodings.map((_, i) => String(i)));
+  known('em', names);
   known('big', ['', ...firstSight().keys()].map(String));
   known('theme', ['', 'light', 'dark']);
   if (!/^\d+$/.test(state.step)) state.step = '';

@@ -28,6 +28,8 @@ async function drawAll() {
   if (!printing) await new Promise(resolve => setTimeout(resolve));
   drawScale();
   drawWhy();
+  drawRoles();
+  drawEncodings();
   await drawHeads();
   await drawSpectrum();
   document.documentElement.dataset.ready = 'yes';
@@ -43,6 +45,9 @@ function wire() {
   on('ss', 'ss', drawScale);
   on('layer', 'layer', drawSpectrum);
   on('sp', 'sp', drawSpectrum);
+  on('role-run', 'role', drawRoles);
+  on('eg', 'eg', drawEncodings);
+  on('em', 'em', drawEncodings);
   on('why-run', 'why', drawWhy);
   on('map', 'map', drawHeads);
   on('run', 'run', () => { set({ head: '' }); fillHeadControls(); drawHeads().then(drawSpectrum); });

@@ -1,0 +1,181 @@
+"""Roles of heads: found where they are known, not claimed of chance; and heads switched off for real."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from tests.test_encodings_model import EVERY, ids, strong
+from tracker.analysis.roles import NO_ROLE, ROLES, chance, claimed, head_roles, typical_scale
+from tracker.errors import CheckpointError
+from tracker.metrics import local_share, prefix_matching_score, previous_token_score, sink_share
+from tracker.models import load_model
+from tracker.models.ablation import losses, output_projection, without_heads
+from tracker.models.body import self_attention_modules
+from tracker.models.pruning import groups_of, map_similarity, prune, pruning_sentences
+from tracker.notebook import track
+from tracker.probes import load_tokenizer
+
+N = 96
+
+
+def causal(n: int = N) -> torch.Tensor:
+    return torch.tril(torch.ones(n, n, dtype=torch.float64))
+
+
+def even(n: int = N) -> torch.Tensor:
+    return causal(n) / causal(n).sum(-1, keepdim=True)
+
+
+def test_chance_is_what_the_metrics_give_even_attention():
+    for column, value in (
+        ("previous_token_score", previous_token_score(even())),
+        ("sink_share", sink_share(even())),
+        ("local_share", local_share(even(), 16)),
+        ("prefix_matching_score", prefix_matching_score(even(100), 50)),
+    ):
+        assert chance(column, N) == pytest.approx(float(value.mean()), rel=1e-6), column
+
+
+def table(**columns: list[float]) -> pl.DataFrame:
+    usual = {role.column: chance(role.column, N) for role in ROLES}
+    count = len(next(iter(columns.values())))
+    filled = {name: columns.get(name, [value] * count) for name, value in usual.items()}
+    spreads = {f"{name}_std": columns.get(f"{name}_std", [0.02] * count) for name in usual}
+    return pl.DataFrame(filled | spreads)
+
+
+def test_each_role_is_found_and_even_attention_has_none():
+    heads = table(
+        previous_token_score=[0.9, 0.04, 0.04, 0.04, 0.04, 0.0436],
+        sink_share=[0.01, 0.01, 0.9, 0.01, 0.01, 0.0436],
+        prefix_matching_score=[0.0, 0.4, 0.0, 0.0, 0.0, 0.0137],
+        local_share=[1.0, 0.2, 0.05, 0.9, 0.05, 0.354],
+    )
+    names, margins = claimed(heads, N, 16)
+    assert names == ["previous-token", "induction", "sink", "local", "global", NO_ROLE]
+    assert margins[-1] is None
+    assert margins[0] == pytest.approx(
+        (0.9 - chance("sink_share", N)) / (1 - chance("sink_share", N)), abs=0.03
+    )
+
+
+def test_a_score_that_sequences_disagree_on_claims_nothing():
+    assert claimed(table(previous_token_score=[0.6], previous_token_score_std=[0.02]), N, 16)[0] == [
+        "previous-token"
+    ]
+    assert claimed(table(previous_token_score=[0.6], previous_token_score_std=[0.2]), N, 16)[0] == [NO_ROLE]
+
+
+def test_random_attention_has_no_role():
+    """Softmax of noise, as many heads as a large model has: none is named."""
+    noise = torch.randn(400, 8, N, N, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    attention = noise.masked_fill(causal() == 0, -torch.inf).softmax(-1)
+    columns = {}
+    for name, scores in (
+        ("previous_token_score", previous_token_score(attention)),
+        ("sink_share", sink_share(attention)),
+        ("local_share", local_share(attention, 16)),
+    ):
+        columns |= {name: scores.mean(1).tolist(), f"{name}_std": scores.std(1).tolist()}
+    assert set(claimed(table(**columns), N, 8)[0]) == {NO_ROLE}
+
+
+def test_the_scale_is_the_period_at_the_median_of_power():
+    assert typical_scale([1.0] * 16) == pytest.approx(4)  # half of the power below a quarter cycle a token
+    assert typical_scale([1.0] + [0.0] * 15) == pytest.approx(64)
+    assert typical_scale(None) is None
+
+
+def _runs(scores: list[float]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    steps = [0, 1, 2, 4][: len(scores)]
+    keys = {"suite": "s", "model": "m", "seed": 0, "status": "ok"}
+    heads = table(previous_token_score=scores).with_columns(
+        step=pl.Series(steps), layer=pl.lit(0), head=pl.lit(0),
+        spectrum=pl.lit(None, dtype=pl.List(pl.Float64)),
+        band_power_low=pl.lit(0.5), band_power_mid=pl.lit(0.3), band_power_high=pl.lit(0.2),
+        **{name: pl.lit(value) for name, value in keys.items()},
+    )  # fmt: skip
+    checkpoints = pl.DataFrame({"step": steps}).with_columns(
+        n_tokens=pl.lit(N), n_sequences=pl.lit(16), **{name: pl.lit(value) for name, value in keys.items()}
+    )
+    return heads, checkpoints
+
+
+@pytest.mark.parametrize(
+    ("scores", "birth"),
+    [
+        ([0.0, 0.9, 0.1, 0.9], [2, 4]),
+        ([0.0, 0.1, 0.9, 0.9], [1, 2]),
+        ([0.9] * 4, [0, 0]),
+        ([0.9, 0, 0, 0], None),
+    ],
+)
+def test_birth_is_when_a_head_takes_its_role_for_good(scores, birth):
+    (entry,) = head_roles(*_runs(scores))
+    assert entry["heads"][0]["birth"] == birth
+    assert entry["counts"]["previous-token"] == [int(score > 0.5) for score in scores]
+    assert entry["heads"][0]["band"] == "low"
+
+
+def test_stories260k_has_two_previous_token_heads_and_no_induction_head(real: Path):
+    measured = track(load_model(real / "stories260k"), tokenizer=load_tokenizer(real / "stories260k"))
+    (entry,) = head_roles(measured.heads, measured.checkpoint)
+    found = [(h["layer"], h["head"]) for h in entry["heads"] if h["role"] == "previous-token"]
+    assert found == [(1, 3), (3, 6)]
+    assert not any(head["role"] == "induction" for head in entry["heads"])
+    assert "previous-token 2 (1, 3), (3, 6)" in entry["sentence"]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_head_is_switched_off_as_if_its_values_were_zero(name):
+    """Against a model whose projection has zeros where the head's output enters."""
+    model, tokens = strong(name), ids()
+    whole = losses(model, tokens)
+    with without_heads(model, {1: [2]}):
+        without = losses(model, tokens)
+    assert torch.equal(losses(model, tokens), whole)  # and on again
+    projection = output_projection(self_attention_modules(model)[1], 1)
+    with torch.no_grad():
+        weight = projection.weight if name != "gpt2" else projection.weight.T
+        weight[:, 16:24] = 0
+    torch.testing.assert_close(losses(model, tokens), without)
+    assert (without - whole).abs().max() > 1e-3
+
+
+def test_an_architecture_without_a_known_projection_is_refused():
+    with pytest.raises(CheckpointError, match="layer 3: Linear has no output projection named dense"):
+        output_projection(torch.nn.Linear(2, 2), 3)
+
+
+def test_groups_are_alike_in_every_pair():
+    similarity = np.array([[1, 0.95, 0.5], [0.95, 1, 0.92], [0.5, 0.92, 1]])
+    assert groups_of(similarity) == [(0, 1)]
+    assert groups_of(np.eye(3)) == []
+    assert groups_of(np.eye(1)) == []
+
+
+def test_a_copied_head_is_found_and_its_loss_is_told():
+    """Head 1 copies head 0 and hands nothing on: it can go, and other heads cannot."""
+    model, tokens = strong("rotary"), ids(3, 10)
+    layer = self_attention_modules(model)[1]
+    with torch.no_grad():
+        for parameter in (layer.query_key_value.weight, layer.query_key_value.bias):
+            parts = parameter.view(4, 3, 8, -1)
+            parts[1, :2] = parts[0, :2]
+        layer.dense.weight[:, 8:16] = 0
+        layer.dense.weight[:, 16:] *= 8
+        for _ in range(30):  # its own words: whatever it does without hurts
+            tokens = torch.cat([tokens, model(tokens).logits[:, -1:].argmax(-1)], 1)
+    tokens = tokens[:, 10:]
+    assert map_similarity(model, tokens)[1][0, 1] == pytest.approx(1)
+    found = [each for each in prune(model, tokens) if each.layer == 1 and each.group == (0, 1)]
+    assert len(found) == 1
+    assert found[0].kept == 0
+    assert found[0].rise == pytest.approx(0, abs=1e-9)
+    assert found[0].control is not None
+    assert found[0].control > 0.01
+    assert found[0].redundant
+    assert "layer 1 heads 0, 1" in pruning_sentences("m", found)[0]

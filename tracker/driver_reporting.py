@@ -1,0 +1,150 @@
+"""``tracker drivers``: gradients, curvature and composition of heads beside the change of their spectra."""
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from tracker.config import Config
+from tracker.console import DONE, say
+from tracker.errors import RequestError
+from tracker.reporting import view, write_json
+
+if TYPE_CHECKING:
+    from tracker.records import Checkpoint
+
+DRIVERS = {
+    "gradient": "gradient norm per head",
+    "gradient_unevenness": "its largest over its mean",
+    "sharpness": "largest eigenvalue of the loss's Hessian",
+    "curvature": "curvature along the path",
+    "composition": "strongest composition of two heads",
+}
+"""What is measured at each checkpoint, on the probe's sequences."""
+LANCZOS_STEPS = 6
+
+
+def drivers(config: Config, console: Console) -> int:
+    """What may drive the spectral change of each stored run, checkpoint by checkpoint, over seeds."""
+    from tracker.survey import survey
+
+    surveyed = survey(config)
+    spectral = view(config).checkpoints(
+        ["suite", "model", "seed", "step", "status", "spectral_entropy", "frequency_selectivity"]
+    )
+    stored = {row[:4]: row[5:] for row in spectral.filter(status="ok").iter_rows()}
+    runs: dict[tuple[str, str, int], list[Checkpoint]] = {}
+    for planned in surveyed.plan.units:
+        at = planned.unit.checkpoint
+        if (at.suite, at.model, at.seed, at.step) in stored:
+            runs.setdefault((at.suite, at.model, at.seed), []).append(at)
+    if not any(len(members) > 3 for members in runs.values()):
+        raise RequestError(
+            f"{config.store}: no run of this request has four measured checkpoints; sweep first"
+        )
+    entries = [_run(config, surveyed, members, stored) for members in runs.values() if len(members) > 3]
+    for entry in entries:
+        console.print(drivers_table(entry))
+    links = [_link(entry) for entry in entries]
+    sentences = driver_sentences(entries, links)
+    for sentence in sentences:
+        say(console, sentence)
+    write_json(config.store / "drivers.json", {"runs": entries, "links": links, "sentences": sentences})
+    say(console, f"Details: {config.store / 'drivers.json'}")
+    return DONE
+
+
+def _run(
+    config: Config, surveyed: Any, members: "list[Checkpoint]", stored: dict[Any, Any]
+) -> dict[str, Any]:
+    """Every checkpoint of one run, in order of steps."""
+    import torch
+
+    from tracker.checkpoints import fetch
+    from tracker.models import load_model, model_facts
+    from tracker.models.drivers import Curvature, composition, gradient_norms
+    from tracker.probes import encode_probe, load_tokenizer
+
+    members = sorted(members, key=lambda each: each.step)
+    rows, before, ids = [], None, None
+    for at in members:
+        path = fetch(at).path
+        model = load_model(path, dtype="float32")
+        if ids is None:
+            facts = model_facts(model)
+            encoded = encode_probe(
+                surveyed.probe, surveyed.source, load_tokenizer(path),
+                vocabulary=facts.vocabulary, max_positions=facts.max_positions,
+            )  # fmt: skip
+            ids = torch.from_numpy(encoded.ids)
+        curvature = Curvature(model, ids)
+        norms = gradient_norms(model, ids)
+        strongest = max(float(each.nan_to_num(-1).max()) for each in composition(model).values())
+        weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+        path_length = 0.0 if before is None else float((weights - before).norm())
+        entropy, selectivity = stored[at.suite, at.model, at.seed, at.step]
+        rows.append({
+            "step": at.step, "spectral_entropy": entropy, "frequency_selectivity": selectivity,
+            "gradient": float(norms.mean()), "gradient_unevenness": float(norms.max() / norms.mean()),
+            "gradient_by_head": norms.tolist(), "sharpness": curvature.sharpness(LANCZOS_STEPS),
+            "curvature": curvature.along(weights - before) if before is not None and path_length else None,
+            "composition": strongest,
+        })  # fmt: skip
+        before = weights
+    first = members[0]
+    return {"suite": first.suite, "model": first.model, "seed": first.seed, "checkpoints": rows}
+
+
+def _link(entry: dict[str, Any]) -> dict[str, Any]:
+    """Rank correlation of each driver with the spectral change up to the next checkpoint, in one run."""
+    rows = [row for row in entry["checkpoints"] if row["spectral_entropy"] is not None]
+    doublings = [np.log2((after["step"] + 1) / (row["step"] + 1)) for row, after in pairwise(rows)]
+    speed = [
+        abs(after["spectral_entropy"] - row["spectral_entropy"]) / by
+        for (row, after), by in zip(pairwise(rows), doublings, strict=True)
+    ]
+    found: dict[str, Any] = {name: entry[name] for name in ("suite", "model", "seed")}
+    for name in DRIVERS:
+        known = [
+            (row[name], pace) for row, pace in zip(rows[:-1], speed, strict=True) if row[name] is not None
+        ]
+        values = np.array(known)
+        flat = len(known) < 4 or bool(np.ptp(values, axis=0).min() == 0)
+        found[name] = None if flat else float(stats.spearmanr(values[:, 0], values[:, 1]).statistic)
+    return found
+
+
+def driver_sentences(entries: list[dict[str, Any]], links: list[dict[str, Any]]) -> list[str]:
+    """Per model, which drivers go along with the spectral change in all of its seeds."""
+    told = []
+    for model in dict.fromkeys((each["suite"], each["model"]) for each in links):
+        own = [each for each in links if (each["suite"], each["model"]) == model]
+        parts = []
+        for name, title in DRIVERS.items():
+            known = [each[name] for each in own if each[name] is not None]
+            if known:
+                low, high = min(known), max(known)
+                same = "one sign in all" if low > 0 or high < 0 else "no sign in common"
+                parts.append(f"{title} {low:.2f} to {high:.2f} ({same})")
+        told.append(
+            f"{model[1]}, {len(own)} seeds: rank correlation with how fast spectral entropy moves up to the "
+            f"next checkpoint, per doubling of the step: {'; '.join(parts)}. What goes along with a change "
+            "need not drive it."
+        )
+    return told
+
+
+def drivers_table(entry: dict[str, Any]) -> Table:
+    """Checkpoints as rows."""
+    title = f"{entry['model']} seed {entry['seed']}"
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    columns = ("spectral_entropy", "frequency_selectivity", *DRIVERS)
+    for name in ("step", *columns):
+        table.add_column(name, justify="right")
+    for row in entry["checkpoints"]:
+        cells = ("" if row[name] is None else f"{row[name]:.3g}" for name in columns)
+        table.add_row(str(row["step"]), *cells)
+    return table

@@ -1,0 +1,118 @@
+"""``tracker roles``: what each head does, since when, and which heads could be pruned."""
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tracker.config import Config
+from tracker.console import DONE, SOME_FAILED, say
+from tracker.errors import CheckpointError
+from tracker.reporting import view, write_json
+
+if TYPE_CHECKING:
+    from tracker.records import Checkpoint
+
+SHOWN_HEADS = 64
+"""Heads of one model in the terminal; roles.json has all."""
+
+
+def roles(config: Config, console: Console) -> int:
+    """The role of every head at the last checkpoint of each model; with ``prune=true`` heads that look alike
+    are switched off and the loss is told."""
+    from tracker.analysis.roles import COLUMNS, head_roles
+
+    results = view(config)
+    entries = head_roles(results.heads(COLUMNS), results.checkpoints())
+    for entry in entries:
+        if any(any(counts[-1:]) for counts in entry["counts"].values()):
+            console.print(roles_table(entry))
+        say(console, entry["sentence"])
+    report: dict[str, Any] = {"roles": entries}
+    failed = False
+    if config.prune:
+        report["pruning"], failed = _pruned(config, entries, console)
+    write_json(config.store / "roles.json", report)
+    say(console, f"Details: {config.store / 'roles.json'}")
+    return SOME_FAILED if failed else DONE
+
+
+def roles_table(entry: dict[str, Any]) -> Table:
+    """One row per head with a role, in order of layer and head; of many the surest."""
+    from tracker.analysis.roles import NO_ROLE
+
+    title = f"{entry['model']} seed {entry['seed']}, step {entry['step']}"
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    table.add_column("layer, head", no_wrap=True)
+    table.add_column("role")
+    for name in ("sure share", "band", "scale, tokens", "since step"):
+        table.add_column(name, justify="right")
+    named = [each for each in entry["heads"] if each["role"] != NO_ROLE]
+    shown = sorted(named, key=lambda each: -each["margin"])[:SHOWN_HEADS]
+    for each in sorted(shown, key=lambda each: (each["layer"], each["head"])):
+        scale = "" if each["scale"] is None else f"{each['scale']:.1f}"
+        low, high = each["birth"]
+        table.add_row(
+            f"{each['layer']}, {each['head']}",
+            each["role"],
+            f"{each['margin']:.0%}",
+            f"{each['band']} {each['band_share']:.0%}",
+            scale,
+            "the start" if low == high else f"({low}, {high}]",
+        )
+    return table
+
+
+def _pruned(
+    config: Config, entries: list[dict[str, Any]], console: Console
+) -> tuple[list[dict[str, Any]], bool]:
+    """Tries the last measured checkpoint of each model; whether any could not be tried."""
+    from tracker.models.pruning import prune, pruned_entry, pruning_sentences
+
+    found, failed = [], False
+    for entry in entries:
+        label = f"{entry['model']} seed {entry['seed']} step {entry['step']}"
+        try:
+            model, ids = _loaded(config, entry)
+            groups = prune(model, ids)
+        except CheckpointError as error:
+            say(console, f"{label}: {error}")
+            failed = True
+            continue
+        for sentence in pruning_sentences(label, groups):
+            say(console, sentence)
+        keys = {name: entry[name] for name in ("suite", "model", "seed", "step")}
+        found.append(keys | {"groups": pruned_entry(groups)})
+    return found, failed
+
+
+def _loaded(config: Config, entry: dict[str, Any]) -> tuple[Any, Any]:
+    """The checkpoint of an entry as a model, and the probe's token ids."""
+    import torch
+
+    from tracker.checkpoints import fetch
+    from tracker.models import load_model, model_facts
+    from tracker.probes import encode_probe, load_tokenizer
+    from tracker.survey import survey
+
+    surveyed = survey(config)
+    path = fetch(_checkpoint(surveyed.plan.units, entry)).path
+    model = load_model(path, dtype=config.dtype)
+    facts = model_facts(model)
+    tokenizer = None if surveyed.source.ids else load_tokenizer(path)
+    encoded = encode_probe(
+        surveyed.probe, surveyed.source, tokenizer,
+        vocabulary=facts.vocabulary, max_positions=facts.max_positions,
+    )  # fmt: skip
+    return model, torch.from_numpy(encoded.ids)
+
+
+def _checkpoint(planned: Any, entry: dict[str, Any]) -> "Checkpoint":
+    wanted = tuple(entry[name] for name in ("suite", "model", "seed", "step"))
+    for each in planned:
+        at = each.unit.checkpoint
+        if (at.suite, at.model, at.seed, at.step) == wanted:
+            return at
+    raise CheckpointError(
+        "it is not among the checkpoints of this request; give the suite and models that were swept"
+    )
