@@ -32,11 +32,14 @@ FLOORS = {
     "auditing": 3,
     "measure": 3,
     "values": 2,
+    "given_model": 3,
+    "journal": 3,
     "forecast": 3,
     "sinks": 3,
     "views": 3,
     "engines": 4,
     "validate": 4,
+    "live": 4,
     "console": 5,
     "inspection": 5,
     "measuring": 5,
@@ -53,6 +56,7 @@ SIDEWAYS = {
     ("facts", "errors"),
     ("plan", "config"),
     ("survey", "refinement"),
+    ("sinks", "journal"),
     ("nano", "probes"),
     ("nano", "checkpoints"),
     ("models", "checkpoints"),
@@ -90,7 +94,7 @@ FORBIDDEN = {
     "wandb": set(FLOORS) - {"sinks"},
     "distributed": set(FLOORS) - {"engines"},
     "dask_jobqueue": set(FLOORS) - {"engines"},
-    "transformers": set(FLOORS) - {"models", "nano", "probes", "measure", "engines", "notebook"},
+    "transformers": set(FLOORS) - {"models", "nano", "probes", "measure", "engines", "notebook", "live"},
 }
 
 

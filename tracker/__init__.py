@@ -5,23 +5,28 @@
 True
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tracker.live import TrackerCallback, watch
     from tracker.notebook import track
+    from tracker.sinks import SinkOptions
     from tracker.store import open_store
 
-__all__ = ["open_store", "track"]
+__all__ = ["SinkOptions", "TrackerCallback", "open_store", "track", "watch"]
+
+_HOMES = {
+    "SinkOptions": "tracker.sinks",
+    "TrackerCallback": "tracker.live",
+    "open_store": "tracker.store",
+    "track": "tracker.notebook",
+    "watch": "tracker.live",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Names of the Python face, loaded when first used: ``tracker plan`` need not wait for torch."""
-    if name == "open_store":
-        from tracker.store import open_store
-
-        return open_store
-    if name == "track":
-        from tracker.notebook import track
-
-        return track
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'tracker' has no attribute {name!r}")
