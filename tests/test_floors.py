@@ -33,6 +33,8 @@ FLOORS = {
     "measure": 3,
     "values": 2,
     "given_model": 3,
+    "exchange": 1,
+    "face": 4,
     "journal": 3,
     "forecast": 3,
     "sinks": 3,

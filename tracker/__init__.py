@@ -9,16 +9,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tracker.face import analyse, compare, dashboard, figure_data, figures
     from tracker.live import TrackerCallback, watch
     from tracker.notebook import track
     from tracker.sinks import SinkOptions
     from tracker.store import open_store
 
-__all__ = ["SinkOptions", "TrackerCallback", "open_store", "track", "watch"]
+__all__ = [
+    "SinkOptions",
+    "TrackerCallback",
+    "analyse",
+    "compare",
+    "dashboard",
+    "figure_data",
+    "figures",
+    "open_store",
+    "track",
+    "watch",
+]
 
 _HOMES = {
     "SinkOptions": "tracker.sinks",
     "TrackerCallback": "tracker.live",
+    "analyse": "tracker.face",
+    "compare": "tracker.face",
+    "dashboard": "tracker.face",
+    "figure_data": "tracker.face",
+    "figures": "tracker.face",
     "open_store": "tracker.store",
     "track": "tracker.notebook",
     "watch": "tracker.live",

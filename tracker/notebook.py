@@ -1,6 +1,7 @@
 """The Python face: a loaded model in, a measurement with tables and a figure out."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracker.given_model import request_for
@@ -11,6 +12,7 @@ from tracker.store import TABLES, conform
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from polars import DataFrame
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,18 @@ class TrackedMeasurement(Measurement):
         from tracker.views import measurement_figure
 
         return measurement_figure(self)
+
+    def named_heads(self) -> "DataFrame":
+        """Previous-token and induction heads, with the scores and limits by which they are called so."""
+        from tracker.analysis.named_heads import named_heads
+
+        return named_heads(self.heads)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: main metrics, the heads that have a name, and the figure."""
+        from tracker.views.measurement_html import measurement_html
+
+        return measurement_html(self)
 
 
 def track(
@@ -48,7 +62,8 @@ def track(
         options: any field of ``Conventions``, for example ``align="gather"``.
 
     Returns:
-        ``.heads``, ``.layers``, ``.sequences``, ``.summary`` as polars dataframes, and ``.figure()``.
+        ``.heads``, ``.layers``, ``.sequences``, ``.summary`` as polars dataframes, ``.named_heads()``
+        and ``.figure()``. At the end of a notebook's cell it shows itself, with its figure.
 
     Raises:
         RequestError: neither tokens nor a tokenizer, tokens of another shape, or an unknown option.
@@ -66,7 +81,7 @@ def track(
     request = request_for(
         model, tokens, tokenizer=tokenizer, number=number, n=n, target_error=target_error, **options
     )
-    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+    name = Path(getattr(model.config, "_name_or_path", "")).name or type(model).__name__
     checkpoint = Checkpoint("notebook", name, 0, 0, "folder", name, name)
     unit = Unit(checkpoint, request.probe, request.conventions, request.dtype)
     with untouched(model):

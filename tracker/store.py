@@ -12,13 +12,16 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import polars as pl
 
 from tracker.columns import checkpoint_columns, head_columns, layer_columns, sequence_columns
 from tracker.errors import RequestError, StoreError
+from tracker.exchange import FILES, check_table, duckdb_views, library
 from tracker.records import Measurement, Recorded, RecordId, Status, Unit
 
 TABLES = ("heads", "layers", "sequences", "checkpoint")
@@ -269,6 +272,61 @@ class Results:
     def checkpoints(self, columns: list[str] | None = None) -> pl.DataFrame:
         """One row per checkpoint, failed and missing ones included (``status``, ``reason``)."""
         return self._read("checkpoint", columns)
+
+    def table(self, name: str) -> pl.DataFrame:
+        """One of ``heads``, ``layers``, ``sequences``, ``checkpoints``.
+
+        Raises:
+            RequestError: there is no such table.
+        """
+        return self._read(FILES[check_table(name)], None)
+
+    def to_pandas(self, name: str) -> Any:
+        """A table as a pandas dataframe.
+
+        Raises:
+            RequestError: no such table, or pandas or pyarrow is not installed.
+        """
+        library("pandas")
+        return self.to_arrow(name).to_pandas()
+
+    def to_arrow(self, name: str) -> Any:
+        """A table as a pyarrow table.
+
+        Raises:
+            RequestError: no such table, or pyarrow is not installed.
+        """
+        library("pyarrow")
+        return self.table(name).to_arrow()
+
+    def to_duckdb(self) -> Any:
+        """A DuckDB connection with views ``heads``, ``layers``, ``sequences``, ``checkpoints``.
+
+        Nothing is copied: the views read the store's parquet files.
+
+        Raises:
+            RequestError: duckdb is not installed.
+        """
+        return duckdb_views(self.records, {name: self.table(name).clear() for name in FILES})
+
+    def __str__(self) -> str:
+        """Which store it is, and how much is in it."""
+        status = self.checkpoints(["suite", "model", "seed", "status"])
+        runs = status.select("suite", "model", "seed").n_unique() if status.height else 0
+        holes = status.filter(pl.col("status") != "ok").height
+        return (
+            f"store {self.folder}: {status.height - holes} measured checkpoints of {runs} runs, "
+            f"{holes} without a measurement"
+        )
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a sentence, and one row per run."""
+        table = self.checkpoints(["suite", "model", "seed", "step", "status"])
+        runs = table.filter(status="ok").group_by(["suite", "model", "seed"], maintain_order=True)
+        summary = runs.agg(
+            pl.len().alias("measured"), pl.min("step").alias("first_step"), pl.max("step").alias("last_step")
+        )
+        return f"<p>{escape(str(self))}</p>{summary._repr_html_()}"
 
 
 def require_store(folder: str | os.PathLike[str]) -> Path:
