@@ -12,6 +12,7 @@ FLOORS = {
     "saving": 0,
     "columns": 0,
     "facts": 0,
+    "extension": 0,
     "metrics": 1,
     "lanes": 1,
     "allocator": 0,
@@ -55,6 +56,9 @@ FLOORS = {
 }
 SIDEWAYS = {
     ("records", "errors"),
+    ("extension", "errors"),
+    ("extension", "columns"),
+    ("extension", "saving"),
     ("facts", "errors"),
     ("plan", "config"),
     ("survey", "refinement"),

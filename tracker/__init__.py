@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tracker.face import analyse, compare, dashboard, figure_data, figures
     from tracker.live import TrackerCallback, watch
+    from tracker.metrics.own import metric
+    from tracker.metrics.trial import try_metric
     from tracker.notebook import track
     from tracker.sinks import SinkOptions
     from tracker.store import open_store
@@ -23,8 +25,10 @@ __all__ = [
     "dashboard",
     "figure_data",
     "figures",
+    "metric",
     "open_store",
     "track",
+    "try_metric",
     "watch",
 ]
 
@@ -36,8 +40,10 @@ _HOMES = {
     "dashboard": "tracker.face",
     "figure_data": "tracker.face",
     "figures": "tracker.face",
+    "metric": "tracker.metrics.own",
     "open_store": "tracker.store",
     "track": "tracker.notebook",
+    "try_metric": "tracker.metrics.trial",
     "watch": "tracker.live",
 }
 

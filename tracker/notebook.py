@@ -86,4 +86,6 @@ def track(
     unit = Unit(checkpoint, request.probe, request.conventions, request.dtype)
     with untouched(model):
         found = measure(unit, model.eval(), request.tokens)
-    return TrackedMeasurement(*(conform(table, getattr(found, table)) for table in TABLES))
+    return TrackedMeasurement(
+        *(conform(table, getattr(found, table), unit.conventions.metrics) for table in TABLES)
+    )

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -22,6 +22,7 @@ import polars as pl
 from tracker.columns import checkpoint_columns, head_columns, layer_columns, sequence_columns
 from tracker.errors import RequestError, StoreError
 from tracker.exchange import FILES, check_table, duckdb_views, library
+from tracker.extension import own_columns, read_descriptions, write_descriptions
 from tracker.records import Measurement, Recorded, RecordId, Status, Unit
 
 TABLES = ("heads", "layers", "sequences", "checkpoint")
@@ -49,11 +50,11 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         **IDENTITY,
         "layer": pl.Int64(),
         "head": pl.Int64(),
-        **_floats(head_columns(), "_std"),
+        **_floats(head_columns(own=False), "_std"),
         "spectrum": pl.List(pl.Float64()),
     },
     "layers": {**IDENTITY, "layer": pl.Int64(), **_floats(layer_columns())},
-    "sequences": {**IDENTITY, "sequence": pl.Int64(), **_floats(sequence_columns())},
+    "sequences": {**IDENTITY, "sequence": pl.Int64(), **_floats(sequence_columns(own=False))},
     "checkpoint": {
         **IDENTITY,
         "key": pl.String(),
@@ -80,19 +81,35 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         "peak_bytes": pl.Int64(),
         "reason": pl.String(),
         "undefined_rows": pl.Int64(),
-        **_floats(checkpoint_columns(), "_std", "_q25", "_q75"),
+        **_floats(checkpoint_columns(own=False), "_std", "_q25", "_q75"),
     },
 }
 """The typed columns of every table; a metric that does not exist for a checkpoint is null."""
 
 
-def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """``frame`` with exactly the columns and types of ``SCHEMAS[table]``; absent ones are null, NaN too.
+OWN_SUFFIXES = {"heads": ("_std",), "sequences": (), "checkpoint": ("_std", "_q25", "_q75")}
+"""Beside the value, what each table holds of a metric of a user's own."""
+
+
+def schema_of(table: str, metrics: Iterable[str] = ()) -> dict[str, pl.DataType]:
+    """The typed columns of a table: ``SCHEMAS[table]``, and those of own metrics that conventions name."""
+    if not metrics or table not in OWN_SUFFIXES:
+        return SCHEMAS[table]
+    return SCHEMAS[table] | _floats(own_columns(metrics), *OWN_SUFFIXES[table])
+
+
+def conform(table: str, frame: pl.DataFrame, metrics: Iterable[str] = ()) -> pl.DataFrame:
+    """``frame`` with exactly the columns and types of ``schema_of``; absent ones are null, NaN too.
+
+    Args:
+        table: heads, layers, sequences or checkpoint.
+        frame: what was measured.
+        metrics: own metrics, as ``Conventions.metrics`` names them.
 
     Raises:
         StoreError: the frame has a column that the table does not know.
     """
-    schema = SCHEMAS[table]
+    schema = schema_of(table, metrics)
     unknown = set(frame.columns) - set(schema)
     if unknown:
         raise StoreError(f"table {table} has no column {', '.join(sorted(unknown))}")
@@ -143,12 +160,14 @@ class Store:
         Raises:
             StoreError: the folder cannot be written, with the system's reason.
         """
-        place = self.place(unit)
+        place, own = self.place(unit), unit.conventions.metrics
         partial = self.folder / ".partial" / f"{place.name}.{uuid.uuid4().hex}"
         try:
             partial.mkdir(parents=True)
+            if own:
+                write_descriptions(self.folder, unit.conventions.label, own)
             for table in TABLES:
-                frame = conform(table, getattr(measurement, table))
+                frame = conform(table, getattr(measurement, table), own)
                 with open(partial / f"{table}.parquet", "wb") as file:
                     frame.write_parquet(file)
                     file.flush()
@@ -376,6 +395,7 @@ def open_store(
             there = ", ".join(present) or "nothing"
             raise RequestError(f"{field}={chosen}: not in {folder}; there: {there}")
         records = [(p, record) for p, record in records if chosen in (None, getattr(record, field))]
+    read_descriptions(folder, {record.conventions for _, record in records})
     return Results(folder, tuple(_one_each(records)))
 
 

@@ -248,7 +248,8 @@ class TrainingWatch:
 
     def _to_active_run(self, found: Measurement) -> None:
         try:
-            log_to_active_run(conform("checkpoint", found.checkpoint).row(0, named=True))
+            own = self._request.conventions.metrics if self._request else ()
+            log_to_active_run(conform("checkpoint", found.checkpoint, own).row(0, named=True))
         except Exception as error:
             self._tell(f"{self._label}: the training's W&B run did not take the row: {error}")
 
