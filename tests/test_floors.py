@@ -12,6 +12,7 @@ FLOORS = {
     "saving": 0,
     "columns": 0,
     "facts": 0,
+    "extension": 0,
     "metrics": 1,
     "lanes": 1,
     "allocator": 0,
@@ -34,11 +35,16 @@ FLOORS = {
     "auditing": 3,
     "measure": 3,
     "values": 2,
+    "given_model": 3,
+    "exchange": 1,
+    "face": 4,
+    "journal": 3,
     "forecast": 3,
     "sinks": 3,
     "views": 3,
     "engines": 4,
     "validate": 4,
+    "live": 4,
     "console": 5,
     "encoding_table": 5,
     "inspection": 5,
@@ -53,9 +59,13 @@ FLOORS = {
 }
 SIDEWAYS = {
     ("records", "errors"),
+    ("extension", "errors"),
+    ("extension", "columns"),
+    ("extension", "saving"),
     ("facts", "errors"),
     ("plan", "config"),
     ("survey", "refinement"),
+    ("sinks", "journal"),
     ("nano", "probes"),
     ("nano", "checkpoints"),
     ("nano", "models"),
@@ -103,7 +113,7 @@ FORBIDDEN = {
     "wandb": set(FLOORS) - {"sinks"},
     "distributed": set(FLOORS) - {"engines"},
     "dask_jobqueue": set(FLOORS) - {"engines"},
-    "transformers": set(FLOORS) - {"models", "nano", "probes", "measure", "engines", "notebook"},
+    "transformers": set(FLOORS) - {"models", "nano", "probes", "measure", "engines", "notebook", "live"},
 }
 
 

@@ -1,4 +1,3 @@
-import doctest
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,16 @@ def test_three_lines_on_the_real_model(real: Path):
     )
     assert set(leading) == {(1, 3), (3, 6)}
     assert measured.heads["prefix_matching_score"].max() < 0.1
+    named = measured.named_heads()
+    assert named.select("name", "layer", "head").rows() == [
+        ("previous token", 3, 6),
+        ("previous token", 1, 3),
+    ]
     assert measured.figure().axes
+    shown = measured._repr_html_()
+    assert "Previous token heads (from 0.6): layer 3 head 6 (0.72), layer 1 head 3 (0.67)." in shown
+    assert "No induction head: the largest prefix-matching score is 0.014." in shown
+    assert "data:image/png;base64," in shown
 
 
 def test_the_model_is_left_as_it_was():
@@ -67,10 +75,9 @@ def test_there_is_nothing_else():
         tracker.trak  # noqa: B018
 
 
-@pytest.mark.parametrize("module", ["tracker", "tracker.notebook", "tracker.metrics.spectrum"])
-def test_examples_in_docstrings_run(module: str):
-    import importlib
-
-    result = doctest.testmod(importlib.import_module(module), globs=None)
-    assert result.attempted > 0
-    assert result.failed == 0
+def test_a_measurement_shows_itself_and_escapes_names():
+    model = neox()
+    model.config._name_or_path = "<script>alert(1)</script>&"
+    shown = tracker.track(model, [[1] * 48])._repr_html_()
+    assert "script&gt;&amp;: 3 layers of 4 heads, 1 sequences of 48 tokens" in shown
+    assert "<script" not in shown

@@ -5,23 +5,51 @@
 True
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tracker.face import analyse, compare, dashboard, figure_data, figures
+    from tracker.live import TrackerCallback, watch
+    from tracker.metrics.own import metric
+    from tracker.metrics.trial import try_metric
     from tracker.notebook import track
+    from tracker.sinks import SinkOptions
     from tracker.store import open_store
 
-__all__ = ["open_store", "track"]
+__all__ = [
+    "SinkOptions",
+    "TrackerCallback",
+    "analyse",
+    "compare",
+    "dashboard",
+    "figure_data",
+    "figures",
+    "metric",
+    "open_store",
+    "track",
+    "try_metric",
+    "watch",
+]
+
+_HOMES = {
+    "SinkOptions": "tracker.sinks",
+    "TrackerCallback": "tracker.live",
+    "analyse": "tracker.face",
+    "compare": "tracker.face",
+    "dashboard": "tracker.face",
+    "figure_data": "tracker.face",
+    "figures": "tracker.face",
+    "metric": "tracker.metrics.own",
+    "open_store": "tracker.store",
+    "track": "tracker.notebook",
+    "try_metric": "tracker.metrics.trial",
+    "watch": "tracker.live",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Names of the Python face, loaded when first used: ``tracker plan`` need not wait for torch."""
-    if name == "open_store":
-        from tracker.store import open_store
-
-        return open_store
-    if name == "track":
-        from tracker.notebook import track
-
-        return track
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'tracker' has no attribute {name!r}")

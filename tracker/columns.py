@@ -281,6 +281,8 @@ METRICS: tuple[Metric, ...] = (
     *_covariates(),
 )
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
+DESCRIBED: dict[str, Metric] = {}
+"""Metrics of users' own that are known here (``tracker.extension``); they stand in ``BY_NAME`` too."""
 
 
 def metric_of(column: str) -> Metric:
@@ -303,9 +305,13 @@ def _named(metrics: list[Metric]) -> list[str]:
     return plain + [f"averaged_{metric.name}" for metric in metrics if metric.averaged]
 
 
-def head_columns() -> list[str]:
-    """Metric columns of the heads table, plain ones first."""
-    return _named([metric for metric in METRICS if metric.level == "head"])
+def _all(own: bool) -> list[Metric]:
+    return [*METRICS, *DESCRIBED.values()] if own else list(METRICS)
+
+
+def head_columns(*, own: bool = True) -> list[str]:
+    """Metric columns of the heads table, plain ones first; ``own``: with those that users have added."""
+    return _named([metric for metric in _all(own) if metric.level == "head"])
 
 
 def layer_columns() -> list[str]:
@@ -313,15 +319,15 @@ def layer_columns() -> list[str]:
     return _named([metric for metric in METRICS if metric.level == "layer"])
 
 
-def sequence_columns() -> list[str]:
+def sequence_columns(*, own: bool = True) -> list[str]:
     """Metric columns of the sequences table: means over heads, then loss and in_context_score."""
-    heads = [metric for metric in METRICS if metric.level == "head" and not metric.pooled]
+    heads = [metric for metric in _all(own) if metric.level == "head" and not metric.pooled]
     return _named(heads) + _named([metric for metric in METRICS if metric.level == "sequence"])
 
 
-def checkpoint_columns() -> list[str]:
+def checkpoint_columns(*, own: bool = True) -> list[str]:
     """Every metric column: each is summarised in the checkpoint table."""
-    return head_columns() + layer_columns() + _named([m for m in METRICS if m.level == "sequence"])
+    return head_columns(own=own) + layer_columns() + _named([m for m in METRICS if m.level == "sequence"])
 
 
 def markdown_table() -> str:

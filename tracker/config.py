@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pywt import wavelist  # pyright: ignore[reportAttributeAccessIssue]
 
 from tracker.errors import RequestError, unknown_value
+from tracker.extension import load_metrics, own_metrics, registered_identities
 from tracker.records import CONVENTION_CHOICES, Conventions
 
 PACKAGE = Path(__file__).parent
@@ -136,6 +137,8 @@ class Spectrum:
     queries: int | None = None
     block: int = 50
     theory_tokens: int = 96
+    metrics: list[str] = field(default_factory=list)
+    """Python files that register metrics of the user's own."""
 
 
 @dataclass
@@ -226,6 +229,7 @@ class Config:
     view: View
     compare: Compare
     validate: Validate
+    metric_files: tuple[str, ...]
     what: str
     store: Path
     dtype: str
@@ -260,7 +264,10 @@ def read(composed: DictConfig) -> Config:
     """
     plain = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
     assert isinstance(plain, DictConfig)
-    known = {each.name for each in fields(Config)} - {"conventions"} | {"spectrum", "encodings"}
+    known = {each.name for each in fields(Config)} - {"conventions", "metric_files"} | {
+        "spectrum",
+        "encodings",
+    }
     for given in plain:
         if given not in known:
             raise unknown_value(
@@ -275,7 +282,7 @@ def read(composed: DictConfig) -> Config:
         suite=_suite(plain.suite),
         steps=_section(Steps, "steps", plain.steps),
         probe=_section(Probe, "probe", plain.probe),
-        conventions=conventions_of(**vars(_section(Spectrum, "spectrum", plain.spectrum))),
+        conventions=_conventions(_section(Spectrum, "spectrum", plain.spectrum)),
         sink=dict(plain.sink),
         engine=_section(Engine, "engine", plain.engine),
         cache=_section(Cache, "cache", plain.cache),
@@ -283,6 +290,7 @@ def read(composed: DictConfig) -> Config:
         view=_section(View, "view", plain.view),
         compare=_section(Compare, "compare", plain.compare),
         validate=_section(Validate, "validate", plain.validate),
+        metric_files=tuple(map(str, plain.spectrum.get("metrics") or ())),
         what=_chosen("what", plain.what, VALIDATIONS),
         store=Path(_text("store", plain.store)),
         dtype=_chosen("dtype", plain.dtype, DTYPE_NAMES),
@@ -307,6 +315,13 @@ def read(composed: DictConfig) -> Config:
     _chosen("compare.at", config.compare.at, COMPARE_AT)
     _check_validate(config.validate)
     return config
+
+
+def _conventions(spectrum: Spectrum) -> Conventions:
+    """The section's conventions, with the metrics that its files register."""
+    given = vars(spectrum)
+    load_metrics(given["metrics"])
+    return conventions_of(**(given | {"metrics": None}))
 
 
 def _yes_or_no(name: str, value: Any) -> bool:
@@ -411,12 +426,16 @@ def conventions_of(**given: Any) -> Conventions:
     """Conventions with every field checked.
 
     Args:
-        given: fields of ``Conventions``; the others keep their defaults.
+        given: fields of ``Conventions``; the others keep their defaults, and ``metrics`` is, unless it is
+            given, whatever is registered in this process.
 
     Raises:
         RequestError: names the field, the value and what is allowed.
     """
     values = vars(Conventions()) | given
+    if given.get("metrics") is None:
+        values["metrics"] = registered_identities()
+    values["metrics"] = tuple(own.identity for own in own_metrics(values["metrics"]))
     for name in ("alphas", "windows"):
         values[name] = tuple(values[name])
     for name, allowed in (("alphas", (0.5, 0.25)), ("windows", (16, 32, 64))):

@@ -83,6 +83,10 @@ def measure_model(
         measured = _measure_batches(model, tokens.ids, plan, facts, values, target_error)
         if facts.causal:
             _measure_prefix(model, tokens.prefix_ids, values)
+    for own in plan.troubles:
+        for name in (own, f"averaged_{own}"):
+            values.heads.pop(name, None)
+    values.troubles = plan.troubles
     return values.first(measured)
 
 
@@ -247,6 +251,7 @@ def measure(
         "seconds": time.perf_counter() - started,
         "peak_bytes": _peak_bytes(model),
         "undefined_rows": values.undefined,
+        "reason": "; ".join(values.troubles.values()) or None,
     }
     return tables(values, unit.identity("ok"), row)
 

@@ -76,6 +76,7 @@ def measuring(
         engine.stream,
         token_digests(store, surveyed),
         _shapes(config, surveyed),
+        config.metric_files,
     )
     if engine.name == "dask":
         with _on_cluster(config, surveyed, equipment, inspected) as run:

@@ -134,11 +134,18 @@ class Conventions:
     """Length of the block written twice for prefix matching."""
     theory_tokens: int = 96
     """Tokens of the one sequence that the theory checks look at; 0 leaves them out."""
+    metrics: tuple[str, ...] = ()
+    """Metrics of users' own, each with the digest of its source (``tracker.extension``)."""
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What keys and labels are made of; without own metrics they are what they always were."""
+        return {name: value for name, value in asdict(self).items() if name != "metrics" or value}
 
     @property
     def label(self) -> str:
         """Value of the ``conventions`` column: the preset's name and the digest of every field."""
-        return f"{self.preset}-{digest(asdict(self), 8)}"
+        return f"{self.preset}-{digest(self.identity, 8)}"
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,7 @@ class Unit:
         """Twelve hex digits, known before anything is fetched (design: interfaces, store)."""
         source = self.checkpoint.identity or self.checkpoint.location
         return digest(
-            [source, self.checkpoint.revision, self.probe.identity, asdict(self.conventions), self.dtype]
+            [source, self.checkpoint.revision, self.probe.identity, self.conventions.identity, self.dtype]
         )
 
     @property

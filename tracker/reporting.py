@@ -9,6 +9,7 @@ from tracker.checkpoints.audit_file import suspects as suspects_of
 from tracker.config import Config
 from tracker.console import DONE, SOME_FAILED, Bars, comparison_table, counted, say, tell_alerts
 from tracker.errors import RequestError, StoreError
+from tracker.journal import live_alerts
 from tracker.running import Watch
 from tracker.saving import save_json
 from tracker.store import Results, open_store, record_folders
@@ -44,6 +45,7 @@ def _analysed(results: Results, config: Config, console: Console) -> dict[str, A
         results.checkpoints(), results.sequences(), results.heads(HEAD_COLUMNS), suspects=suspects
     )
     report["alerts"] = alerts_of(break_conditions(checkpoints, report["phases"], _limits(config)))
+    report["alerts"] += live_alerts(config.store, report["probe"], report["conventions"])
     report["roles"] = head_roles(results.heads(COLUMNS), checkpoints)
     write_json(config.store / "analysis.json", report)
     show_charts(console, checkpoints, report["phases"])

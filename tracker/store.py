@@ -11,15 +11,19 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import polars as pl
 
 from tracker.columns import checkpoint_columns, head_columns, layer_columns, sequence_columns
 from tracker.errors import RequestError, StoreError
+from tracker.exchange import FILES, check_table, duckdb_views, library
+from tracker.extension import own_columns, read_descriptions, write_descriptions
 from tracker.records import Measurement, Recorded, RecordId, Status, Unit
 
 TABLES = ("heads", "layers", "sequences", "checkpoint")
@@ -47,12 +51,12 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         **IDENTITY,
         "layer": pl.Int64(),
         "head": pl.Int64(),
-        **_floats(head_columns(), "_std"),
+        **_floats(head_columns(own=False), "_std"),
         "spectrum": pl.List(pl.Float64()),
         "wavelet_energy": pl.List(pl.Float64()),
     },
     "layers": {**IDENTITY, "layer": pl.Int64(), **_floats(layer_columns())},
-    "sequences": {**IDENTITY, "sequence": pl.Int64(), **_floats(sequence_columns())},
+    "sequences": {**IDENTITY, "sequence": pl.Int64(), **_floats(sequence_columns(own=False))},
     "checkpoint": {
         **IDENTITY,
         "key": pl.String(),
@@ -79,19 +83,35 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         "peak_bytes": pl.Int64(),
         "reason": pl.String(),
         "undefined_rows": pl.Int64(),
-        **_floats(checkpoint_columns(), "_std", "_q25", "_q75"),
+        **_floats(checkpoint_columns(own=False), "_std", "_q25", "_q75"),
     },
 }
 """The typed columns of every table; a metric that does not exist for a checkpoint is null."""
 
 
-def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """``frame`` with exactly the columns and types of ``SCHEMAS[table]``; absent ones are null, NaN too.
+OWN_SUFFIXES = {"heads": ("_std",), "sequences": (), "checkpoint": ("_std", "_q25", "_q75")}
+"""Beside the value, what each table holds of a metric of a user's own."""
+
+
+def schema_of(table: str, metrics: Iterable[str] = ()) -> dict[str, pl.DataType]:
+    """The typed columns of a table: ``SCHEMAS[table]``, and those of own metrics that conventions name."""
+    if not metrics or table not in OWN_SUFFIXES:
+        return SCHEMAS[table]
+    return SCHEMAS[table] | _floats(own_columns(metrics), *OWN_SUFFIXES[table])
+
+
+def conform(table: str, frame: pl.DataFrame, metrics: Iterable[str] = ()) -> pl.DataFrame:
+    """``frame`` with exactly the columns and types of ``schema_of``; absent ones are null, NaN too.
+
+    Args:
+        table: heads, layers, sequences or checkpoint.
+        frame: what was measured.
+        metrics: own metrics, as ``Conventions.metrics`` names them.
 
     Raises:
         StoreError: the frame has a column that the table does not know.
     """
-    schema = SCHEMAS[table]
+    schema = schema_of(table, metrics)
     unknown = set(frame.columns) - set(schema)
     if unknown:
         raise StoreError(f"table {table} has no column {', '.join(sorted(unknown))}")
@@ -142,13 +162,15 @@ class Store:
         Raises:
             StoreError: the folder cannot be written, with the system's reason.
         """
-        place = self.place(unit)
+        place, own = self.place(unit), unit.conventions.metrics
         partial = self.folder / ".partial" / f"{place.name}.{uuid.uuid4().hex}"
         try:
             partial.mkdir(parents=True)
+            if own:
+                write_descriptions(self.folder, unit.conventions.label, own)
             for table in TABLES:
                 whole = io.BytesIO()  # polars tells of a full disk as of a broken file
-                conform(table, getattr(measurement, table)).write_parquet(whole)
+                conform(table, getattr(measurement, table), own).write_parquet(whole)
                 with open(partial / f"{table}.parquet", "wb") as file:
                     file.write(whole.getbuffer())
                     file.flush()
@@ -254,9 +276,10 @@ class Results:
         if not paths:
             frame = pl.DataFrame(schema=SCHEMAS[table])
             return frame if columns is None else frame.select(columns)
-        # Records of earlier versions lack columns that came later.
+        # Records of earlier versions lack columns that came later; own metrics are columns of every record.
+        schema = SCHEMAS[table] | dict(pl.read_parquet_schema(paths[0]))
         lazy = pl.scan_parquet(
-            paths, glob=False, schema=SCHEMAS[table], missing_columns="insert", extra_columns="ignore"
+            paths, glob=False, schema=schema, missing_columns="insert", extra_columns="ignore"
         )
         return (lazy if columns is None else lazy.select(columns)).collect()
 
@@ -277,6 +300,61 @@ class Results:
     def checkpoints(self, columns: list[str] | None = None) -> pl.DataFrame:
         """One row per checkpoint, failed and missing ones included (``status``, ``reason``)."""
         return self._read("checkpoint", columns)
+
+    def table(self, name: str) -> pl.DataFrame:
+        """One of ``heads``, ``layers``, ``sequences``, ``checkpoints``.
+
+        Raises:
+            RequestError: there is no such table.
+        """
+        return self._read(FILES[check_table(name)], None)
+
+    def to_pandas(self, name: str) -> Any:
+        """A table as a pandas dataframe.
+
+        Raises:
+            RequestError: no such table, or pandas or pyarrow is not installed.
+        """
+        library("pandas")
+        return self.to_arrow(name).to_pandas()
+
+    def to_arrow(self, name: str) -> Any:
+        """A table as a pyarrow table.
+
+        Raises:
+            RequestError: no such table, or pyarrow is not installed.
+        """
+        library("pyarrow")
+        return self.table(name).to_arrow()
+
+    def to_duckdb(self) -> Any:
+        """A DuckDB connection with views ``heads``, ``layers``, ``sequences``, ``checkpoints``.
+
+        Nothing is copied: the views read the store's parquet files.
+
+        Raises:
+            RequestError: duckdb is not installed.
+        """
+        return duckdb_views(self.records, {name: self.table(name).clear() for name in FILES})
+
+    def __str__(self) -> str:
+        """Which store it is, and how much is in it."""
+        status = self.checkpoints(["suite", "model", "seed", "status"])
+        runs = status.select("suite", "model", "seed").n_unique() if status.height else 0
+        holes = status.filter(pl.col("status") != "ok").height
+        return (
+            f"store {self.folder}: {status.height - holes} measured checkpoints of {runs} runs, "
+            f"{holes} without a measurement"
+        )
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a sentence, and one row per run."""
+        table = self.checkpoints(["suite", "model", "seed", "step", "status"])
+        runs = table.filter(status="ok").group_by(["suite", "model", "seed"], maintain_order=True)
+        summary = runs.agg(
+            pl.len().alias("measured"), pl.min("step").alias("first_step"), pl.max("step").alias("last_step")
+        )
+        return f"<p>{escape(str(self))}</p>{summary._repr_html_()}"
 
 
 def require_store(folder: str | os.PathLike[str]) -> Path:
@@ -326,6 +404,7 @@ def open_store(
             there = ", ".join(present) or "nothing"
             raise RequestError(f"{field}={chosen}: not in {folder}; there: {there}")
         records = [(p, record) for p, record in records if chosen in (None, getattr(record, field))]
+    read_descriptions(folder, {record.conventions for _, record in records})
     return Results(folder, tuple(_one_each(records)))
 
 

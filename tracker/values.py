@@ -28,6 +28,8 @@ class Values:
     loss: np.ndarray = field(default_factory=lambda: np.zeros(0))
     in_context: np.ndarray = field(default_factory=lambda: np.zeros(0))
     undefined: int = 0
+    troubles: dict[str, str] = field(default_factory=dict)
+    """By metric of a user's own why it has no values."""
 
     def first(self, number: int) -> "Values":
         """Those of the first sequences; no others were added to what is summed."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tracker.extension import load_metrics
 from tracker.records import ProbeSource
 from tracker.store import Store
 
@@ -39,6 +40,8 @@ class Equipment:
     stream: str = "auto"
     token_digests: Mapping[tuple[str, str, int, str], str] = field(default_factory=dict)
     shapes: Mapping[Model, tuple[int, int, int]] = field(default_factory=dict)
+    metric_files: tuple[str, ...] = ()
+    """Python files that register metrics of the user's own."""
 
     def worker(self, placement: Placement) -> "Worker":
         """A worker in this process; sets the number of torch's threads."""
@@ -46,6 +49,7 @@ class Equipment:
 
         from tracker.engines.worker import Worker
 
+        load_metrics(self.metric_files)
         if placement.threads:
             torch.set_num_threads(placement.threads)
         memory = placement.memory
@@ -68,4 +72,6 @@ class Equipment:
             for name in FILES
             if (value := getattr(self.source, name)) is not None and Path(value).exists()
         }
-        return replace(self, store=self.store.absolute(), source=replace(self.source, **paths))
+        files = tuple(str(Path(file).absolute()) for file in self.metric_files)
+        source = replace(self.source, **paths)
+        return replace(self, store=self.store.absolute(), source=source, metric_files=files)

@@ -245,7 +245,8 @@ class _Sums:
         plan, conventions = self.plan, self.plan.conventions
         signal = self.sums["averaged"]
         found = signal_values(signal, plan)
-        values = dict(found.values)
+        rows_only = {own.metric.name for own in plan.own if not own.metric.averaged}
+        values = {name: value for name, value in found.values.items() if name not in rows_only}
         values["reconstruction_error"] = found.loss / torch.where(found.norm > 1e-10, found.norm, torch.nan)
         for alpha, name in enumerate(conventions.alphas):
             values[f"scale_sensitivity_{name}"] = scale_sensitivity(

@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tracker.errors import unknown_value
+from tracker.extension import OwnMetric, own_metrics
 from tracker.metrics.coefficient_product import CoefficientProduct, coefficient_product
 from tracker.metrics.entropy import EMPTY_WINDOW
+from tracker.metrics.own import own_values
 from tracker.metrics.scale import kept_positions, scale_level, scale_sensitivity
 from tracker.metrics.spectrum import UNDEFINED_POWER, WINDOWS, band_edges, next_power_of_two
 from tracker.metrics.wavelet import FilterBank, filter_bank, max_level
@@ -59,6 +61,16 @@ class SignalPlan:
         level = max_level(n, conventions.wavelet)
         shortest = scale_level(n, conventions.alphas, conventions.wavelet) if kept else 0
         return cls(conventions, n, torch.device(device), level, shortest, kept)
+
+    @cached_property
+    def own(self) -> list[OwnMetric]:
+        """Metrics of users' own that the conventions name."""
+        return own_metrics(self.conventions.metrics)
+
+    @cached_property
+    def troubles(self) -> dict[str, str]:
+        """By own metric what went wrong with it so far, in words."""
+        return {}
 
     @property
     def n_fft(self) -> int:
@@ -135,6 +147,8 @@ def signal_values(signal: Tensor, plan: SignalPlan) -> SignalValues:
     """
     values, power = _spectral_values(signal, plan)
     values |= _positional_values(signal, plan)
+    if plan.own:
+        values |= own_values(signal, plan.n, plan.own, plan.troubles)
     parts = plan.bank.analyse(signal)
     energy, entropies = _scale_values(parts, plan.bank)
     for scale, value in enumerate(entropies):

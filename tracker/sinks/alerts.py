@@ -40,6 +40,7 @@ def _broken(identity: RunIdentity, analysis: dict[str, Any]) -> list[Alert]:
             digest([entry.get("condition"), entry.get("steps")]),
             f"{entry.get('condition')}: {identity.name}"[:LONGEST_TITLE],
             str(entry.get("sentence")),
+            entry.get("level") or "WARN",
         )
         for entry in entries_of(identity, analysis, "alerts")
     ]

@@ -12,6 +12,7 @@ import polars as pl
 from PIL import Image
 
 from tracker.columns import checkpoint_columns
+from tracker.extension import read_descriptions
 from tracker.records import digest
 from tracker.sinks.maps import MAPS, head_map
 
@@ -71,7 +72,7 @@ def read_row(place: Path, *, histograms: bool = True, maps: bool = True) -> Row:
     Raises:
         OSError, polars.exceptions.PolarsError: the record is being replaced or does not read back.
     """
-    checkpoint = pl.read_parquet(place / "checkpoint.parquet").row(0, named=True)
+    checkpoint = _checkpoint(place)
     facts = {name: checkpoint[name] for name in FACTS if checkpoint[name] is not None}
     heads = pl.DataFrame()
     if histograms or maps:
@@ -95,7 +96,14 @@ def row_name(place: Path) -> str:
     Raises:
         OSError, polars.exceptions.PolarsError: the record is being replaced or does not read back.
     """
-    return str(scalars_of(pl.read_parquet(place / "checkpoint.parquet").row(0, named=True))[ROW])
+    return str(scalars_of(_checkpoint(place))[ROW])
+
+
+def _checkpoint(place: Path) -> dict[str, Any]:
+    """A record's row of the checkpoint table; what own metrics in it mean is told by the store."""
+    row = pl.read_parquet(place / "checkpoint.parquet").row(0, named=True)
+    read_descriptions(place.parents[4], {row["conventions"]})
+    return row
 
 
 def scalars_of(checkpoint: dict[str, Any]) -> dict[str, float | int | str]:
@@ -110,10 +118,10 @@ def scalars_of(checkpoint: dict[str, Any]) -> dict[str, float | int | str]:
         if checkpoint[column] is not None:
             scalars[name] = checkpoint[column]
     for metric in checkpoint_columns():
-        if checkpoint[metric] is not None:
+        if checkpoint.get(metric) is not None:
             scalars[metric] = checkpoint[metric]
         for spread in SPREADS:
-            if checkpoint[f"{metric}_{spread}"] is not None:
+            if checkpoint.get(f"{metric}_{spread}") is not None:
                 scalars[f"{spread}/{metric}"] = checkpoint[f"{metric}_{spread}"]
     lasting = {name: value for name, value in scalars.items() if name != PASSING}
     scalars[ROW] = f"{checkpoint['key']}.{digest(lasting, 8)}"

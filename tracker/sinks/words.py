@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tracker.journal import live_alerts
 from tracker.records import Recorded
 from tracker.sinks.identity import RunIdentity
 from tracker.sinks.rows import KEY, ROW, Row
@@ -87,9 +88,13 @@ def _sentences(entries: list[dict[str, Any]]) -> str:
 
 
 def read_analysis(folder: Path) -> dict[str, Any]:
-    """``analysis.json`` of a store; empty where there is none or it does not read back."""
+    """``analysis.json`` of a store, with the alerts of live training as they are now; empty where there is
+    neither, or it does not read back."""
     try:
         content = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        content = {}
+    content = content if isinstance(content, dict) else {}
+    live = live_alerts(folder)
+    known = [alert for alert in content.get("alerts") or [] if alert not in live]
+    return content | {"alerts": [*known, *live]} if live else content

@@ -8,11 +8,11 @@ from typing import Any
 from tracker.analysis.axes import AXES, size_on
 from tracker.analysis.lead_lag import COVARIATES
 from tracker.checkpoints import audit_file
-from tracker.columns import checkpoint_columns, metric_of, title_of
+from tracker.columns import DESCRIBED, checkpoint_columns, metric_of, title_of
 from tracker.store import SPECTRUM_BANDS, Results
 from tracker.views.encode import LEVELS, MISSING, plain, rounded_list
 from tracker.views.glance import glance
-from tracker.views.head_maps import MAP_METRICS, SPECTRUM_HIGH, SPECTRUM_LOW, head_maps, head_shapes
+from tracker.views.head_maps import SPECTRUM_HIGH, SPECTRUM_LOW, head_maps, head_shapes, map_metrics
 from tracker.views.landmarks import landmarks_of
 from tracker.views.palette import HEAT, PHASES, line_colours
 from tracker.views.runs import Run, holes_of, model_names, runs_of
@@ -28,8 +28,9 @@ GROUPS = (
     ("Scale and wavelets", r"scale_sensitivity|wavelet_entropy|reconstruction"),
     ("Heads", r"previous_token|prefix_matching|sink_share|head_redundancy"),
     ("Theory checks", r"frame_|admissibility|refinement"),
-    ("Language model", r"loss|in_context"),
+    ("Language model", r"loss$|in_context"),
 )
+OWN_GROUP = "Own metrics"
 
 
 def dashboard_data(
@@ -75,7 +76,7 @@ def dashboard_data(
         "phase_colours": PHASES,
         "runs": [_run(run) for run in runs],
         "served": served,
-        "map_metrics": list(MAP_METRICS),
+        "map_metrics": map_metrics(runs),
         "maps": (head_shapes(runs) if served else head_maps(results, runs))
         | {"levels": LEVELS, "missing": MISSING, "bands": bands},
         "glance": glance(analysis),
@@ -135,6 +136,7 @@ def _metrics(runs: list[Run]) -> list[dict[str, Any]]:
 def _group(name: str) -> str:
     bare = name.removeprefix("averaged_")
     group = next((title for title, pattern in GROUPS if re.match(pattern, bare)), "Other")
+    group = OWN_GROUP if bare in DESCRIBED else group
     return f"{group}, averaged signal" if bare != name else group
 
 

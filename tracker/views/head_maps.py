@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tracker.columns import DESCRIBED
 from tracker.store import Results
 from tracker.views.encode import pack, quantise, rounded
 from tracker.views.runs import RUN, Run
@@ -38,7 +39,8 @@ def head_maps(results: Results, runs: list[Run]) -> dict[str, Any]:
         (T, layers, heads)}, "spectrum": packed (T, layers, 16) or None, "energy": packed (T, layers,
         scales) or None, "scales"}}.
     """
-    frame = results.heads([*RUN, "step", "layer", "head", "spectrum", "wavelet_energy", *MAP_METRICS])
+    chosen = map_metrics(runs)
+    frame = results.heads([*RUN, "step", "layer", "head", "spectrum", "wavelet_energy", *chosen])
     parts = frame.partition_by(RUN, as_dict=True)
     places = {
         run.key: Places.of(run, parts[run.suite, run.model, run.seed])
@@ -50,7 +52,7 @@ def head_maps(results: Results, runs: list[Run]) -> dict[str, Any]:
     }
     scales: dict[str, dict[str, Any]] = {}
     left_out, used = [], 0
-    for name in MAP_METRICS:
+    for name in chosen:
         if frame[name].null_count() == frame.height:
             continue
         scale = scale_of(frame[name])
@@ -64,6 +66,12 @@ def head_maps(results: Results, runs: list[Run]) -> dict[str, Any]:
         for key, text in texts.items():
             packed[key]["metrics"][name] = text
     return {"scales": scales, "left_out": left_out, "runs": packed}
+
+
+def map_metrics(runs: list[Run]) -> list[str]:
+    """Metrics whose maps travel in the page: the main ones, and those of users' own that are measured."""
+    own = [name for name in DESCRIBED if any(name in run.series for run in runs)]
+    return [*MAP_METRICS, *own]
 
 
 def head_shapes(runs: list[Run]) -> dict[str, Any]:

@@ -69,8 +69,8 @@ def runs_of(results: Results) -> list[Run]:
 
 
 def _half_widths(results: Results) -> dict[tuple[Any, ...], pl.DataFrame]:
-    columns = sequence_columns()
-    frame = results.sequences([*RUN, "step", *columns])
+    frame = results.sequences()
+    columns = [name for name in sequence_columns() if name in frame.columns]
     spread = [
         pl.when(pl.col(name).count() > 1).then(NORMAL_95 * pl.col(name).std() / pl.col(name).count().sqrt())
         .alias(name) for name in columns
@@ -85,7 +85,7 @@ def _run(key: tuple[Any, ...], frame: pl.DataFrame, halves: pl.DataFrame | None,
         halves = frame.select("step").join(halves, on="step", how="left", maintain_order="left")
     absent = np.full(len(steps), np.nan)
     for name in checkpoint_columns():
-        if frame[name].null_count() == len(steps):
+        if name not in frame.columns or frame[name].null_count() == len(steps):
             continue
         half = _array(halves[name]) if halves is not None and name in halves.columns else absent
         series[name] = Series(

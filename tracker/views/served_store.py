@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from tracker.columns import head_columns
+from tracker.columns import DESCRIBED, head_columns
 from tracker.errors import RequestError, StoreError
 from tracker.running import Watch
 from tracker.store import Results, record_folders
@@ -124,7 +124,8 @@ class ServedStore:
         """
         snapshot = self._snapshot
         self._run(snapshot, run)
-        if metric not in head_columns():
+        absent = metric.removeprefix("averaged_") in DESCRIBED and metric not in snapshot.runs[run].series
+        if metric not in head_columns() or absent:
             raise RequestError(f"metric={metric}: no metric of heads")
         frame = self._column(snapshot, metric)
         if frame[metric].null_count() == frame.height:

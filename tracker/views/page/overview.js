@@ -34,7 +34,7 @@ function drawOverview() {
 function drawAlerts() {
   const alerts = DATA.alerts;
   byId('alerts-box').hidden = !alerts.length;
-  byId('alerts-name').textContent = `${plural(alerts.length, 'alert')}: results that the paper's mechanisms do not allow`;
+  byId('alerts-name').textContent = `${plural(alerts.length, 'alert')}: what the paper's mechanisms do not allow, or training that leaves its course`;
   byId('alerts').replaceChildren(...alerts.map(alert => el('li', {}, alert.sentence)));
 }
 

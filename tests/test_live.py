@@ -1,0 +1,267 @@
+"""Live training: measured inside ``transformers.Trainer``, which trains as if nobody looked."""
+
+import json
+import logging
+import random
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from live_material import PROBE, nano_model, train
+
+import tracker
+from tracker.errors import RequestError
+from tracker.live import Budget, Schedule
+from tracker.models.untouched import untouched
+
+
+def watched(folder: Path, **given) -> "tracker.TrackerCallback":
+    return tracker.TrackerCallback(PROBE, store=folder / "store", **({"every": 10, "share": None} | given))
+
+
+def test_a_trainer_trains_bit_for_bit_the_same_with_and_without(tmp_path: Path):
+    callback = watched(tmp_path)
+    plain_losses, plain = train(tmp_path / "plain", steps=24)
+    losses, weights = train(tmp_path / "watched", callback, steps=24)
+    assert len(losses) == 24
+    assert losses == plain_losses
+    assert all(torch.equal(weights[name], plain[name]) for name in plain)
+    assert callback.account.measured == 8
+    results = tracker.open_store(tmp_path / "store")
+    table = results.checkpoints().sort("step")
+    assert table["step"].to_list() == [0, 1, 2, 4, 8, 10, 20, 24]
+    assert table.select("suite", "model", "seed", "status").unique().rows() == [("live", "watched", 0, "ok")]
+    assert table["loss"][-1] < table["loss"][0]
+
+
+def test_the_comparison_can_fail(tmp_path: Path):
+    """A callback that draws one random number changes the losses: dropout is on."""
+
+    class Clumsy(tracker.TrackerCallback):
+        def on_step_end(self, *args, **kwargs) -> None:
+            torch.rand(1)
+
+    plain, _ = train(tmp_path / "plain", steps=4)
+    assert plain != train(tmp_path / "watched", Clumsy(PROBE, store=tmp_path / "store"), steps=4)[0]
+
+
+def test_everything_is_put_back_whatever_happens():
+    model = nano_model().train()
+    model.gpt_neox.layers[0].eval()
+    model.set_attn_implementation("sdpa")
+    model.gpt_neox.register_buffer("memory", torch.arange(3.0))
+    model(torch.from_numpy(PROBE), labels=torch.from_numpy(PROBE)).loss.backward()
+    gradients = [w.grad for w in model.parameters()]
+    kept = [None if g is None else g.clone() for g in gradients]
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    modes = [module.training for module in model.modules()]
+
+    def meddle() -> None:
+        with untouched(model):
+            model.eval().set_attn_implementation("eager")
+            model.zero_grad()
+            model.gpt_neox.memory = torch.zeros(3)
+            assert random.random() + np.random.rand() + float(torch.rand(())) >= 0
+            torch.set_num_threads(2)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        meddle()
+    assert [module.training for module in model.modules()] == modes
+    assert not model.gpt_neox.layers[0].training
+    assert model.config._attn_implementation == model.gpt_neox.config._attn_implementation == "sdpa"
+    assert model.gpt_neox.memory.tolist() == [0, 1, 2]
+    assert all(w.grad is g for w, g in zip(model.parameters(), gradients, strict=True))
+    assert all(g is None or torch.equal(g, k) for g, k in zip(gradients, kept, strict=True))
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states[:2]
+    assert torch.equal(torch.get_rng_state(), states[2])
+    assert torch.get_num_threads() == 1
+
+
+def test_what_would_exceed_the_share_is_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "tracker.live")
+    callback = watched(tmp_path, share=0.001)
+    train(tmp_path / "run", callback, steps=20)
+    account = callback.account
+    assert (account.measured, account.skipped) == (1, 6)  # 0; not 1, 2, 4, 8, 10, 20
+    assert "step 10 is not measured: a measurement takes about" in caplog.text
+    assert "0.001 of the time trained is" in caplog.text
+    journal = json.loads((tmp_path / "store" / "live" / "live.run.seed-0.json").read_text())
+    assert [each["step"] for each in journal["skipped"]] == [1, 2, 4, 8, 10, 20]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_budget_is_never_overdrawn_after_the_first_measurement():
+    clock, schedule = Clock(), Schedule(every=50)
+    budget = Budget(0.05, total_steps=2000, clock=clock)
+    taken = []
+    for step in range(2001):
+        if schedule.due(step) and budget.refusal(step, early=schedule.is_early(step)) is None:
+            with budget.spending():
+                clock.now += 0.7
+            taken.append(step)
+        clock.now += 0.1
+        if step >= 1000:
+            assert budget.spent <= 0.05 * budget.trained
+    assert taken[:4] == [0, 1, 2, 4]  # 5 % of the 200 s to come pay 7 of them in advance
+    assert budget.spent == pytest.approx(0.7 * len(taken))
+    assert 12 <= len(taken) <= 14
+    assert taken[-1] >= 1900
+
+
+def test_without_the_length_of_the_run_nothing_is_paid_in_advance():
+    clock = Clock()
+    budget = Budget(0.5, clock=clock)
+    with budget.spending():
+        clock.now += 1.0
+    clock.now += 3.9
+    assert budget.refusal(2, early=True) == (
+        "a measurement takes about 1 s and 1 s are spent; 0.5 of the time trained is 1.95 s"
+    )
+    clock.now += 0.1
+    assert budget.refusal(2, early=True) is None
+
+
+def test_a_resumed_run_appends_and_what_it_left_is_set_aside(tmp_path: Path):
+    straight = watched(tmp_path / "straight", every=5, name="run")
+    train(tmp_path / "a", straight, steps=30)
+    train(tmp_path / "b", watched(tmp_path, every=5, name="run"), steps=20, save=10)
+    (tmp_path / "b" / "checkpoint-20").rename(tmp_path / "gone")
+    callback = watched(tmp_path, every=5, name="run")
+    train(tmp_path / "b", callback, steps=30, resume=True, save=10)
+    here = tracker.open_store(tmp_path / "store").checkpoints().sort("step")
+    there = tracker.open_store(tmp_path / "straight" / "store").checkpoints().sort("step")
+    assert here["step"].to_list() == there["step"].to_list() == [0, 1, 2, 4, 5, 10, 15, 20, 25, 30]
+    same = [name for name in here.columns if name not in ("seconds", "peak_bytes")]
+    # Up to where it was resumed: transformers 5.23 itself reads a resumed GPT-NeoX back without its head.
+    before = pl.col("step") <= 10
+    assert here.filter(before).select(same).equals(there.filter(before).select(same), null_equal=True)
+    aside = tracker.open_store(tmp_path / "store" / "superseded" / "1").checkpoints().sort("step")
+    assert aside["step"].to_list() == [15, 20]
+    assert any("earlier records beyond step 10 are in" in each for each in callback.account.sentences)
+
+
+def test_a_run_that_starts_again_does_not_mix_with_the_one_before(tmp_path: Path):
+    train(tmp_path / "run", watched(tmp_path), steps=8)
+    train(tmp_path / "run", watched(tmp_path), steps=2)
+    assert sorted(tracker.open_store(tmp_path / "store").checkpoints()["step"]) == [0, 1, 2]
+    assert len(tracker.open_store(tmp_path / "store" / "superseded" / "1").checkpoints()) == 5
+
+
+def test_weights_that_are_not_finite_raise_an_alert_and_training_goes_on(tmp_path: Path):
+    class Poison(tracker.TrackerCallback):
+        def on_step_end(self, args, state, control, **kwargs) -> None:
+            if state.global_step == 4:
+                with torch.no_grad():
+                    kwargs["model"].gpt_neox.layers[1].mlp.dense_h_to_4h.weight[0, 0] = torch.nan
+            super().on_step_end(args, state, control, **kwargs)
+
+    told = []
+    callback = Poison(PROBE, store=tmp_path / "store", every=4, share=None, on_alert=told.append)
+    losses, _ = train(tmp_path / "run", callback, steps=12)
+    assert len(losses) == 12
+    assert callback.account.failed == 3
+    assert [each.condition for each in told].count("weights not finite") == 1
+    assert told[0].sentence.endswith("at step 4, first in gpt_neox.layers.1.mlp.dense_h_to_4h.weight")
+    assert [(each.condition, each.step) for each in told[1:2]] == [("gradient norm not finite", 5)]
+    holes = tracker.open_store(tmp_path / "store").checkpoints().filter(status="failed").sort("step")
+    assert holes["step"].to_list() == [4, 8, 12]
+    assert holes["reason"][0].startswith("run seed 0 step 4: ")
+    assert "NaN or infinite" in holes["reason"][0]
+
+
+def test_a_loss_that_is_not_finite_raises_one_alert():
+    told = []
+    watch = tracker.watch(nano_model(), PROBE, on_alert=told.append)
+    for step, loss in ((1, 2.0), (2, float("nan")), (3, float("inf"))):
+        watch.note(step, "loss", loss)
+    assert [(each.condition, each.step) for each in told] == [("loss not finite", 2)]
+
+
+def test_an_architecture_that_cannot_be_read_is_recorded_and_training_goes_on(tmp_path: Path, monkeypatch):
+    callback = watched(tmp_path)
+    train(tmp_path / "run", callback, steps=2)
+    model = nano_model()
+    with tracker.watch(model, PROBE, store=tmp_path / "other", name="mine", share=None) as watch:
+        watch(0)
+        monkeypatch.setattr(type(model.gpt_neox), "forward", lambda *args, **kwargs: 1 / 0)
+        assert watch(1) is False
+    assert watch.account.failed == 1
+    row = tracker.open_store(tmp_path / "other").checkpoints().filter(step=1).row(0, named=True)
+    assert row["reason"] == "mine seed 0 step 1: ZeroDivisionError: division by zero"
+
+
+def test_what_the_disk_refuses_is_written_later(tmp_path: Path, monkeypatch):
+    model, store = nano_model(), tmp_path / "store"
+    with tracker.watch(model, PROBE, store=store, share=None, name="mine") as watch:
+        watch(0)
+        (store / ".partial").rmdir()
+        (store / ".partial").write_text("in the way")
+        assert watch(1) is True
+        assert len(tracker.open_store(store).checkpoints()) == 1
+        (store / ".partial").unlink()
+    assert sorted(tracker.open_store(store).checkpoints()["step"]) == [0, 1]
+    assert any("it is kept in memory and tried again (1 waiting)" in each for each in watch.account.sentences)
+
+
+def test_a_loop_of_ones_own(tmp_path: Path):
+    model, ids = nano_model().train(), torch.from_numpy(PROBE)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    with tracker.watch(model, PROBE, store=tmp_path, every=4, early=False, share=None) as watch:
+        for step in range(1, 9):
+            loss = model(ids, labels=ids).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            watch(step, loss=loss.item(), tokens_seen=step * ids.numel())
+    table = tracker.open_store(tmp_path).checkpoints().sort("step")
+    assert table.select("step", "tokens_seen", "model").rows() == [(4, 1024, "run"), (8, 2048, "run")]
+    assert str(watch.account).startswith("2 steps measured, 0 left out, 0 failed, in ")
+
+
+def test_only_the_main_process_measures(tmp_path: Path):
+    class Second(tracker.TrackerCallback):
+        def on_train_begin(self, args, state, control, **kwargs) -> None:
+            state.is_world_process_zero = False
+            super().on_train_begin(args, state, control, **kwargs)
+
+    train(tmp_path / "run", Second(PROBE, store=tmp_path / "store"), steps=2)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"every": 0}, "every=0: not known; allowed: whole numbers from 1"),
+        ({"share": 0.0}, "share=0.0: not known; allowed: shares of training time above 0, up to 1"),
+        ({"share": 1.5}, "share=1.5: not known"),
+        ({"name": " "}, "name=' ': not a name"),
+        ({"sink": tracker.SinkOptions(mode="sometimes")}, "sink.mode=sometimes: not known"),
+    ],
+)
+def test_bad_input_is_named_before_training(given: dict, message: str):
+    with pytest.raises(RequestError, match=message):
+        tracker.TrackerCallback(PROBE, **given)
+    with pytest.raises(RequestError, match=message):
+        tracker.watch(nano_model(), PROBE, **given)
+
+
+def test_a_probe_is_asked_for_at_the_beginning(tmp_path: Path):
+    with pytest.raises(RequestError, match="a probe of text needs a tokenizer"):
+        train(tmp_path / "run", tracker.TrackerCallback(store=tmp_path / "store"), steps=2)
+
+
+def test_a_tracked_run_is_a_store_like_any_other(tmp_path: Path):
+    train(tmp_path / "run", watched(tmp_path), steps=12)
+    results = tracker.open_store(tmp_path / "store")
+    assert results.heads().filter(pl.col("step") == 12).height == 2 * 3
+    assert results.sequences()["sequence"].n_unique() == len(PROBE)

@@ -1,0 +1,109 @@
+"""When a training is measured, and what share of its time that may take."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tracker.errors import unknown_value
+
+ADVANCE = 0.5
+"""Most of the whole run's share that early measurements may take before it is earned."""
+REMEMBERED = 3
+"""The next measurement is expected to cost the median of so many last ones."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Every so many steps, and before that at 0, 1, 2, 4, 8 ..., where training moves fastest."""
+
+    every: int
+    early: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
+            raise unknown_value("every", self.every, "whole numbers from 1")
+
+    def is_early(self, step: int) -> bool:
+        """Whether a step is due only because it is among the first."""
+        return self.early and step < self.every and step & (step - 1) == 0
+
+    def due(self, step: int) -> bool:
+        """Whether a step is to be measured.
+
+        Example:
+            >>> [step for step in range(301) if Schedule(every=100).due(step)]
+            [0, 1, 2, 4, 8, 16, 32, 64, 100, 200, 300]
+        """
+        return step % self.every == 0 or self.is_early(step)
+
+
+@dataclass
+class Budget:
+    """Time: measuring may take ``share`` of what training itself takes; None: as much as it wants.
+
+    A measurement waits until the time trained so far has paid for it. Early ones may be paid in advance,
+    out of up to half of what the whole run will earn, where its length is known. The very first is always
+    taken, since nothing is known of its cost.
+    """
+
+    share: float | None
+    total_steps: int | None = None
+    first_step: int = 0
+    clock: Callable[[], float] = time.perf_counter
+    costs: list[float] = field(default_factory=list)
+    started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.share is not None and not 0 < self.share <= 1:
+            allowed = "shares of training time above 0, up to 1, or None for no bound"
+            raise unknown_value("share", self.share, allowed)
+        self.started = self.clock()
+
+    @property
+    def spent(self) -> float:
+        """Seconds that measuring has taken."""
+        return sum(self.costs)
+
+    @property
+    def trained(self) -> float:
+        """Seconds that everything else has taken."""
+        return max(0.0, self.clock() - self.started - self.spent)
+
+    def refusal(self, step: int, *, early: bool) -> str | None:
+        """Why a measurement must not be taken now, in words; None where it may.
+
+        Args:
+            step: finished optimizer steps.
+            early: whether it may be paid in advance.
+        """
+        if not self.costs or self.share is None:
+            return None
+        trained = self.trained
+        earned = self.share * trained
+        if early:
+            earned = max(earned, ADVANCE * self.share * self._whole_run(step, trained))
+        recent = sorted(self.costs[-REMEMBERED:])
+        expected = recent[len(recent) // 2]
+        if self.spent + expected <= earned:
+            return None
+        return (
+            f"a measurement takes about {expected:.2g} s and {self.spent:.3g} s are spent; "
+            f"{self.share:.3g} of the time trained is {earned:.3g} s"
+        )
+
+    def _whole_run(self, step: int, trained: float) -> float:
+        """Seconds that the whole run will train, as far as can be told."""
+        done = step - self.first_step
+        if self.total_steps is None or done < 1:
+            return 0.0
+        return trained / done * max(self.total_steps - self.first_step, done)
+
+    @contextmanager
+    def spending(self) -> Iterator[None]:
+        """Counts the time that the block takes as measuring."""
+        began = self.clock()
+        try:
+            yield
+        finally:
+            self.costs.append(self.clock() - began)

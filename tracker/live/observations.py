@@ -1,0 +1,44 @@
+"""What a measurement says of a training run's course, and what earlier starts of the run have said."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tracker.analysis.instability import Observation, uniform_entropy
+from tracker.store import TABLES
+
+WATCHED = ("spectral_entropy", "frequency_selectivity", "positional_entropy")
+"""Metrics whose sudden changes are told."""
+
+
+def observation(sequences: Any, heads: Any, checkpoint: Any) -> Observation:
+    """One measurement's tables as one point of a run's history."""
+    row = checkpoint.row(0, named=True)
+    samples = {
+        name: sequences.sort("sequence")[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        for name in WATCHED
+        if name in sequences.columns
+    }
+    layers = heads.group_by("layer").agg(pl.col("positional_entropy").mean()).sort("layer")
+    entropy = layers["positional_entropy"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return Observation(row["step"], samples, entropy, uniform_entropy(row["n_tokens"]))
+
+
+def recorded_observations(run: Path, probe: str, conventions: str) -> list[Observation]:
+    """What is recorded of a run, measured in one way, in step order.
+
+    Args:
+        run: folder of the run's records.
+        probe, conventions: labels, as the tables carry them.
+    """
+    found = []
+    for record in run.glob("step-*.*"):
+        try:
+            tables = {name: pl.read_parquet(record / f"{name}.parquet") for name in TABLES}
+        except (OSError, pl.exceptions.PolarsError):
+            continue
+        row = tables["checkpoint"].row(0, named=True)
+        if (row["probe"], row["conventions"], row["status"]) == (probe, conventions, "ok"):
+            found.append(observation(tables["sequences"], tables["heads"], tables["checkpoint"]))
+    return sorted(found, key=lambda each: each.step)
