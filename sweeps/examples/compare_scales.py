@@ -1,0 +1,39 @@
+# %% [markdown]
+# # Compare scales
+#
+# What is different in a larger model, is the difference sure, and from which size on? From the store of
+# `launch_a_sweep.py`, which the first cell makes where it is not there.
+
+# %% A store with at least two sizes
+import subprocess
+import sys
+
+SWEEP = (
+    "suite.models=[0.05m,0.2m]", "suite.train_steps=64", "probe.number=8",
+    "store=example-store", "sink=none", "engine=inline",
+)  # fmt: skip
+subprocess.run([sys.executable, "-m", "tracker", "sweep", *SWEEP], check=True)
+
+# %% At the end of training, side by side and against the paper's tables
+import tracker
+
+results = tracker.open_store("example-store")
+compared = tracker.compare(results)
+for sentence in compared["sentences"]:
+    print(sentence)
+
+# %% At one step, or at equal tokens: compare_models(results, at="tokens", tokens=100_000)
+early = tracker.compare(results, at="step", step=16)
+for difference in early["differences"]:
+    if difference["matters"]:
+        print(difference["metric"], difference["from"], difference["to"], round(difference["difference"], 3))
+
+# %% Is there a size from which on a metric is another? With two sizes nobody can tell.
+report = tracker.analyse(results)
+print([sentence for sentence in report["summary"] if "size" in sentence])
+
+# %% The figure over size, and what it draws
+figure = tracker.figures(results, report)["scale"]
+figure.savefig("example-scale.png", dpi=110)
+over_size = tracker.figure_data(results, report)["scale"]
+print(over_size.head())

@@ -1,0 +1,69 @@
+"""Every example runs, as it stands, in a folder of its own, and shows what it says that it shows."""
+
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracker import columns
+from tracker.extension import forget, registered_identities
+
+EXAMPLES = Path(__file__).parent.parent / "sweeps" / "examples"
+SHOWN = {
+    "launch_a_sweep": "measured checkpoints of 2 runs, 0 without a measurement",
+    "read_a_phase_dashboard": "open example-store/dashboard.html",
+    "compare_scales": "Differences of a tenth or more",
+    "watch_your_own_training": "steps measured, 0 left out, 0 failed",
+    "add_a_metric": "['Attention distance', 'Attention distance (averaged)']",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("examples")
+
+
+@pytest.fixture
+def _forgotten() -> Iterator[None]:
+    yield
+    for identity in registered_identities():
+        forget(identity.rpartition("-")[0])
+    for name in list(columns.DESCRIBED):
+        del columns.DESCRIBED[name], columns.BY_NAME[name]
+
+
+def test_every_example_is_run_here():
+    assert {path.stem for path in EXAMPLES.iterdir()} == set(SHOWN)
+
+
+def executed(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(folder)
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+
+
+@pytest.mark.usefixtures("_forgotten")
+@pytest.mark.parametrize("name", list(SHOWN))
+def test_an_example_runs(name: str, folder: Path, monkeypatch, capsys: pytest.CaptureFixture[str]):
+    left = executed(name, folder, monkeypatch)
+    said = " ".join(capsys.readouterr().out.split())
+    assert SHOWN[name] in said
+    if name == "launch_a_sweep":
+        assert left["checkpoints"]["step"].n_unique() * 2 == left["checkpoints"].height
+    if name == "read_a_phase_dashboard":
+        assert (folder / "example-phases.png").stat().st_size > 10_000
+        assert left["moved"].height == 16
+    if name == "compare_scales":
+        assert {each["model"] for each in left["compared"]["models"]} == {"0.05m", "0.2m"}
+    if name == "watch_your_own_training":
+        assert left["curve"]["step"].to_list() == [1, 2, 4, 8, 10, 20, 30, 40, 50, 60]
+        assert left["curve"]["loss"][-1] < left["curve"]["loss"][0]
+    if name == "add_a_metric":
+        assert left["measured"].summary["attention_distance"].item() == pytest.approx(15.75, abs=0.5)
+
+
+def test_the_metric_takes_twenty_lines():
+    text = (EXAMPLES / "add_a_metric.py").read_text(encoding="utf-8")
+    cell = text.split("# %% Twenty lines")[1].split("# %%")[0]
+    assert len([line for line in cell.splitlines() if line.strip()]) <= 20
