@@ -117,7 +117,7 @@ def test_the_answer_is_told_whichever_way_it_comes_out(with_it, told):
 
 def test_steps_of_the_table_are_spread_over_training():
     assert shown_steps([0, 1, 2]) == [0, 1, 2]
-    assert shown_steps([0, *(2**k for k in range(10)), 600, 800, 1000]) == [0, 2, 16, 64, 256, 1000]
+    assert shown_steps([0, *(2**k for k in range(10)), 600, 800, 1000]) == [0, 4, 16, 64, 256, 1000]
 
 
 @pytest.fixture(scope="module")
@@ -160,11 +160,11 @@ def test_models_of_one_size_are_no_sizes(store: Path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nano", "encodings=[polar]"], "encodings=polar: must be one of rotary, learned, alibi"),
+        (["nano", "encodings=[polar]"], "encodings=polar: not known; allowed: rotary, learned, alibi"),
         (["nano", "encodings=[]"], "encodings=[]: nothing to train"),
         (["nano", "encodings=[alibi,alibi]"], "one is named twice"),
         (["sweep", "suite=pythia", "encodings=[alibi]"], "only suite=nano is trained here"),
-        (["compare", "compare.by=colour"], "compare.by=colour: must be one of model, encoding"),
+        (["compare", "compare.by=colour"], "compare.by=colour: not known; allowed: model, encoding"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_leaves_nothing(arguments, told, tmp_path: Path, capfd):

@@ -55,7 +55,6 @@ def test_steps_double_to_512_then_follow_every_hundred():
         (NanoRecipe(train_steps=4000), [512, 750, 1000, 1250]),
         (NanoRecipe(train_steps=1000, interval=200), [512, 600, 800, 1000]),
         (NanoRecipe(train_steps=720), [512, 600, 700, 720]),
-        (NanoRecipe(train_steps=128, dense=(100, 130, 10)), [100, 110, 120, 128]),
     ],
 )
 def test_interval_rule_and_last_step(recipe, tail):
@@ -98,6 +97,13 @@ def test_default_models_are_three_sizes_in_order():
     assert sizes == sorted(sizes)
 
 
+def test_a_close_look_adds_checkpoints():
+    usual, close = NanoRecipe(train_steps=128), NanoRecipe(train_steps=128, dense=(100, 130, 10))
+    assert sorted(set(checkpoint_steps(close)) - set(checkpoint_steps(usual))) == [100, 110, 120]
+    with pytest.raises(RequestError, match=r"suite\.dense"):
+        NanoRecipe(dense=(9, 1, 2))
+
+
 def test_digest_follows_every_field():
     base = NanoRecipe()
     changed = {
@@ -116,6 +122,7 @@ def test_digest_follows_every_field():
         "repeat_share": 0.0,
         "text_bytes": 10**6,
         "interval": 50,
+        "dense": (1, 9, 2),
     }
     assert set(changed) == {field.name for field in dataclasses.fields(NanoRecipe)}
     digests = {dataclasses.replace(base, **{name: value}).digest for name, value in changed.items()}
