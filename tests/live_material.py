@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import GPTNeoXForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from tracker.nano.model import fresh
 from tracker.nano.recipe import SIZES, NanoRecipe
@@ -19,7 +19,7 @@ for name in ("WANDB_MODE", "WANDB_DISABLED"):
     os.environ.pop(name, None)
 
 
-def nano_model(size: str = "0.05m", seed: int = 0) -> GPTNeoXForCausalLM:
+def nano_model(size: str = "0.05m", seed: int = 0) -> Any:
     """The embedded suite's model, with dropout on: every step of its training draws random numbers."""
     model = fresh(RECIPE, SIZES[size], RECIPE.vocab, seed)
     for module in model.modules():

@@ -1,5 +1,7 @@
 """Drivers against independent witnesses: finite differences, dense eigenvalues, matrices without relation."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -56,11 +58,12 @@ def test_gradients_of_heads_are_the_slopes_of_their_weights():
     model, tokens = made("rotary"), ids()
     norms = gradient_norms(model, tokens)
     batch_loss(model, tokens).backward()
-    attention = model.gpt_neox.layers[1].attention
+    body: Any = model.gpt_neox
+    attention = body.layers[1].attention
     own = [attention.query_key_value.weight.grad[2 * 24 : 3 * 24], attention.dense.weight.grad[:, 16:24]]
     assert norms.shape == (2, 4)
     assert norms[1, 2].item() == pytest.approx(
-        sum(part.square().sum() for part in own).sqrt().item(), rel=1e-5
+        sum(float(part.square().sum()) for part in own) ** 0.5, rel=1e-5
     )
 
 

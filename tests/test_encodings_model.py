@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,7 +63,8 @@ def test_all_that_does_not_encode_positions_starts_the_same(name):
 
 
 def test_another_seed_is_another_start_of_the_positions_too():
-    one, two = (made("learned", seed).gpt_neox.embed_positions.weight for seed in (0, 1))
+    bodies: list[Any] = [made("learned", seed).gpt_neox for seed in (0, 1)]
+    one, two = (body.embed_positions.weight for body in bodies)
     assert not torch.equal(one, two)
 
 
@@ -95,7 +97,7 @@ def test_buckets_are_those_of_t5s_decoder():
 def test_the_bias_is_in_the_attention(name):
     """Against softmax of scores and bias worked out here from the layer's own weights."""
     model, tokens = strong(name), ids()
-    body = model.gpt_neox
+    body: Any = model.gpt_neox
     layer = body.layers[0].attention
     with torch.inference_mode():
         hidden = body.layers[0].input_layernorm(body.embed_in(tokens))
@@ -170,6 +172,7 @@ def test_an_encoding_that_there_is_not_is_refused():
 
 def test_the_bias_does_not_decay_and_matrices_do():
     model = made("relative")
+    body: Any = model.gpt_neox
     decaying, others = (group["params"] for group in decay_groups(model, 0.1))
-    assert any(weights is model.gpt_neox.relative_bias.weight for weights in others)
-    assert any(weights is model.gpt_neox.embed_in.weight for weights in decaying)
+    assert any(weights is body.relative_bias.weight for weights in others)
+    assert any(weights is body.embed_in.weight for weights in decaying)

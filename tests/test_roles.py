@@ -1,6 +1,7 @@
 """Roles of heads: found where they are known, not claimed of chance; and heads switched off for real."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -137,7 +138,7 @@ def test_a_head_is_switched_off_as_if_its_values_were_zero(name):
     with without_heads(model, {1: [2]}):
         without = losses(model, tokens)
     assert torch.equal(losses(model, tokens), whole)  # and on again
-    projection = output_projection(self_attention_modules(model)[1], 1)
+    projection: Any = output_projection(self_attention_modules(model)[1], 1)
     with torch.no_grad():
         weight = projection.weight if name != "gpt2" else projection.weight.T
         weight[:, 16:24] = 0
@@ -160,7 +161,7 @@ def test_groups_are_alike_in_every_pair():
 def test_a_copied_head_is_found_and_its_loss_is_told():
     """Head 1 copies head 0 and hands nothing on: it can go, and other heads cannot."""
     model, tokens = strong("rotary"), ids(3, 10)
-    layer = self_attention_modules(model)[1]
+    layer: Any = self_attention_modules(model)[1]
     with torch.no_grad():
         for parameter in (layer.query_key_value.weight, layer.query_key_value.bias):
             parts = parameter.view(4, 3, 8, -1)

@@ -113,7 +113,8 @@ def _link(entry: dict[str, Any]) -> dict[str, Any]:
         ]
         values = np.array(known)
         flat = len(known) < 4 or bool(np.ptp(values, axis=0).min() == 0)
-        found[name] = None if flat else float(stats.spearmanr(values[:, 0], values[:, 1]).statistic)
+        ranked: Any = None if flat else stats.spearmanr(values[:, 0], values[:, 1])
+        found[name] = None if flat else float(ranked.statistic)
     return found
 
 

@@ -148,7 +148,8 @@ def _paired(known: np.ndarray) -> Entry:
     p_value = None
     if half is not None:
         spread = gaps.std(ddof=1)
-        p_value = float(stats.ttest_1samp(gaps, 0.0).pvalue) if spread > 0 else float(gap == 0)
+        tested: Any = stats.ttest_1samp(gaps, 0.0)
+        p_value = float(tested.pvalue) if spread > 0 else float(gap == 0)
     size = float(np.abs(known.mean(axis=0)).max())
     return {
         "difference": gap,

@@ -94,14 +94,15 @@ def claimed(heads: pl.DataFrame, n: int, sequences: int) -> tuple[list[str], lis
     """
     freedom = max(1, sequences - 1)
     sure = float(stats.t.ppf(1 - (1 - LEVEL) / max(1, heads.height * len(ROLES)), freedom))
-    names, shares = [NO_ROLE] * heads.height, [None] * heads.height
+    names = [NO_ROLE] * heads.height
+    shares: list[float | None] = [None] * heads.height
     for role in reversed(ROLES):
         spread = f"{role.column}_std"
         errors = _numbers(heads, spread) / np.sqrt(sequences) if spread in heads.columns else np.array(np.nan)
         shares_H = excess(role, _numbers(heads, role.column), errors, sure, chance(role.column, n))
         for head in np.flatnonzero(shares_H >= role.least):
             names[head], shares[head] = role.name, float(shares_H[head])
-    return names, shares  # type: ignore[return-value]
+    return names, shares
 
 
 def _numbers(heads: pl.DataFrame, column: str) -> np.ndarray:

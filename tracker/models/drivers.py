@@ -5,6 +5,7 @@ Legend: P all parameters in one vector; H heads; V dimensions of a head; D width
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,10 +47,11 @@ def head_weights(
         raise CheckpointError(
             f"{type(model).__name__}: drivers are worked out for GPT-NeoX's body alone; leave the model out"
         )
-    of = dict(zip(model.parameters(), gradients, strict=True)) if gradients is not None else None
+    of: Any = dict(zip(model.parameters(), gradients, strict=True)) if gradients is not None else None
     heads = model.config.num_attention_heads
     layers = []
-    for layer in model.gpt_neox.layers:
+    body: Any = model.gpt_neox
+    for layer in body.layers:
         inward, outward = layer.attention.query_key_value.weight, layer.attention.dense.weight
         if of is not None:
             inward, outward = of[inward], of[outward]
@@ -66,7 +68,7 @@ def gradient_norms(model: PreTrainedModel, ids_BQ: Tensor) -> Tensor:
     norms = []
     for each in head_weights(model, gradients):
         parts = (each.query, each.key, each.value, each.output)
-        norms.append(sum(part.flatten(1).square().sum(1) for part in parts).sqrt())
+        norms.append(torch.stack([part.flatten(1).square().sum(1) for part in parts]).sum(0).sqrt())
     return torch.stack(norms)
 
 

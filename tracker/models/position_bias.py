@@ -96,7 +96,7 @@ class PositionedNeoXModel(GPTNeoXModel):
             embeds = embeds + self.embed_positions(at_Q if position_ids is None else position_ids)
         return super().forward(
             attention_mask=self._mask(at_Q, attention_mask, embeds.dtype),
-            position_ids=position_ids,
+            position_ids=position_ids,  # pyright: ignore[reportArgumentType]
             inputs_embeds=embeds,
             past_key_values=past_key_values,
             **kwargs,

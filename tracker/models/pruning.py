@@ -80,7 +80,7 @@ def prune(model: PreTrainedModel, ids_BQ: Tensor, alike: float = ALIKE) -> list[
         CheckpointError: attention cannot be read, or heads cannot be switched off.
     """
     similarity = map_similarity(model, ids_BQ)
-    before = model.config._attn_implementation
+    before = model.config._attn_implementation or "eager"
     if before == IMPLEMENTATION:
         model.set_attn_implementation("eager")
     try:
