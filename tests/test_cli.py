@@ -32,14 +32,14 @@ def tracker(
 REFUSALS = [
     (
         ["frob"],
-        "frob: no such verb; there are sweep, plan, audit, analyse, compare, validate, dashboard, stream",
+        "frob: no such verb; there are sweep, plan, audit, analyse, compare, roles, drivers",
     ),
     (
         ["sweep", "suite=pythai"],
         "Could not find 'suite/pythai' Available options in 'suite': folder hub nano",
     ),
     (["sweep", "suit=nano"], "suit: no such field; there are cache, compare, device, dtype"),
-    (["sweep", "suite.modles=[a]"], "suite.modles: no such field; there are batch, interval, models"),
+    (["sweep", "suite.modles=[a]"], "suite.modles: no such field; there are batch, dense, encodings"),
     (["sweep", "+foo=1"], "foo=1: not known; allowed: no such field; there are cache, compare, device"),
     (["sweep", "suite.models=[70m]"], "suite.models=70m: not known; allowed: 0.05m, 0.2m, 0.8m"),
     (["sweep", "suite=pythia", "suite.models=[71m]"], "suite.models=71m: not known; allowed: 14m, 31m"),
