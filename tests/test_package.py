@@ -95,17 +95,6 @@ def test_every_command_of_the_readme_composes(command: str, tmp_path: Path):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_recipe_is_planned_and_its_bytes_are_the_plans(tmp_path: Path):
-    recipe = (ROOT / "sweeps" / "pythia-paper.sh").read_text()
-    arguments = re.search(r'"\$\{VERB:-sweep\}" (.*) "\$@"', recipe)
-    assert arguments
-    done = tracker(tmp_path, "plan", *arguments[1].replace("'", "").split())
-    assert "35 checkpoints of 5 models" in done.stdout
-    told = re.search(r"to fetch: (~\S+ \S+B)", done.stdout)
-    assert told
-    assert f"to fetch: {told[1]}" in recipe
-
-
 def test_nothing_of_the_project_names_a_machine():
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
