@@ -68,7 +68,7 @@ def expected_rows(folder: Path) -> dict[str, dict[str, Any]]:
                    "checkpoint/key": row["key"], "checkpoint/tokens": row["tokens_seen"],
                    "checkpoint/seconds": row["seconds"],
                    "checkpoint/undefined_rows": row["undefined_rows"]}  # fmt: skip
-        for metric in checkpoint_columns():
+        for metric in checkpoint_columns(own=False):
             scalars[metric] = row[metric]
             for spread in ("std", "q25", "q75"):
                 scalars[f"{spread}/{metric}"] = row[f"{metric}_{spread}"]

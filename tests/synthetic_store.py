@@ -106,7 +106,7 @@ def measurement_of(unit: Unit, shape: Shape, size: float) -> Measurement:
     exploration, maturity = progress(step, size)
     noise = fresh.normal(0, 0.012, count) + fixed.normal(0, 0.03, count)
     amount = exploration * (0.6 + 0.8 * character) + noise
-    heads = {name: np.full(count, np.nan) for name in head_columns()}
+    heads = {name: np.full(count, np.nan) for name in head_columns(own=False)}
     heads |= _head_values(amount, character, maturity)
     identity = unit.identity("ok")
     places = {"layer": np.repeat(np.arange(shape.layers), shape.heads),
@@ -154,7 +154,7 @@ def _spectra(amount: np.ndarray, parts: int) -> pl.Series:
 def _sequences(heads: dict[str, np.ndarray], fresh: np.random.Generator, exploration: float, step: int,
                number: int) -> pl.DataFrame:  # fmt: skip
     columns: dict[str, Any] = {"sequence": np.arange(number)}
-    for name in sequence_columns():
+    for name in sequence_columns(own=False):
         if name in heads:
             columns[name] = np.mean(heads[name]) * (1 + fresh.normal(0, 0.03, number))
     columns["loss"] = 3.4 + 3.7 * np.exp(-np.log2(step + 1) / 4.5) + fresh.normal(0, 0.12, number)

@@ -88,7 +88,7 @@ class Tracker(Contender):
         heads = measured.heads
 
         def table(suffix: str) -> Columns:
-            names = [name for name in head_columns() if name + suffix in heads.columns]
+            names = [name for name in head_columns(own=False) if name + suffix in heads.columns]
             return {name: heads[name + suffix].to_numpy().reshape(shape) for name in names}
 
         errors = {name: value / math.sqrt(len(self.ids)) for name, value in table("_std").items()}
