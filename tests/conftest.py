@@ -10,6 +10,8 @@ import torch
 from huggingface_hub import close_session
 from loopback_hub import Hub, loopback_hub, use_hub
 
+from tracker import columns, extension
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
@@ -17,6 +19,16 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _own_metrics_forgotten() -> Iterator[None]:
+    """No test finds a metric that another has registered, or that a store of another has told of."""
+    yield
+    for identity in extension.registered_identities():
+        extension.forget(identity.rpartition("-")[0])
+    for name in list(columns.DESCRIBED):
+        del columns.DESCRIBED[name], columns.BY_NAME[name]
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,12 @@
 """Every example runs, as it stands, in a folder of its own, and shows what it says that it shows."""
 
 import runpy
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tracker import columns
-from tracker.extension import forget, registered_identities
 
 EXAMPLES = Path(__file__).parent.parent / "sweeps" / "examples"
 SHOWN = {
@@ -22,16 +20,10 @@ SHOWN = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("examples")
-
-
-@pytest.fixture
-def _forgotten() -> Iterator[None]:
-    yield
-    for identity in registered_identities():
-        forget(identity.rpartition("-")[0])
-    for name in list(columns.DESCRIBED):
-        del columns.DESCRIBED[name], columns.BY_NAME[name]
+    """Where the first example has been run, whose store others read."""
+    place = tmp_path_factory.mktemp("examples")
+    subprocess.run([sys.executable, EXAMPLES / "launch_a_sweep.py"], cwd=place, check=True, timeout=250)
+    return place
 
 
 def test_every_example_is_run_here():
@@ -43,7 +35,6 @@ def executed(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
     return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
 
 
-@pytest.mark.usefixtures("_forgotten")
 @pytest.mark.parametrize("name", list(SHOWN))
 def test_an_example_runs(name: str, folder: Path, monkeypatch, capsys: pytest.CaptureFixture[str]):
     left = executed(name, folder, monkeypatch)

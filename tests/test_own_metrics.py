@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -16,11 +15,11 @@ from suite_material import make_suite, start_sweep
 
 import tracker
 from tracker.errors import RequestError
-from tracker.extension import FILE, forget, load_metrics, registered_identities
+from tracker.extension import FILE, TAKEN, forget, load_metrics, registered_identities
 from tracker.metrics.trial import trial_rows
 from tracker.records import Conventions
 from tracker.sinks import SinkOptions, publish
-from tracker.store import open_store
+from tracker.store import SCHEMAS, open_store
 from tracker.views import dashboard_data, write_dashboard
 
 OWN = '''
@@ -34,17 +33,6 @@ def largest_share(rows):
     """Attention on the key that gets the most."""
     return rows.amax(-1)
 '''
-
-
-@pytest.fixture(autouse=True)
-def _forgotten() -> Iterator[None]:
-    yield
-    from tracker import columns
-
-    for identity in registered_identities():
-        forget(identity.rpartition("-")[0])
-    for name in list(columns.DESCRIBED):
-        del columns.DESCRIBED[name], columns.BY_NAME[name]
 
 
 @pytest.fixture
@@ -223,6 +211,15 @@ def test_what_is_wrong_with_it_is_told_on_registration(function, message: str):
 def test_names_are_checked(name: str, message: str):
     with pytest.raises(RequestError, match=message):
         tracker.metric(lambda rows: rows.amax(-1), name=name)
+
+
+def test_no_metric_can_take_a_column_that_the_store_has():
+    unmarked = {
+        name.removeprefix("averaged_").removesuffix("_std").removesuffix("_q25").removesuffix("_q75")
+        for schema in SCHEMAS.values()
+        for name in schema
+    }
+    assert unmarked == TAKEN
 
 
 def test_a_good_one_is_told_what_held():

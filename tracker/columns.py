@@ -192,6 +192,9 @@ def _covariates() -> Iterator[Metric]:
         pooled=True,
     )
     yield Metric("sink_share", "Sink share", "share", 0, 1, "covariate", "mean attention to the first token")
+
+
+def _layers() -> Iterator[Metric]:
     yield Metric(
         "head_redundancy",
         "Head redundancy",
@@ -252,6 +255,9 @@ def _covariates() -> Iterator[Metric]:
         "what a four-tap two-scale relation leaves unexplained of the lag profile",
         level="layer",
     )
+
+
+def _predictions() -> Iterator[Metric]:
     yield Metric(
         "loss",
         "Loss",
@@ -279,6 +285,8 @@ METRICS: tuple[Metric, ...] = (
     *_position_and_scale(),
     *_wavelet_and_window(),
     *_covariates(),
+    *_layers(),
+    *_predictions(),
 )
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 DESCRIBED: dict[str, Metric] = {}

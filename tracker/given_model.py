@@ -44,12 +44,7 @@ def request_for(
     """What a loaded model is measured on.
 
     Args:
-        model: any transformers model whose attention can be read.
-        tokens: token ids, shape (sequences, n); None: the default probe, through ``tokenizer``.
-        tokenizer: the model's own; needed where no tokens are given.
-        number, n: sequences and tokens per sequence of the default probe; n at most the model's positions.
-        target_error: relative standard error of the means at which no more sequences are measured.
-        options: any field of ``Conventions``, for example ``align="gather"``.
+        model, tokens, tokenizer, number, n, target_error, options: as for ``tracker.track``.
 
     Raises:
         RequestError: neither tokens nor a tokenizer, tokens of another shape, or an unknown option.

@@ -1,18 +1,8 @@
 # %% [markdown]
 # # Compare scales
 #
-# What is different in a larger model, is the difference sure, and from which size on? From the store of
-# `launch_a_sweep.py`, which the first cell makes where it is not there.
-
-# %% A store with at least two sizes
-import subprocess
-import sys
-
-SWEEP = (
-    "suite.models=[0.05m,0.2m]", "suite.train_steps=64", "probe.number=8",
-    "store=example-store", "sink=none", "engine=inline",
-)  # fmt: skip
-subprocess.run([sys.executable, "-m", "tracker", "sweep", *SWEEP], check=True)
+# What is different in a larger model, is the difference sure, and from which size on? From the store that
+# `launch_a_sweep.py` makes: run that first, in the same folder.
 
 # %% At the end of training, side by side and against the paper's tables
 import tracker
@@ -22,7 +12,7 @@ compared = tracker.compare(results)
 for sentence in compared["sentences"]:
     print(sentence)
 
-# %% At one step, or at equal tokens: compare_models(results, at="tokens", tokens=100_000)
+# %% At one step, or at equal tokens: compare(results, at="tokens", tokens=100_000)
 early = tracker.compare(results, at="step", step=16)
 for difference in early["differences"]:
     if difference["matters"]:

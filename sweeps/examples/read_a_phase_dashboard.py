@@ -1,18 +1,8 @@
 # %% [markdown]
 # # Read a phase dashboard
 #
-# When do attention heads change, how sure is that, and which heads carry it? From the store of
-# `launch_a_sweep.py`, which the first cell makes where it is not there.
-
-# %% A store
-import subprocess
-import sys
-
-SWEEP = (
-    "suite.models=[0.05m,0.2m]", "suite.train_steps=64", "probe.number=8",
-    "store=example-store", "sink=none", "engine=inline",
-)  # fmt: skip
-subprocess.run([sys.executable, "-m", "tracker", "sweep", *SWEEP], check=True)
+# When do attention heads change, how sure is that, and which heads carry it? From the store that
+# `launch_a_sweep.py` makes: run that first, in the same folder.
 
 # %% What was found, in sentences. Brackets are between checkpoints: (16, 32] is after 16, by 32.
 import tracker
