@@ -1,5 +1,6 @@
 """The command line as a user meets it, each call in a process of its own and an empty folder."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -118,6 +119,13 @@ def test_hydras_own_switches_work_and_write_nothing(tmp_path: Path):
     assert composed.returncode == 0
     assert "repo_format: EleutherAI/pythia-{size}" in composed.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_verb_run_in_a_process_leaves_the_loggers_of_others_alone(capsys: pytest.CaptureFixture[str]):
+    other = logging.getLogger("somebody.else")
+    assert run(["plan", "suite.models=[0.05m]", "suite.train_steps=4"]) == 0
+    assert "units" in capsys.readouterr().out
+    assert not other.disabled
 
 
 def test_the_default_steps_of_pythia_are_the_papers_and_can_be_overridden(tmp_path: Path):

@@ -1,8 +1,8 @@
 """Every example runs, as it stands, in a folder of its own, and shows what it says that it shows."""
 
 import runpy
-import subprocess
-import sys
+from contextlib import chdir, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +18,31 @@ SHOWN = {
 }
 
 
+def executed(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
+    """What an example prints, on one line, and what it leaves."""
+    with chdir(folder), redirect_stdout(StringIO()) as said:
+        left = runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    return " ".join(said.getvalue().split()), left
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the first example has been run, whose store others read."""
-    place = tmp_path_factory.mktemp("examples")
-    subprocess.run([sys.executable, EXAMPLES / "launch_a_sweep.py"], cwd=place, check=True, timeout=250)
-    return place
+    return tmp_path_factory.mktemp("examples")
+
+
+@pytest.fixture(scope="module")
+def launched(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The first example, whose store others read."""
+    return executed("launch_a_sweep", folder)
 
 
 def test_every_example_is_run_here():
     assert {path.stem for path in EXAMPLES.iterdir()} == set(SHOWN)
 
 
-def executed(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.chdir(folder)
-    return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
-
-
 @pytest.mark.parametrize("name", list(SHOWN))
-def test_an_example_runs(name: str, folder: Path, monkeypatch, capsys: pytest.CaptureFixture[str]):
-    left = executed(name, folder, monkeypatch)
-    said = " ".join(capsys.readouterr().out.split())
+def test_an_example_runs(name: str, folder: Path, launched: tuple[str, dict[str, Any]]):
+    said, left = launched if name == "launch_a_sweep" else executed(name, folder)
     assert SHOWN[name] in said
     if name == "launch_a_sweep":
         assert left["checkpoints"]["step"].n_unique() * 2 == left["checkpoints"].height
