@@ -107,3 +107,14 @@ def test_freed_arrays_stay_with_the_process_on_glibc():
     if taken != "True":
         pytest.skip("another C library")
     assert int(kept) < 100 < int(plain)
+
+
+def test_a_command_keeps_mkl_from_holding_buffers_before_torch_is_there():
+    program = (
+        "import os, sys; sys.argv[1:] = ['--version']; from tracker.cli import main\n"
+        "try: main()\n"
+        "finally: print('torch' in sys.modules, os.environ.get('MKL_DISABLE_FAST_MM'))\n"
+    )
+    environment = {"PYTHONPATH": str(Path(__file__).parent.parent), "PATH": ""}
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert answer.stdout.splitlines()[-1] == "False 1"

@@ -1,6 +1,7 @@
-"""Keeps the memory of freed arrays with the process, for the next ones."""
+"""Where freed memory goes: arrays' stays with the process, for the next ones; matrix products' does not."""
 
 import ctypes
+import os
 import sys
 from functools import lru_cache
 
@@ -27,3 +28,13 @@ def keep_freed_memory() -> bool:
     options = {ARENAS: 1, MMAP_THRESHOLD: 32 * MIB, TRIM_THRESHOLD: 64 * MIB, TOP_PAD: 1 * MIB}
     taken = [library.mallopt(option, value) for option, value in options.items()]
     return min(taken) == 1
+
+
+def share_buffers_of_products() -> None:
+    """Keeps MKL from holding buffers for matrix products apart for every thread.
+
+    They come to some 40 MB here, since every forward pass has a thread of its own; products then take their
+    buffers from the C library, as everything else does. To be called before torch is imported, which reads
+    it; processes started from here do the same.
+    """
+    os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tracker.allocator import share_buffers_of_products
+
 DONE, WRONG_REQUEST, INTERRUPTED = 0, 2, 130
 
 USAGE = """tracker watches transformers grow up: the frequency structure of attention over checkpoints.
@@ -31,6 +33,7 @@ Arguments are Hydra overrides: tracker sweep suite=pythia steps=paper suite.mode
 
 def main() -> None:
     """Entry point of the console script."""
+    share_buffers_of_products()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from tracker.allocator import share_buffers_of_products
+
 from .contenders import Columns
 from .shapes import Shape
 from .worker import prepared
@@ -48,6 +50,7 @@ class Child:
 
     def __init__(self, name: str, shape: Shape, *, python: str = sys.executable, threads: int = 0) -> None:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  lives as long as the child
+        share_buffers_of_products()
         paths = [str(TESTS), str(TESTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         try:
             self._process = subprocess.Popen(
