@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ from test_models_capture import neox
 
 import tracker
 import tracker.notebook
+from tracker.allocator import keep_freed_memory
 from tracker.errors import CheckpointError, RequestError
 from tracker.models import load_model
 from tracker.probes import load_tokenizer
@@ -81,3 +84,41 @@ def test_a_measurement_shows_itself_and_escapes_names():
     shown = tracker.track(model, [[1] * 48])._repr_html_()
     assert "script&gt;&amp;: 3 layers of 4 heads, 1 sequences of 48 tokens" in shown
     assert "<script" not in shown
+
+
+@contextmanager
+def autocast() -> Iterator[None]:
+    with torch.autocast("cpu", torch.bfloat16):
+        yield
+
+
+@contextmanager
+def other_dtype() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@contextmanager
+def other_device() -> Iterator[None]:
+    with torch.device("meta"):
+        yield
+
+
+@pytest.mark.parametrize("surroundings", [autocast, other_dtype, other_device])
+def test_what_a_process_has_set_for_itself_changes_no_number(surroundings):
+    model, ids = neox(), np.arange(2 * 48).reshape(2, 48) % 64
+    alone = tracker.track(model, ids)
+    with surroundings():
+        inside = tracker.track(model, ids)
+    assert inside.heads.equals(alone.heads)
+    assert inside.summary["loss"].equals(alone.summary["loss"])
+
+
+def test_the_allocator_of_a_users_process_stays_as_it_is():
+    """glibc's options hold for every thread of the process, and cannot be taken back."""
+    before = keep_freed_memory.cache_info()
+    tracker.track(neox(), [[1] * 48])
+    assert keep_freed_memory.cache_info() == before
