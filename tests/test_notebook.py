@@ -62,7 +62,11 @@ def test_tables_are_polars_and_hold_what_was_asked():
         (None, {}, "a probe of text needs a tokenizer"),
         ([[0.5] * 48], {}, r"tokens: float64 of shape \(1, 48\); wanted whole numbers"),
         ([1] * 48, {}, r"tokens: int64 of shape \(48,\)"),
-        ([[64] * 48], {}, "tokens: ids reach 64, the model's vocabulary is 64"),
+        ([[64] * 48], {}, "tokens: ids are 64 to 64, the model's vocabulary is 0 to 63"),
+        ([[3] * 47 + [-1]], {}, "tokens: ids are -1 to 3, the model's vocabulary is 0 to 63"),
+        (np.zeros((0, 48), int), {}, r"tokens: int64 of shape \(0, 48\); wanted whole numbers"),
+        ([[1] * 48, [1] * 47], {}, "tokens: setting an array element .*; wanted whole numbers, shape"),
+        ([[1] * 48], {"target_error": -1}, "probe.target_error=-1: not known"),
         ([[1] * 65], {}, "tokens: 65 a sequence, the model has 64 positions"),
         ([[1] * 48], {"alphas": (0.3,)}, "spectrum.alphas=0.3: not known; allowed: 0.5, 0.25"),
         ([[1] * 48], {"algn": "gather"}, "algn: no such option; there are align, alphas"),
@@ -71,6 +75,18 @@ def test_tables_are_polars_and_hold_what_was_asked():
 def test_bad_input_is_named(tokens: object, options: dict, message: str):
     with pytest.raises((RequestError, CheckpointError), match=message):
         tracker.track(neox(), tokens, **options)
+
+
+@pytest.mark.parametrize("wrap", [torch.nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+def test_a_model_is_taken_out_of_what_wraps_it(wrap):
+    model = neox()
+    assert tracker.track(wrap(model), [[1] * 48]).heads.equals(tracker.track(model, [[1] * 48]).heads)
+
+
+@pytest.mark.parametrize("given", ["gpt2", torch.nn.Linear(2, 2), None])
+def test_what_is_no_model_is_refused(given):
+    with pytest.raises(RequestError, match=f"model: {type(given).__name__} is no transformers model; give"):
+        tracker.track(given, [[1] * 48])
 
 
 def test_there_is_nothing_else():
