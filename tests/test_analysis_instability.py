@@ -1,5 +1,7 @@
 """Alerts of live training: found where planted, silent on noise and on a model that is merely trained."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -62,6 +64,24 @@ def test_noise_raises_few_alarms():
 def test_nothing_is_judged_from_too_little():
     assert instabilities([]) == []
     assert instabilities([observation(t, float(t**3)) for t in range(5)], Limits()) == []
+
+
+JUMP = [2.0, 2.02, 2.03, 2.05, 2.06, 2.08, 3.0]
+
+
+@pytest.mark.parametrize("spoilt", [[0], list(range(SEQUENCES))])
+def test_sequences_without_a_value_once_do_not_silence_the_alarm(spoilt: list[int]):
+    history = [observation(100 * t, level) for t, level in enumerate(JUMP)]
+    history.insert(3, observation(250, 2.04))
+    history[3].samples["spectral_entropy"][spoilt] = np.nan
+    assert [each.condition for each in instabilities(history)] == ["sudden change of spectral_entropy"]
+
+
+def test_measurements_that_stopped_at_other_numbers_of_sequences_are_compared_on_those_they_share():
+    history = [observation(100 * t, level) for t, level in enumerate(JUMP)]
+    cut = {"spectral_entropy": history[2].samples["spectral_entropy"][:8]}
+    history[2] = replace(history[2], samples=cut)
+    assert [each.condition for each in instabilities(history)] == ["sudden change of spectral_entropy"]
 
 
 def test_a_metric_that_is_not_there_is_passed_over():

@@ -1,11 +1,15 @@
 """Drivers against independent witnesses: finite differences, dense eigenvalues, matrices without relation."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from tests.test_encodings_model import ids, made
+from tracker.cli import run as run_cli
+from tracker.driver_reporting import DRIVERS, _link
 from tracker.errors import CheckpointError
 from tracker.models.drivers import Curvature, batch_loss, composition, gradient_norms, head_weights
 from tracker.nano import NanoRecipe
@@ -78,6 +82,38 @@ def test_matrices_without_relation_do_not_compose_and_planted_ones_do():
     after = composition(model)["K"][0, :, 1]
     assert after.flatten().argmax().item() == 2 * 4 + 3
     assert after[2, 3] > 0.15
+
+
+def test_a_run_that_cannot_be_worked_out_costs_itself_alone(tmp_path: Path, capfd):
+    """GPT-2's body has no drivers; the other model's are measured and written all the same."""
+    request = [f"store={tmp_path / 'store'}", "suite.models=[0.05m]", "encodings=[gpt2,rotary]",
+               "suite.train_steps=4", "probe.number=2", "sink=none", "engine=inline"]  # fmt: skip
+    assert run_cli(["sweep", *request]) == 0
+    assert run_cli(["drivers", *request]) == 1
+    told = capfd.readouterr().out
+    assert "0.05m-gpt2 seed 0: GPT2LMHeadModel: drivers are worked out for GPT-NeoX's body alone" in told
+    report = json.loads((tmp_path / "store" / "drivers.json").read_text())
+    (run,) = report["runs"]
+    assert run["model"] == "0.05m"
+    assert [row["step"] for row in run["checkpoints"]] == [0, 1, 2, 4]
+    # The first step of the warm-up has no length.
+    assert [row["curvature"] is None for row in run["checkpoints"]] == [True, True, False, False]
+    assert all(row[name] is not None for row in run["checkpoints"][2:] for name in DRIVERS)
+    assert all(run["checkpoints"][1][name] > 0 for name in ("gradient", "sharpness"))
+    assert "Chance alone gives 1 seeds one sign in 100% of cases" in report["sentences"][0]
+
+
+def test_a_link_is_the_rank_correlation_with_the_change_that_follows():
+    steps, entropy = [0, 1, 3, 7, 15, 31], [0.0, 1.0, 3.0, 6.0, 10.0, 15.0]  # faster with every doubling
+    rows = [
+        {"step": step, "spectral_entropy": each, "gradient": float(at), "sharpness": -float(at),
+         "gradient_unevenness": 2.0, "curvature": None, "composition": [0, 2, 1, 3, 4, 9][at]}
+        for at, (step, each) in enumerate(zip(steps, entropy, strict=True))
+    ]  # fmt: skip
+    link = _link({"suite": "s", "model": "m", "seed": 0, "checkpoints": rows})
+    assert (link["gradient"], link["sharpness"]) == (pytest.approx(1), pytest.approx(-1))
+    assert link["composition"] == pytest.approx(0.9)
+    assert link["gradient_unevenness"] is link["curvature"] is None
 
 
 def test_another_body_is_refused():

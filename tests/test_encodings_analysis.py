@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,38 @@ def test_one_seed_claims_nothing_and_says_so():
     entry = encoding_entries(suite(5.0, seeds=1), ENCODINGS, [])[0]
     assert not any(each["matters"] for each in entry["differences"])
     assert "one seed tells no difference from chance" in entry["sentences"][0]
+
+
+def test_a_model_that_cannot_be_compared_is_named():
+    """One seed in common, or none: not the same as no difference."""
+    runs = [each for each in suite(0.0) if (each.model, each.seed) not in {("m-alibi", s) for s in (1, 2, 3)}]
+    runs = [replace(each, seed=each.seed + 9) if each.model == "m-none" else each for each in runs]
+    told = encoding_entries(runs, ENCODINGS, [])[0]["sentences"][0]
+    assert told.count("fewer than two seeds of the reference, so nothing can be told") == 2
+    assert "m-alibi: fewer" in told
+    assert "m-none: fewer" in told
+
+
+def test_nothing_is_said_of_before_training_where_step_0_is_not_measured():
+    runs = [
+        replace(each, steps=each.steps[2:], metrics={name: v[2:] for name, v in each.metrics.items()})
+        for each in suite(0.5)
+    ]
+    for measured, said in ((runs, False), (suite(0.5), True)):
+        (entry,) = encoding_entries(measured, ENCODINGS, [])
+        assert any("before training" in sentence for sentence in entry["sentences"]) == said
+
+
+def test_the_end_is_the_last_step_that_all_share():
+    """A run that was trained on, alone, has another end."""
+    runs = suite(0.5)
+    runs = [
+        each if each.model == "m" else
+        replace(each, steps=each.steps[:-1], metrics={name: v[:-1] for name, v in each.metrics.items()})
+        for each in runs
+    ]  # fmt: skip
+    sentences = encoding_entries(runs, ENCODINGS, [])[0]["sentences"]
+    assert any("Spectral entropy: from" in each and "at step 8;" in each for each in sentences)
 
 
 def test_the_interval_is_students():

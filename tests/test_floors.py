@@ -16,6 +16,7 @@ FLOORS = {
     "metrics": 1,
     "lanes": 1,
     "allocator": 0,
+    "surroundings": 0,
     "analysis": 1,
     "config": 2,
     "shards": 1,

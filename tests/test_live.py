@@ -13,6 +13,8 @@ from live_material import PROBE, nano_model, train
 
 import tracker
 from tracker.errors import RequestError
+from tracker.extension import forget
+from tracker.journal import live_alerts
 from tracker.live import Budget, Schedule
 from tracker.models.untouched import untouched
 
@@ -185,6 +187,92 @@ def test_a_loss_that_is_not_finite_raises_one_alert():
     for step, loss in ((1, 2.0), (2, float("nan")), (3, float("inf"))):
         watch.note(step, "loss", loss)
     assert [(each.condition, each.step) for each in told] == [("loss not finite", 2)]
+
+
+@pytest.mark.parametrize("loss", [torch.tensor(np.nan, requires_grad=True), torch.tensor(np.nan).bfloat16()])
+def test_a_loss_may_be_the_tensor_itself(loss):
+    told = []
+    watch = tracker.watch(nano_model(), PROBE, on_alert=told.append)
+    watch.note(1, "loss", loss)
+    assert [each.sentence for each in told] == ["the training's loss is nan at step 1"]
+
+
+def test_a_loss_that_is_no_number_is_told_and_training_goes_on():
+    watch = tracker.watch(nano_model(), PROBE)
+    watch.note(1, "loss", torch.ones(2))
+    assert watch.account.sentences[0].startswith("run seed 0: the training's loss cannot be read: ")
+
+
+def test_a_step_may_be_numpys_and_must_be_whole(tmp_path: Path):
+    with tracker.watch(nano_model(), PROBE, store=tmp_path, every=1, share=1e-9) as watch:
+        assert watch(np.int64(0))
+        assert not watch(np.int64(1))  # left out, which stands in the journal
+        with pytest.raises(RequestError, match="step=None: not a whole number; give the finished optimizer"):
+            watch(None)
+    assert watch.account.skipped == 1
+    assert len(watch.account.sentences) == 0
+
+
+def test_a_metric_that_is_gone_is_told_and_training_goes_on(tmp_path: Path):
+    tracker.metric(lambda rows: rows.amax(-1), name="largest")
+    with tracker.watch(nano_model(), PROBE, store=tmp_path, every=1, share=None) as watch:
+        assert watch(0)
+        forget("largest")
+        assert not watch(1)
+    assert watch.account.failed == 1
+    assert "run seed 0 step 1: metric largest-" in watch.account.sentences[0]
+
+
+def test_what_breaks_behind_a_measurement_is_told_and_training_goes_on(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("tracker.analysis.instability._sudden", lambda *_: 1 / 0)
+    with tracker.watch(nano_model(), PROBE, store=tmp_path, every=1, share=None) as watch:
+        watch(0)
+    assert watch.account.sentences == [
+        "run seed 0: step 0 cannot be recorded: ZeroDivisionError: division by zero"
+    ]
+    assert tracker.open_store(tmp_path).checkpoints()["status"].to_list() == ["ok"]
+
+
+def test_another_model_of_the_same_name_is_another_run(tmp_path: Path):
+    for size in ("0.05m", "0.2m"):
+        with tracker.watch(nano_model(size), PROBE, store=tmp_path, every=1, share=None) as watch:
+            watch(2)
+            watch(3)
+    assert tracker.open_store(tmp_path).checkpoints()["n_layers"].to_list() == [4, 4]
+    assert tracker.open_store(tmp_path / "superseded" / "1").checkpoints()["n_layers"].to_list() == [2, 2]
+
+
+def test_what_is_set_aside_keeps_its_alerts_and_the_meaning_of_own_metrics(tmp_path: Path):
+    tracker.metric(lambda rows: rows.amax(-1), name="largest", title="Largest share")
+    try:
+        for loss in (float("nan"), 1.0):
+            with tracker.watch(nano_model(), PROBE, store=tmp_path, every=1, share=None) as watch:
+                watch(0)
+                watch(1, loss=loss)
+    finally:
+        forget("largest")
+    aside = tmp_path / "superseded" / "1"
+    assert live_alerts(tmp_path) == []
+    assert [alert["condition"] for alert in live_alerts(aside)] == ["loss not finite"]
+    assert "Largest share" in (aside / "metrics.json").read_text()
+
+
+def test_what_a_user_does_on_an_alert_stays(tmp_path: Path):
+    model = nano_model().train()
+    with torch.no_grad():
+        model.gpt_neox.layers[1].mlp.dense_h_to_4h.weight[0, 0] = torch.nan
+
+    def stop(_: object) -> None:
+        model.eval()
+
+    with tracker.watch(model, PROBE, store=tmp_path, on_alert=stop) as watch:
+        watch(0)
+    assert not model.training
+
+
+def test_a_model_is_taken_out_of_what_wraps_it(tmp_path: Path):
+    with tracker.watch(torch.nn.DataParallel(nano_model()), PROBE, store=tmp_path) as watch:
+        assert watch(0)
 
 
 def test_an_architecture_that_cannot_be_read_is_recorded_and_training_goes_on(tmp_path: Path, monkeypatch):

@@ -1,5 +1,6 @@
 """Live training and W&B: the training's own run, and a run of tracker's own; the real client, offline."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ def test_the_trainings_own_run_gets_the_numbers_and_the_alerts(tmp_path: Path, m
         train(tmp_path / "run", callback, steps=12)
         run.log({"own": 1.0})
         path = next(Path(run.settings.sync_dir).glob("*.wandb"))
+    deadline = time.monotonic() + 20  # W&B's service puts a run's last rows down a moment late
+    while not any("own" in row for row in wandb_file.history(path)) and time.monotonic() < deadline:
+        time.sleep(0.05)
     rows = [row for row in wandb_file.history(path) if "tracker/step" in row]
     assert [row["tracker/step"] for row in rows] == [0, 1, 2, 4, 8, 12]
     stored = tracker.open_store(tmp_path / "store").checkpoints().sort("step")

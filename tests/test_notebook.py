@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ from test_models_capture import neox
 
 import tracker
 import tracker.notebook
+from tracker.allocator import keep_freed_memory
 from tracker.errors import CheckpointError, RequestError
 from tracker.models import load_model
 from tracker.probes import load_tokenizer
@@ -59,7 +62,11 @@ def test_tables_are_polars_and_hold_what_was_asked():
         (None, {}, "a probe of text needs a tokenizer"),
         ([[0.5] * 48], {}, r"tokens: float64 of shape \(1, 48\); wanted whole numbers"),
         ([1] * 48, {}, r"tokens: int64 of shape \(48,\)"),
-        ([[64] * 48], {}, "tokens: ids reach 64, the model's vocabulary is 64"),
+        ([[64] * 48], {}, "tokens: ids are 64 to 64, the model's vocabulary is 0 to 63"),
+        ([[3] * 47 + [-1]], {}, "tokens: ids are -1 to 3, the model's vocabulary is 0 to 63"),
+        (np.zeros((0, 48), int), {}, r"tokens: int64 of shape \(0, 48\); wanted whole numbers"),
+        ([[1] * 48, [1] * 47], {}, "tokens: setting an array element .*; wanted whole numbers, shape"),
+        ([[1] * 48], {"target_error": -1}, "probe.target_error=-1: not known"),
         ([[1] * 65], {}, "tokens: 65 a sequence, the model has 64 positions"),
         ([[1] * 48], {"alphas": (0.3,)}, "spectrum.alphas=0.3: not known; allowed: 0.5, 0.25"),
         ([[1] * 48], {"algn": "gather"}, "algn: no such option; there are align, alphas"),
@@ -68,6 +75,18 @@ def test_tables_are_polars_and_hold_what_was_asked():
 def test_bad_input_is_named(tokens: object, options: dict, message: str):
     with pytest.raises((RequestError, CheckpointError), match=message):
         tracker.track(neox(), tokens, **options)
+
+
+@pytest.mark.parametrize("wrap", [torch.nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+def test_a_model_is_taken_out_of_what_wraps_it(wrap):
+    model = neox()
+    assert tracker.track(wrap(model), [[1] * 48]).heads.equals(tracker.track(model, [[1] * 48]).heads)
+
+
+@pytest.mark.parametrize("given", ["gpt2", torch.nn.Linear(2, 2), None])
+def test_what_is_no_model_is_refused(given):
+    with pytest.raises(RequestError, match=f"model: {type(given).__name__} is no transformers model; give"):
+        tracker.track(given, [[1] * 48])
 
 
 def test_there_is_nothing_else():
@@ -81,3 +100,41 @@ def test_a_measurement_shows_itself_and_escapes_names():
     shown = tracker.track(model, [[1] * 48])._repr_html_()
     assert "script&gt;&amp;: 3 layers of 4 heads, 1 sequences of 48 tokens" in shown
     assert "<script" not in shown
+
+
+@contextmanager
+def autocast() -> Iterator[None]:
+    with torch.autocast("cpu", torch.bfloat16):
+        yield
+
+
+@contextmanager
+def other_dtype() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@contextmanager
+def other_device() -> Iterator[None]:
+    with torch.device("meta"):
+        yield
+
+
+@pytest.mark.parametrize("surroundings", [autocast, other_dtype, other_device])
+def test_what_a_process_has_set_for_itself_changes_no_number(surroundings):
+    model, ids = neox(), np.arange(2 * 48).reshape(2, 48) % 64
+    alone = tracker.track(model, ids)
+    with surroundings():
+        inside = tracker.track(model, ids)
+    assert inside.heads.equals(alone.heads)
+    assert inside.summary["loss"].equals(alone.summary["loss"])
+
+
+def test_the_allocator_of_a_users_process_stays_as_it_is():
+    """glibc's options hold for every thread of the process, and cannot be taken back."""
+    before = keep_freed_memory.cache_info()
+    tracker.track(neox(), [[1] * 48])
+    assert keep_freed_memory.cache_info() == before

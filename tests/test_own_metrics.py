@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -126,6 +127,63 @@ def test_results_with_and_without_it_never_mix(own: Path, tmp_path: Path):
     assert set(json.loads((tmp_path / "store" / FILE).read_text())) == {changed}
     # A store without it is read as ever where it is registered.
     assert dashboard_data(open_store(tmp_path / "store", conventions=without), None)["runs"]
+
+
+def largest(k: int):
+    return lambda rows: rows.topk(k).values.sum(-1)
+
+
+class Largest:
+    def __init__(self, k: int) -> None:
+        self.k, self.other = k, object()
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows.topk(self.k).values.sum(-1)
+
+    def method(self, rows: torch.Tensor) -> torch.Tensor:
+        return self(rows)
+
+
+def take(rows: torch.Tensor, k: int) -> torch.Tensor:
+    return rows.topk(k).values.sum(-1)
+
+
+BOUND = {
+    "closure": largest,
+    "partial": lambda k: partial(take, k=k),
+    "object": Largest,
+    "method": lambda k: Largest(k).method,
+    "default": lambda k: lambda rows, k=k: rows.topk(k).values.sum(-1),
+}
+
+
+@pytest.mark.parametrize("kind", BOUND)
+def test_values_that_a_function_has_bound_tell_versions_apart(kind: str):
+    identities = []
+    for k in (2, 3, 2):
+        tracker.metric(BOUND[kind](k), name="largest")
+        identities += registered_identities()
+    assert identities[0] == identities[2] != identities[1]
+
+
+def test_identity_is_the_same_in_every_process():
+    """A function without a source file, and an object, which show themselves by their address."""
+    program = (
+        "import tracker\nfrom functools import partial\n"
+        "from tracker.extension import registered_identities\n"
+        "class Own:\n    def __call__(self, rows): return (lambda r: r.amax(-1))(rows)\n"
+        "def take(rows, of): return of(rows)\n"
+        "tracker.metric(Own(), name='one')\ntracker.metric(partial(take, of=Own()), name='two')\n"
+        "tracker.metric(lambda rows: (lambda r: r.amax(-1))(rows), name='three')\n"
+        "print(registered_identities())"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", padding + program], text=True, capture_output=True, check=True
+        ).stdout
+        for padding in ("", "kept = [object() for _ in range(99999)]\n")
+    }
+    assert len(told) == 1
 
 
 def test_one_that_breaks_later_costs_its_own_columns_alone(tmp_path: Path):

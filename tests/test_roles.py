@@ -1,5 +1,6 @@
 """Roles of heads: found where they are known, not claimed of chance; and heads switched off for real."""
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,21 @@ import polars as pl
 import pytest
 import torch
 
-from tests.test_encodings_model import EVERY, ids, strong
-from tracker.analysis.roles import NO_ROLE, ROLES, chance, claimed, head_roles, typical_scale
+from tests.test_encodings_model import EVERY, ids, made, strong
+from tracker.analysis.roles import NO_ROLE, ROLES, born, chance, claimed, head_roles, typical_scale
 from tracker.errors import CheckpointError
 from tracker.metrics import local_share, prefix_matching_score, previous_token_score, sink_share
 from tracker.models import load_model
 from tracker.models.ablation import losses, output_projection, without_heads
 from tracker.models.body import self_attention_modules
-from tracker.models.pruning import groups_of, map_similarity, prune, pruning_sentences
+from tracker.models.pruning import (
+    _tried,
+    groups_of,
+    map_similarity,
+    other_choices,
+    prune,
+    pruning_sentences,
+)
 from tracker.notebook import track
 from tracker.probes import load_tokenizer
 
@@ -68,6 +76,15 @@ def test_a_score_that_sequences_disagree_on_claims_nothing():
         "previous-token"
     ]
     assert claimed(table(previous_token_score=[0.6], previous_token_score_std=[0.2]), N, 16)[0] == [NO_ROLE]
+
+
+def test_one_sequence_is_sure_of_nothing():
+    heads = table(previous_token_score=[0.95], previous_token_score_std=[float("nan")])
+    assert claimed(heads, N, 1)[0] == [NO_ROLE]
+
+
+def test_a_role_that_the_first_checkpoint_has_is_from_the_start_only_at_step_0():
+    assert [born([0, 0]), born([512, 512]), born([0, 16])] == ["the start", "by 512", "(0, 16]"]
 
 
 def test_random_attention_has_no_role():
@@ -180,3 +197,55 @@ def test_a_copied_head_is_found_and_its_loss_is_told():
     assert found[0].control > 0.01
     assert found[0].redundant
     assert "layer 1 heads 0, 1" in pruning_sentences("m", found)[0]
+
+
+def test_other_choices_are_all_there_are_or_twelve_drawn_ones():
+    assert other_choices(3, (0, 1)) == [(2,)]
+    assert other_choices(3, (0, 1, 2)) == []
+    few = other_choices(5, (0, 1, 2))
+    assert len(few) == 10 - 3
+    group = tuple(range(16))
+    drawn = other_choices(32, group, 5)  # of 565 million, which no list could hold
+    assert len(set(drawn)) == 12
+    assert all(len(each) == 15 and not set(each) <= set(group) for each in drawn)
+    assert drawn == other_choices(32, group, 5)
+
+
+def test_redundant_is_what_costs_less_in_every_sequence(monkeypatch: pytest.MonkeyPatch):
+    """Sequences differ more than the two losses do within each: the difference is sure all the same."""
+    ours, theirs = np.array([0.1, 1.1, 2.1, 3.1]), np.array([0.2, 1.21, 2.2, 3.19])
+    off: list[set[int]] = [set()]
+
+    @contextmanager
+    def without(_model, heads):
+        off[0] = set(heads[0])
+        yield
+        off[0] = set()
+
+    def told(_model, _ids):
+        return torch.from_numpy(ours if off[0] == {1} else theirs if off[0] else np.zeros(4))
+
+    monkeypatch.setattr("tracker.models.pruning.without_heads", without)
+    monkeypatch.setattr("tracker.models.pruning.losses", told)
+    model: Any = None
+    alike = np.array([[1, 0.95, 0], [0.95, 1, 0], [0, 0, 1]])
+    found = _tried(model, torch.zeros(4, 4), 0, (0, 1), alike, torch.zeros(4, dtype=torch.float64))
+    assert found.redundant
+    assert found.rise + (found.half or 0) > (found.control or 0)
+
+
+def test_one_sequence_judges_no_pruning():
+    found = prune(made("rotary"), ids(1), alike=0.6)
+    assert found
+    for each in found:
+        assert each.half is None
+        assert each.redundant is None
+        assert "nothing to judge it by" in pruning_sentences("m", [each])[0]
+
+
+def test_pruning_leaves_the_model_as_it_was():
+    model = strong("rotary").train()
+    model.set_attn_implementation("sdpa")
+    prune(model, ids(2))
+    assert model.training
+    assert model.config._attn_implementation == "sdpa"

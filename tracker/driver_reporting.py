@@ -9,8 +9,8 @@ from rich.table import Table
 from scipy import stats
 
 from tracker.config import Config
-from tracker.console import DONE, say
-from tracker.errors import RequestError
+from tracker.console import DONE, SOME_FAILED, say
+from tracker.errors import CheckpointError, RequestError
 from tracker.reporting import view, write_json
 
 if TYPE_CHECKING:
@@ -45,16 +45,24 @@ def drivers(config: Config, console: Console) -> int:
         raise RequestError(
             f"{config.store}: no run of this request has four measured checkpoints; sweep first"
         )
-    entries = [_run(config, surveyed, members, stored) for members in runs.values() if len(members) > 3]
-    for entry in entries:
-        console.print(drivers_table(entry))
+    entries, failed = [], False
+    for (_, model, seed), members in runs.items():
+        if len(members) < 4:
+            continue
+        try:
+            entries.append(_run(config, surveyed, members, stored))
+        except CheckpointError as error:  # of this run alone: the others are worked out all the same
+            say(console, f"{model} seed {seed}: {error}")
+            failed = True
+            continue
+        console.print(drivers_table(entries[-1]))
     links = [_link(entry) for entry in entries]
     sentences = driver_sentences(entries, links)
     for sentence in sentences:
         say(console, sentence)
     write_json(config.store / "drivers.json", {"runs": entries, "links": links, "sentences": sentences})
     say(console, f"Details: {config.store / 'drivers.json'}")
-    return DONE
+    return SOME_FAILED if failed else DONE
 
 
 def _run(
@@ -75,23 +83,26 @@ def _run(
         model = load_model(path, dtype="float32")
         if ids is None:
             facts = model_facts(model)
+            tokenizer = None if surveyed.source.ids else load_tokenizer(path)
             encoded = encode_probe(
-                surveyed.probe, surveyed.source, load_tokenizer(path),
+                surveyed.probe, surveyed.source, tokenizer,
                 vocabulary=facts.vocabulary, max_positions=facts.max_positions,
             )  # fmt: skip
             ids = torch.from_numpy(encoded.ids)
         curvature = Curvature(model, ids)
         norms = gradient_norms(model, ids)
-        strongest = max(float(each.nan_to_num(-1).max()) for each in composition(model).values())
+        pairs = torch.stack(list(composition(model).values()))
+        pairs = pairs[pairs.isfinite()]  # none in a model of one layer
         weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
         path_length = 0.0 if before is None else float((weights - before).norm())
         entropy, selectivity = stored[at.suite, at.model, at.seed, at.step]
         rows.append({
             "step": at.step, "spectral_entropy": entropy, "frequency_selectivity": selectivity,
-            "gradient": float(norms.mean()), "gradient_unevenness": float(norms.max() / norms.mean()),
+            "gradient": float(norms.mean()),
+            "gradient_unevenness": float(norms.max() / norms.mean()) if norms.any() else None,
             "gradient_by_head": norms.tolist(), "sharpness": curvature.sharpness(LANCZOS_STEPS),
             "curvature": curvature.along(weights - before) if before is not None and path_length else None,
-            "composition": strongest,
+            "composition": float(pairs.max()) if len(pairs) else None,
         })  # fmt: skip
         before = weights
     first = members[0]
@@ -132,8 +143,9 @@ def driver_sentences(entries: list[dict[str, Any]], links: list[dict[str, Any]])
                 parts.append(f"{title} {low:.2f} to {high:.2f} ({same})")
         told.append(
             f"{model[1]}, {len(own)} seeds: rank correlation with how fast spectral entropy moves up to the "
-            f"next checkpoint, per doubling of the step: {'; '.join(parts)}. What goes along with a change "
-            "need not drive it."
+            f"next checkpoint, per doubling of the step: {'; '.join(parts)}. Chance alone gives "
+            f"{len(own)} seeds one sign in {0.5 ** (len(own) - 1):.0%} of cases, and what goes along with a "
+            "change need not drive it."
         )
     return told
 

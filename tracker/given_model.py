@@ -10,6 +10,7 @@ from tracker.errors import CheckpointError, RequestError
 from tracker.models import DTYPES, model_facts
 from tracker.probes import (
     ProbeTokens,
+    check_target_error,
     encode_probe,
     prefix_ids,
     probe_spec,
@@ -84,6 +85,7 @@ def _block(conventions: Conventions, facts: Any) -> int:
 def _given(
     tokens: Any, tokenizer: Any, facts: Any, conventions: Conventions, target_error: float | None
 ) -> tuple[ProbeSpec, ProbeTokens]:
+    check_target_error(target_error)
     ids = _checked(tokens, facts.vocabulary)
     if facts.max_positions is not None and ids.shape[1] > facts.max_positions:
         raise CheckpointError(
@@ -96,12 +98,18 @@ def _given(
 
 
 def _checked(tokens: Any, vocabulary: int) -> np.ndarray:
-    ids = np.asarray(tokens.cpu() if hasattr(tokens, "cpu") else tokens)
-    if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer) or ids.shape[1] < LEAST_TOKENS:
+    try:
+        ids = np.asarray(tokens.cpu() if hasattr(tokens, "cpu") else tokens)
+    except ValueError as error:  # rows of different lengths
+        raise RequestError(f"tokens: {error}; wanted whole numbers, shape (sequences, n)") from error
+    whole = np.issubdtype(ids.dtype, np.integer)
+    if not whole or ids.ndim != 2 or ids.shape[0] < 1 or ids.shape[1] < LEAST_TOKENS:
         raise RequestError(
             f"tokens: {ids.dtype} of shape {ids.shape}; wanted whole numbers, shape (sequences, n), "
-            f"n from {LEAST_TOKENS}"
+            f"sequences from 1, n from {LEAST_TOKENS}"
         )
-    if ids.size and (ids.min() < 0 or ids.max() >= vocabulary):
-        raise RequestError(f"tokens: ids reach {ids.max()}, the model's vocabulary is {vocabulary}")
+    if ids.min() < 0 or ids.max() >= vocabulary:
+        raise RequestError(
+            f"tokens: ids are {ids.min()} to {ids.max()}, the model's vocabulary is 0 to {vocabulary - 1}"
+        )
     return ids.astype(np.int64)

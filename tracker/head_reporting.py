@@ -39,7 +39,7 @@ def roles(config: Config, console: Console) -> int:
 
 def roles_table(entry: dict[str, Any]) -> Table:
     """One row per head with a role, in order of layer and head; of many the surest."""
-    from tracker.analysis.roles import NO_ROLE
+    from tracker.analysis.roles import NO_ROLE, born
 
     title = f"{entry['model']} seed {entry['seed']}, step {entry['step']}"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
@@ -51,14 +51,13 @@ def roles_table(entry: dict[str, Any]) -> Table:
     shown = sorted(named, key=lambda each: -each["margin"])[:SHOWN_HEADS]
     for each in sorted(shown, key=lambda each: (each["layer"], each["head"])):
         scale = "" if each["scale"] is None else f"{each['scale']:.1f}"
-        low, high = each["birth"]
         table.add_row(
             f"{each['layer']}, {each['head']}",
             each["role"],
             f"{each['margin']:.0%}",
             f"{each['band']} {each['band_share']:.0%}",
             scale,
-            "the start" if low == high else f"({low}, {high}]",
+            born(each["birth"]),
         )
     return table
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tracker.allocator import keep_freed_memory
 from tracker.columns import layer_columns
 from tracker.errors import CheckpointError
 from tracker.lanes import lanes_for, side_by_side
@@ -32,6 +31,7 @@ from tracker.metrics.signals import SPECTRUM_BANDS, SignalPlan
 from tracker.models import AttentionStream, ModelFacts, model_facts, sequence_losses
 from tracker.probes import ProbeTokens
 from tracker.records import Conventions, Measurement, Unit, tracker_version
+from tracker.surroundings import plain_arithmetic
 from tracker.values import Values, relative_error, tables
 
 BATCH_BYTES, BATCH_SHARE = 64 << 20, 0.5
@@ -62,8 +62,17 @@ def measure_model(
         CheckpointError: attention that does not arrive or cannot be measured; names layer and head.
         RequestError: a convention that is not offered.
     """
-    facts = facts or model_facts(model)
-    keep_freed_memory()
+    with plain_arithmetic(model.device), torch.inference_mode():
+        return _measured(model, tokens, conventions, facts or model_facts(model), target_error)
+
+
+def _measured(
+    model: PreTrainedModel,
+    tokens: ProbeTokens,
+    conventions: Conventions,
+    facts: ModelFacts,
+    target_error: float | None,
+) -> Values:
     number, n = tokens.ids.shape
     plan = SignalPlan.of(conventions, n, model.device)
     shape = (number, facts.n_layers, facts.n_heads)
@@ -79,10 +88,9 @@ def measure_model(
         loss=np.full(number, np.nan),
         in_context=np.full(number, np.nan),
     )
-    with torch.inference_mode():
-        measured = _measure_batches(model, tokens.ids, plan, facts, values, target_error)
-        if facts.causal:
-            _measure_prefix(model, tokens.prefix_ids, values)
+    measured = _measure_batches(model, tokens.ids, plan, facts, values, target_error)
+    if facts.causal:
+        _measure_prefix(model, tokens.prefix_ids, values)
     for own in plan.troubles:
         for name in (own, f"averaged_{own}"):
             values.heads.pop(name, None)

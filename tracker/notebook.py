@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker.given_model import request_for
 from tracker.measure import measure
+from tracker.models.bare import bare
 from tracker.models.untouched import untouched
 from tracker.records import Checkpoint, Measurement, Unit
 from tracker.store import TABLES, conform
@@ -66,7 +67,8 @@ def track(
         and ``.figure()``. At the end of a notebook's cell it shows itself, with its figure.
 
     Raises:
-        RequestError: neither tokens nor a tokenizer, tokens of another shape, or an unknown option.
+        RequestError: no transformers model, neither tokens nor a tokenizer, tokens of another shape, or an
+            unknown option.
         CheckpointError: the model's attention cannot be measured, or it has too few positions.
 
     Example:
@@ -78,6 +80,7 @@ def track(
         >>> measured.heads.height, measured.summary["n_sequences"].item()
         (8, 4)
     """
+    model = bare(model)
     request = request_for(
         model, tokens, tokenizer=tokenizer, number=number, n=n, target_error=target_error, **options
     )

@@ -63,8 +63,7 @@ def probe_spec(
         raise unknown_value("probe.n", n, "8 tokens or more")
     if number < 1:
         raise unknown_value("probe.number", number, "1 sequence or more")
-    if target_error is not None and not 0 < target_error < 1:
-        raise unknown_value("probe.target_error", target_error, "null, or a share between 0 and 1")
+    check_target_error(target_error)
     if source.dataset:
         if not source.file:
             raise RequestError("probe.dataset needs probe.file, the file in the repository to read")
@@ -79,6 +78,16 @@ def probe_spec(
     if source.tokenizer:
         text = digest([text, tokenizer_digest(Path(source.tokenizer))], 64)
     return ProbeSpec(name, text, n, number, seed, bos, target_error)
+
+
+def check_target_error(target_error: float | None) -> None:
+    """Refuses a relative error that no measurement could stop at.
+
+    Raises:
+        RequestError: it is no share between 0 and 1.
+    """
+    if target_error is not None and not 0 < target_error < 1:
+        raise unknown_value("probe.target_error", target_error, "null, or a share between 0 and 1")
 
 
 def tokenizer_digest(folder: Path) -> str:

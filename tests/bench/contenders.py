@@ -72,10 +72,12 @@ class Tracker(Contender):
     queries: int | None = None
 
     def work(self) -> Any:
+        from tracker.allocator import keep_freed_memory
         from tracker.measure import measure_model
         from tracker.probes import probe_tokens
         from tracker.records import Conventions
 
+        keep_freed_memory()  # as a sweep's worker does
         conventions = Conventions(alphas=self.alphas, queries=self.queries, theory_tokens=0)
         return measure_model(self.model, probe_tokens(self.ids, self.prefix_ids), conventions)
 

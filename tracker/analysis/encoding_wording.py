@@ -1,5 +1,6 @@
 """What the comparison of position encodings says, in sentences, whichever way it comes out."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,11 +37,12 @@ def _differences(entry: Entry, models: Sequence[Entry]) -> str:
     head = f"Position encodings, {entry['suite']}, step {found[0]['step']}, against {reference} seed by seed"
     if all(each["p_value"] is None for each in found):
         return f"{head}: one seed tells no difference from chance; train more (suite.seeds=3)."
-    bodies = {each["model"] for each in models}
     told = []
-    for model in dict.fromkeys(each["model"] for each in found if each["model"] in bodies):
-        matter = [each for each in found if each["model"] == model and each["matters"]]
-        told.append(f"{model}: {', '.join(map(_gap, matter)) or 'none'}")
+    for model in (each["model"] for each in models if each["model"] != reference):
+        tested = [each for each in found if each["model"] == model and each["p_value"] is not None]
+        matter = [each for each in tested if each["matters"]]
+        nothing = "none" if tested else "fewer than two seeds of the reference, so nothing can be told"
+        told.append(f"{model}: {', '.join(map(_gap, matter)) or nothing}")
     seeds = sorted({each["seeds"] for each in found})
     return (
         f"{head} ({'/'.join(map(str, seeds))} seeds). Differences of a tenth or more that are sure at 95% "
@@ -81,23 +83,34 @@ def _unique(models: Sequence[Entry], label: str) -> str:
 
 
 def _start_and_end(models: Sequence[Entry]) -> list[str]:
-    """Is it built in, or learned? At the first step all share their weights but those of the encoding."""
+    """Is it built in, or learned? At step 0 all share their weights but those of the encoding."""
+    shared = set.intersection(*(set(each["steps"]) for each in models))
+    if 0 not in shared or len(shared) < 2:
+        return []
     told = []
     for metric in (ENTROPY, SELECTIVITY):
-        known = [(each, each["metrics"][metric]["mean"]) for each in models if metric in each["metrics"]]
+        known = [(each["encoding"], *_at(each, metric, [0, max(shared)])) for each in models]
+        known = [row for row in known if all(map(math.isfinite, row[1:]))]
         if len(known) < 2:
             continue
-        first, last = ([(values[at], each["encoding"]) for each, values in known] for at in (0, -1))
-        moved = [abs(values[-1] - values[0]) for _, values in known]
+        first, last = ([(row[place], row[0]) for row in known] for place in (1, 2))
+        moved = [abs(row[2] - row[1]) for row in known]
         apart = max(first)[0] - min(first)[0]
         told.append(
             f"{titled(metric).capitalize()}: from {number(min(first)[0])} ({min(first)[1]}) to "
-            f"{number(max(first)[0])} ({max(first)[1]}) before training, where the weights are the same, and "
-            f"from {number(min(last)[0])} ({min(last)[1]}) to {number(max(last)[0])} ({max(last)[1]}) at the "
-            f"end; training moves it by {number(min(moved))} to {number(max(moved))}, so the differences are "
-            f"{'mostly learned' if apart < min(moved) else 'in part built in'}."
+            f"{number(max(first)[0])} ({max(first)[1]}) before training, where the weights are the same, "
+            f"and from {number(min(last)[0])} ({min(last)[1]}) to {number(max(last)[0])} ({max(last)[1]}) at "
+            f"step {max(shared)}; training moves it by {number(min(moved))} to {number(max(moved))}, "
+            f"{'more' if apart < min(moved) else 'not more'} in every encoding than the encodings differ "
+            f"before it: its level is {'mostly learned' if apart < min(moved) else 'in part built in'}."
         )
     return told
+
+
+def _at(model: Entry, metric: str, steps: Sequence[int]) -> list[float]:
+    """Means at some steps; NaN where there are none."""
+    told = model["metrics"].get(metric)
+    return [float("nan") if told is None else told["mean"][model["steps"].index(step)] for step in steps]
 
 
 def _paper(models: Sequence[Entry]) -> str:

@@ -5,7 +5,6 @@ Legend: S sequences of the probe, L layers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -103,14 +102,21 @@ def _collapses(history: Sequence[Observation], limits: Limits) -> list[Instabili
 def _sudden(history: Sequence[Observation], limits: Limits) -> list[Instability]:
     found = []
     for name in history[-1].samples:
-        values = [each.samples[name] for each in history if name in each.samples]
-        if len({len(each) for each in values}) != 1 or len(values) < LEAST_MOVES + 2:
+        if not np.isfinite(history[-1].samples[name]).any():
             continue
-        *before, last = [after - ahead for ahead, after in pairwise(values)]
+        values = [each.samples[name] for each in history if np.isfinite(each.samples.get(name, np.nan)).any()]
+        if len(values) < LEAST_MOVES + 2:
+            continue
+        # Measurements may stop at different numbers of sequences; a sequence without a value tells nothing.
+        same = np.array([each[: min(map(len, values))] for each in values])
+        same = same[:, np.isfinite(same).all(0)]
+        if not same.size:
+            continue
+        *before, last = np.diff(same, axis=0)
         move, error = float(last.mean()), float(last.std(ddof=1) / np.sqrt(len(last)) if len(last) > 1 else 0)
         sizes = np.abs([each.mean() for each in before])
         bound = max(limits.largest * sizes.max(), limits.usual * np.median(sizes), limits.errors * error)
-        if np.isfinite(move) and abs(move) > bound:
+        if abs(move) > bound:
             found.append(
                 Instability(
                     f"sudden change of {name}",

@@ -3,7 +3,7 @@
 H: heads of a model; T: checkpoints.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,11 +71,11 @@ def excess(role: Role, scores: np.ndarray, errors: np.ndarray, sure: float, expe
 
     Args:
         role: the role.
-        scores, errors: of each head, and its standard error over sequences (NaN counts as 0).
+        scores, errors: of each head, and its standard error over sequences (NaN: nothing is sure).
         sure: quantile of Student's t by which the score is brought nearer to chance.
         expected: what chance gives.
     """
-    slack = sure * np.nan_to_num(errors)
+    slack = sure * errors
     if role.away:
         return (expected - (scores + slack)) / expected
     return (scores - slack - expected) / (1 - expected)
@@ -90,7 +90,8 @@ def claimed(heads: pl.DataFrame, n: int, sequences: int) -> tuple[list[str], lis
 
     Returns:
         Per head the role's name or ``NO_ROLE``, and its sure share of the way from chance (None without one).
-        Sure at 95 % for all heads and roles of the checkpoint together (Bonferroni).
+        Sure at 95 % for all heads and roles of the checkpoint together (Bonferroni), but for induction, whose
+        four sequences are stored as their mean.
     """
     freedom = max(1, sequences - 1)
     sure = float(stats.t.ppf(1 - (1 - LEVEL) / max(1, heads.height * len(ROLES)), freedom))
@@ -98,7 +99,8 @@ def claimed(heads: pl.DataFrame, n: int, sequences: int) -> tuple[list[str], lis
     shares: list[float | None] = [None] * heads.height
     for role in reversed(ROLES):
         spread = f"{role.column}_std"
-        errors = _numbers(heads, spread) / np.sqrt(sequences) if spread in heads.columns else np.array(np.nan)
+        # The store has no spread of prefix matching; one sequence has none of anything, and claims nothing.
+        errors = _numbers(heads, spread) / np.sqrt(sequences) if spread in heads.columns else np.zeros(1)
         shares_H = excess(role, _numbers(heads, role.column), errors, sure, chance(role.column, n))
         for head in np.flatnonzero(shares_H >= role.least):
             names[head], shares[head] = role.name, float(shares_H[head])
@@ -132,8 +134,8 @@ def head_roles(heads: pl.DataFrame, checkpoints: pl.DataFrame) -> list[Entry]:
     Returns:
         One entry per suite, model and seed: step (the last), heads (layer, head, role, margin, band,
         band_share, scale in tokens, birth: the checkpoints between which it takes the role for good, or the
-        first twice where it has it from the start), steps, counts (role -> heads with it at each step) and a
-        sentence.
+        first measured one twice where it has it by then), steps, counts (role -> heads with it at each step)
+        and a sentence.
     """
     keys = ["suite", "model", "seed", "step"]
     told = checkpoints.filter(status="ok").select(*keys, "n_tokens", "n_sequences")
@@ -181,6 +183,17 @@ def _birth(steps: list[int], names: list[str]) -> list[int]:
     while at > 0 and names[at - 1] == names[-1]:
         at -= 1
     return [steps[max(0, at - 1)], steps[at]]
+
+
+def born(birth: Sequence[int]) -> str:
+    """When a head took its role for good, in words: ``(16, 32]`` is after step 16, by 32.
+
+    Example:
+        >>> born([16, 32]), born([0, 0]), born([512, 512])
+        ('(16, 32]', 'the start', 'by 512')
+    """
+    low, high = birth
+    return f"({low}, {high}]" if low < high else "the start" if high == 0 else f"by {high}"
 
 
 def role_sentence(entry: Entry) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from tracker.allocator import keep_freed_memory
 from tracker.engines.siblings import Known, Shape, model_of
 from tracker.errors import CheckpointError, MissingCheckpoint, StoreError, TrackerError
 from tracker.forecast import free_memory, how_to_run, memory_needed
@@ -47,6 +48,7 @@ class Worker:
         # looking through it each time would cost more than small checkpoints take to measure.
         gc.collect()
         gc.freeze()
+        keep_freed_memory()
 
     @property
     def model_bytes(self) -> int:

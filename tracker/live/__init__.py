@@ -2,6 +2,7 @@
 
 from tracker.live.budget import Budget, Schedule
 from tracker.live.callback import TrackerCallback
-from tracker.live.watch import TrainingWatch, watch
+from tracker.live.loop import watch
+from tracker.live.watch import TrainingWatch
 
 __all__ = ["Budget", "Schedule", "TrackerCallback", "TrainingWatch", "watch"]

@@ -12,6 +12,7 @@ from tracker.analysis.instability import Instability
 from tracker.given_model import request_for
 from tracker.live.terms import Account, Terms
 from tracker.live.watch import TrainingWatch
+from tracker.models.bare import bare
 from tracker.sinks import SinkOptions
 
 
@@ -100,7 +101,7 @@ class TrackerCallback(TrainerCallback):
             return
         for name, what in (("loss", "loss"), ("grad_norm", "gradient norm")):
             if name in logs:
-                self.watch.note(state.global_step, what, float(logs[name]))
+                self.watch.note(state.global_step, what, logs[name])
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -108,17 +109,6 @@ class TrackerCallback(TrainerCallback):
         """Measures the last step where it is not measured yet, and gives the account to the log."""
         if self.watch is not None:
             self.watch.finish(state.global_step, tokens_seen=_tokens_seen(state))
-
-
-def bare(model: Any) -> Any:
-    """The model itself, out of what wraps it for several devices or compiles it."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and type(model).__name__ in ("DataParallel", "DistributedDataParallel"):
-            inner = model.module
-        if inner is None:
-            return model
-        model = inner
 
 
 def _tokens_seen(state: TrainerState) -> int | None:

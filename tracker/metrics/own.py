@@ -4,7 +4,10 @@ Legend: (...) any signals, K keys.
 """
 
 import inspect
+import re
 from collections.abc import Callable
+from functools import partial
+from types import CodeType
 from typing import Any
 
 import torch
@@ -17,6 +20,7 @@ from tracker.metrics.trial import try_metric
 from tracker.records import digest
 
 Function = Callable[[Tensor], Tensor]
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def metric(
@@ -100,13 +104,39 @@ def _own(
     return OwnMetric(described, function, f"{given}-{digest(told, 8)}")
 
 
-def source_of(function: Function) -> str:
-    """What tells two versions of a function apart: its source, else its compiled code."""
+def source_of(function: Any) -> str:
+    """What tells two versions of a function apart, the same in every process: its source (else its compiled
+    code), and the values that it has bound: defaults, a closure's, ``functools.partial``'s, an object's.
+
+    Functions and modules that it calls are not looked into.
+    """
+    if isinstance(function, partial):
+        return repr(
+            [source_of(function.func), _told(function.args), _told(sorted(function.keywords.items()))]
+        )
+    if inspect.ismethod(function):
+        return repr([source_of(function.__func__), _told(vars(function.__self__))])
+    if not hasattr(function, "__code__"):
+        kind = type(function)
+        own = getattr(kind.__call__, "__code__", None) and source_of(kind.__call__)
+        return repr([f"{kind.__module__}.{kind.__qualname__}", own, _told(getattr(function, "__dict__", {}))])
     try:
-        return inspect.getsource(function)
+        text = inspect.getsource(function)
     except (OSError, TypeError):
-        code = getattr(function, "__code__", None)
-        return repr(function) if code is None else repr((code.co_code, code.co_consts, code.co_names))
+        text = _compiled(function.__code__)
+    closure = inspect.getclosurevars(function).nonlocals if function.__closure__ else {}
+    bound = [each for each in (function.__defaults__, function.__kwdefaults__, closure) if each]
+    return repr([text, _told(bound)]) if bound else text
+
+
+def _compiled(code: CodeType) -> str:
+    constants = [_compiled(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    return repr((code.co_code, constants, code.co_names))
+
+
+def _told(value: Any) -> str:
+    """A bound value in words; of one that shows nothing but where it lies in memory, its kind."""
+    return ADDRESS.sub("", repr(value))
 
 
 def own_values(signal: Tensor, n: int, own: list[OwnMetric], troubles: dict[str, str]) -> dict[str, Tensor]:

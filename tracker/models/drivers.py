@@ -77,7 +77,8 @@ def composition(model: PreTrainedModel) -> dict[str, Tensor]:
 
     ``norm(R W) / (norm(R) norm(W))`` with W what the earlier head writes (its output times its value), and R
     what the later one reads through its queries (Q), keys (K) or values (V). Frobenius norms; matrices of
-    independent entries give 1 / sqrt(D), which is taken off. Layer norms between the two are left out.
+    independent entries give 1 / sqrt(D), which is taken off. Layer norms between the two are left out, and so
+    is what positions do to queries and keys.
 
     Returns:
         Q, K, V -> (layers, H, layers, H), earlier head first; NaN where the first is not earlier.

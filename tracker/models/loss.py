@@ -72,7 +72,7 @@ def _cross_entropies(model: PreTrainedModel, hidden_TD: Tensor, wanted_T: Tensor
 
 def _cross_entropy(model: PreTrainedModel, hidden_TD: Tensor, wanted_T: Tensor, words: int) -> Tensor:
     """``logsumexp`` over slices of the vocabulary less the wanted logit: all are never there at once."""
-    totals, found = [], torch.full(wanted_T.shape, torch.nan, device=wanted_T.device)
+    totals, found = [], torch.full_like(wanted_T, torch.nan, dtype=torch.float32)
     first = 0
     for logits_TV in _logits(model, hidden_TD, words):
         totals.append(logits_TV.logsumexp(-1))

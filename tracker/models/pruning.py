@@ -1,5 +1,6 @@
 """Heads that look at the same things: candidates for pruning, and what the loss says when they are gone."""
 
+import math
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 
 from tracker.models.ablation import losses, without_heads
 from tracker.models.capture import IMPLEMENTATION, AttentionStream
+from tracker.models.untouched import untouched
 
 ALIKE = 0.9
 """Least cosine of the attention maps of any two heads of a group, averaged over sequences."""
@@ -33,15 +35,13 @@ class Pruned:
     """Nats per token with every head."""
     rise: float
     """By which the loss rises without the others of the group."""
-    half: float
-    """Half width of its 95 % interval over sequences."""
+    half: float | None
+    """Half width of its 95 % interval over sequences; None where there is one sequence."""
     control: float | None
     """Mean rise without as many other heads of the layer; None where there is no other choice."""
-
-    @property
-    def redundant(self) -> bool | None:
-        """Whether they surely cost less than other heads of the layer do; None without a control."""
-        return None if self.control is None else self.rise + self.half < self.control
+    redundant: bool | None
+    """Whether they surely cost less than other heads of the layer do, sequence by sequence (95 % interval of
+    the difference); None without a control, or of one sequence."""
 
 
 def map_similarity(model: PreTrainedModel, ids_BQ: Tensor) -> list[np.ndarray]:
@@ -79,19 +79,16 @@ def prune(model: PreTrainedModel, ids_BQ: Tensor, alike: float = ALIKE) -> list[
     Raises:
         CheckpointError: attention cannot be read, or heads cannot be switched off.
     """
-    similarity = map_similarity(model, ids_BQ)
-    before = model.config._attn_implementation or "eager"
-    if before == IMPLEMENTATION:
-        model.set_attn_implementation("eager")
-    try:
+    with untouched(model):
+        similarity = map_similarity(model.eval(), ids_BQ)
+        if model.config._attn_implementation == IMPLEMENTATION:
+            model.set_attn_implementation("eager")
         whole = losses(model, ids_BQ)
         return [
             _tried(model, ids_BQ, layer, group, each, whole)
             for layer, each in enumerate(similarity)
             for group in groups_of(each, alike)
         ]
-    finally:
-        model.set_attn_implementation(before)
 
 
 def _tried(
@@ -111,20 +108,46 @@ def _tried(
             return (losses(model, ids) - whole).cpu().numpy()
 
     rises = rise(gone)
-    others = [each for each in combinations(range(len(alike_HH)), len(gone)) if not set(each) <= set(group)]
-    if len(others) > MOST_CONTROLS:
-        picked = np.random.default_rng(layer).choice(len(others), MOST_CONTROLS, replace=False)
-        others = [others[int(k)] for k in picked]
-    half = float(stats.t.ppf(0.975, len(rises) - 1) * rises.std(ddof=1) / np.sqrt(len(rises)))
-    control = float(np.mean([rise(each).mean() for each in others])) if others else None
+    others = other_choices(len(alike_HH), group, layer)
+    controls = np.mean([rise(each) for each in others], axis=0) if others else None
+    spread = None if controls is None else _half(controls - rises)
     return Pruned(
-        layer, group, kept, float(among.min()), float(whole.mean()), float(rises.mean()), half, control
-    )
+        layer, group, kept, float(among.min()), float(whole.mean()), float(rises.mean()), _half(rises),
+        control=None if controls is None else float(controls.mean()),
+        redundant=None if spread is None else bool((controls - rises).mean() > spread),
+    )  # fmt: skip
+
+
+def other_choices(heads: int, group: tuple[int, ...], seed: int = 0) -> list[tuple[int, ...]]:
+    """Other choices of as many heads as pruning a group takes: all, or twelve drawn ones.
+
+    Args:
+        heads: of the layer.
+        group: a choice within it is none.
+        seed: of the draw.
+    """
+    gone = len(group) - 1
+    if math.comb(heads, gone) - len(group) <= MOST_CONTROLS:
+        return [each for each in combinations(range(heads), gone) if not set(each) <= set(group)]
+    generator, drawn = np.random.default_rng(seed), set()
+    while len(drawn) < MOST_CONTROLS:  # of 16 heads taken from 32 there are 600 million: never listed
+        each = tuple(sorted(generator.choice(heads, gone, replace=False).tolist()))
+        if not set(each) <= set(group):
+            drawn.add(each)
+    return sorted(drawn)
+
+
+def _half(values: np.ndarray) -> float | None:
+    """Half width of the 95 % interval of a mean, by Student's t; None of one value."""
+    count = len(values)
+    if count < 2:
+        return None
+    return float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
 
 
 def pruned_entry(found: list[Pruned]) -> list[dict[str, Any]]:
     """In plain types, for roles.json."""
-    return [vars(each) | {"group": list(each.group), "redundant": each.redundant} for each in found]
+    return [vars(each) | {"group": list(each.group)} for each in found]
 
 
 def pruning_sentences(label: str, found: list[Pruned]) -> list[str]:
@@ -134,13 +157,14 @@ def pruning_sentences(label: str, found: list[Pruned]) -> list[str]:
     told = []
     for each in found:
         share = 100 * each.rise / each.loss
-        verdict = {True: "redundant", False: "not redundant, though alike", None: "no control"}[
+        verdict = {True: "redundant", False: "not redundant, though alike", None: "nothing to judge it by"}[
             each.redundant
         ]
+        spread = "" if each.half is None else f" ± {each.half:.1g}"
         control = "" if each.control is None else f"; other heads of the layer {each.control:+.3g}"
         told.append(
             f"layer {each.layer} heads {', '.join(map(str, each.group))} (cosine {each.similarity:.2f} or "
-            f"more), head {each.kept} kept: loss {each.rise:+.3g} ± {each.half:.1g} ({share:+.1f}%)"
+            f"more), head {each.kept} kept: loss {each.rise:+.3g}{spread} ({share:+.1f}%)"
             f"{control}: {verdict}"
         )
     return [f"{label}: {each}." for each in told]

@@ -27,7 +27,7 @@ function drawRoles() {
   draw('roles-plot', traces, { height: 300, showlegend: true, legend: { orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom' }, margin: { l: 56, r: 24, t: 10, b: 48 },
     annotations: [...axisBreak([run]), ...(traces.length ? [] : [note('No head has a role at any checkpoint')])],
     xaxis: trainingAxis([run], (byId('roles-plot').clientWidth || 1100) - 80), yaxis: { title: { text: 'heads' }, range: [0, entry.heads.length], nticks: 6 } }, `Roles of the heads of ${run.label} over training`);
-  const born = birth => (birth[0] === birth[1] ? 'the start' : `(${birth[0]}, ${birth[1]}]`);
+  const born = ([low, high]) => (low < high ? `(${low}, ${high}]` : high === 0 ? 'the start' : `by ${high}`);
   fillTable(byId('roles-table'), [{ title: 'Layer', number: true }, { title: 'Head', number: true }, { title: 'Role' }, { title: 'Sure share', number: true }, { title: 'Strongest band' }, { title: 'Scale, tokens', number: true }, { title: 'Since step' }],
     entry.heads.filter(head => head.birth).map(head => [head.layer, head.head, head.role, `${number(100 * head.margin, 2)} %`, head.band && `${head.band} ${number(100 * head.band_share, 2)} %`, head.scale === null ? null : number(head.scale, 3), born(head.birth)]));
 }
