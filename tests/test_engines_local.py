@@ -59,6 +59,15 @@ def test_a_unit_that_takes_too_long_or_whose_worker_keeps_dying_is_a_hole(tmp_pa
     )
 
 
+def test_a_unit_whose_time_ends_behind_its_record_counts_as_recorded(tmp_path: Path):
+    units = suite(tmp_path, 1, sequences=400)
+    measured_here(tmp_path, units, "pool")
+    terms = Terms((HERE,), timeout=0.01)
+    (outcome,) = run_local(Prefetch(units), equipment(tmp_path, "pool"), terms)
+    assert (outcome.status, outcome.reason) == ("ok", None)
+    assert outcome.seconds > 0.01
+
+
 @pytest.mark.slow
 def test_what_the_first_checkpoint_of_a_model_tells_goes_along_with_the_others(tmp_path: Path):
     units = suite(tmp_path, 4)
