@@ -10,4 +10,4 @@ tracker "${VERB:-sweep}" suite=pythia steps=paper 'suite.models=[6.9b]' \
 tracker "${VERB:-sweep}" suite=pythia 'steps.list=[143000]' \
     'suite.models=[14m,70m,160m,410m,1.4b,2.8b,6.9b,12b]' \
     cache.max_gb=50 forecast.bandwidth=100 forecast.speed=1850 "$@" || [ $? -eq 1 ] || exit 2
-[ "${VERB:-sweep}" = sweep ] && exec tracker compare "$@"
+[ "${VERB:-sweep}" != sweep ] || exec tracker compare "$@"

@@ -148,3 +148,22 @@ def test_a_refused_multirun_leaves_nothing_behind(tmp_path: Path):
     done = tracker(tmp_path, "plan", "--multirun", "suite.models=[a],[b]")
     assert done.returncode == 2
     assert not (tmp_path / "tracker-store").exists()
+
+
+WAITING = """
+import os, queue, signal, sys, threading
+from tracker.cli import run
+assert run(["plan"]) == 0
+threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+threading.Timer(30, os._exit, [1]).start()
+try:
+    queue.SimpleQueue().get()
+except KeyboardInterrupt:
+    os._exit(130)
+"""
+
+
+def test_ctrl_c_is_heard_while_nothing_happens(tmp_path: Path):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", WAITING], cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 130

@@ -77,7 +77,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_any_work(
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     assert sweep_here(tmp_path, monkeypatch, f"engine={engine}", "device=cuda") == 2
-    assert capsys.readouterr().err.endswith("device=cuda: not known; allowed: auto, cpu\n")
+    assert capsys.readouterr().err.endswith("device=cuda: torch sees no such GPU here; allowed: auto, cpu\n")
     assert not (tmp_path / "tracker-store").exists()
 
 

@@ -14,6 +14,7 @@ import tracker as package
 from tracker.engines import Prefetch, Reservations, Terms, run_local
 from tracker.engines.local import Pool
 from tracker.engines.siblings import Known, Siblings
+from tracker.engines.warm_process import Task, WarmProcess
 from tracker.errors import StoreError
 from tracker.store import Store
 
@@ -57,6 +58,27 @@ def test_a_unit_that_takes_too_long_or_whose_worker_keeps_dying_is_a_hole(tmp_pa
         "pythia-some-0 seed 0 step 0: its worker process was killed by SIGKILL (1 of 1 tries); where memory "
         "ran out, engine.stream=always or fewer engine.workers take less",
     )
+
+
+def test_a_unit_whose_time_ends_behind_its_record_counts_as_recorded(tmp_path: Path):
+    units = suite(tmp_path, 1, sequences=400)
+    measured_here(tmp_path, units, "pool")
+    terms = Terms((HERE,), timeout=0.01)
+    (outcome,) = run_local(Prefetch(units), equipment(tmp_path, "pool"), terms)
+    assert (outcome.status, outcome.reason) == ("ok", None)
+    assert outcome.seconds > 0.01
+
+
+def test_a_worker_is_deaf_to_ctrl_c_from_its_first_moment(tmp_path: Path):
+    units = suite(tmp_path, 1)
+    process = WarmProcess(equipment(tmp_path, "pool"), HERE, "worker 1")
+    (worker,) = [each for each in multiprocessing.active_children() if each.name == "worker 1"]
+    os.kill(int(worker.pid or 0), signal.SIGINT)
+    with Prefetch(units) as supply:
+        (fetched,) = [delivery.result for delivery in supply]
+    assert process.carry_out(Task(units[0], fetched, Known()), None).outcome.status == "ok"
+    process.stop()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 @pytest.mark.slow

@@ -1,13 +1,17 @@
 from dataclasses import replace
+from pathlib import Path
 
+import polars as pl
 import pytest
-from test_store import PROBE, unit_of
+from test_store import PROBE, measurement_of, unit_of
 
 from tracker.checkpoints import PYTHIA_STEPS
 from tracker.config import Steps
 from tracker.errors import RequestError
+from tracker.forecast import recorded_rates
 from tracker.plan import PAPER_STEPS, make_plan, select, wanted_steps
 from tracker.records import Checkpoint, Conventions, Recorded, Unit
+from tracker.store import Store
 
 WAY = (PROBE, Conventions(), "float32")
 
@@ -151,3 +155,17 @@ def test_an_absent_step_is_never_taken_for_one_that_is_there():
     chosen = select([single], Steps("list", list=[0, 128]))
     assert states(chosen, {measured.id: record(measured)}) == ["done", "missing"]
     assert len({Unit(checkpoint, *WAY).key for checkpoint in chosen}) == 2
+
+
+def test_seconds_of_another_probe_tell_by_its_tokens_until_there_are_some_of_this_one(tmp_path: Path):
+    store, many = Store(tmp_path), replace(PROBE, number=500)
+
+    def took(unit: Unit, seconds: float) -> None:
+        told = measurement_of(unit)
+        store.write(unit, replace(told, checkpoint=told.checkpoint.with_columns(seconds=pl.lit(seconds))))
+
+    took(unit_of(), 2.0)
+    assert recorded_rates(store, PROBE) == {"m seed 0": [2.0]}
+    assert recorded_rates(store, many) == {"m seed 0": [500.0]}
+    took(unit_of(probe=many), 300.0)
+    assert recorded_rates(store, many) == {"m seed 0": [300.0]}

@@ -40,7 +40,7 @@ def requests(recipe: str, folder: Path) -> list[list[str]]:
     environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "VERB": "plan"}
     environment |= {"NOTED": str(folder / "noted"), "SLURM_ARRAY_TASK_ID": "1"}
     environment |= {"SLURM_ARRAY_TASK_COUNT": "16", "SLURM_CPUS_PER_TASK": "4"}
-    subprocess.run(["sh", SWEEPS / recipe], env=environment, check=False)
+    subprocess.run(["sh", SWEEPS / recipe], env=environment, check=True)
     return [json.loads(line) for line in (folder / "noted").read_text().splitlines()]
 
 

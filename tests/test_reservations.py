@@ -130,3 +130,33 @@ def test_without_hard_links_every_unit_is_measured(store: Store, monkeypatch: py
     monkeypatch.setattr(os, "link", refuse)
     with Reservations(store) as one, Reservations(store) as other:
         assert one.take(planned()) == other.take(planned()) == "mine"
+
+
+def test_a_sweep_begins_while_another_removes_the_folder_as_it_ends(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    made, ends = os.mkdir, 3
+
+    def made_and_gone(path: Path, *rest: int) -> None:
+        nonlocal ends
+        made(path, *rest)
+        if ends:
+            ends -= 1
+            os.rmdir(path)
+
+    monkeypatch.setattr(os, "mkdir", made_and_gone)
+    with Reservations(store) as mine:
+        assert mine.take(planned()) == "mine"
+
+
+def test_a_disk_that_breaks_is_no_second_error_when_reservations_are_given_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    with Reservations(store) as mine:
+        assert mine.take(planned()) == mine.take(planned(1)) == "mine"
+        monkeypatch.setattr(os, "unlink", refuse)
+        mine.release(planned())
+    assert len(links(store)) == 2, "nothing was raised, whatever stands is dead with its process"

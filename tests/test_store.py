@@ -1,7 +1,10 @@
+import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +85,70 @@ def test_a_hole_is_recorded_with_its_reason_and_gives_way_to_a_measurement(tmp_p
     assert store.recorded()[unit.id].status == "ok"
     store.write_hole(unit, "failed", "too late")
     assert store.recorded()[unit.id].status == "ok"
+
+
+def test_a_record_stands_where_folders_cannot_be_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    flush = os.fsync
+
+    def of_files_alone(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", of_files_alone)
+    store, unit = Store(tmp_path), unit_of()
+    store.write_hole(unit, "failed", "for now")
+    assert store.write(unit, measurement_of(unit, 1.0))
+    assert store.write(unit, measurement_of(unit, 2.0), replace=True)
+    assert open_store(tmp_path).heads()["spectral_entropy"][0] == 2.0
+
+
+def renamed_with(monkeypatch: pytest.MonkeyPatch, before: Callable[[Path, Path], None]) -> None:
+    """Has ``before`` called in front of every rename of a folder."""
+    rename = os.rename
+
+    def with_it(source: Path, target: Path) -> None:
+        before(Path(source), Path(target))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", with_it)
+
+
+def test_a_hole_does_not_take_the_place_of_a_record_that_arrives_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store, unit = Store(tmp_path), unit_of()
+    store.write_hole(unit, "failed", "first")
+    late = True
+
+    def another_worker(source: Path, _: Path) -> None:
+        nonlocal late
+        if late and source == store.place(unit):
+            late = False
+            assert store.write(unit, measurement_of(unit))
+
+    renamed_with(monkeypatch, another_worker)
+    store.write_hole(unit, "failed", "second")
+    assert not late
+    assert store.recorded()[unit.id].status == "ok"
+    assert list((tmp_path / ".partial").iterdir()) == []
+
+
+def test_what_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store, unit = Store(tmp_path), unit_of()
+    store.write(unit, measurement_of(unit, 1.0))
+    broken = True
+
+    def break_once(source: Path, target: Path) -> None:
+        nonlocal broken
+        if broken and target == store.place(unit) and not target.exists():
+            broken = False
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    renamed_with(monkeypatch, break_once)
+    with pytest.raises(StoreError, match="Input/output error"):
+        store.write(unit, measurement_of(unit, 2.0), replace=True)
+    assert open_store(tmp_path).heads()["spectral_entropy"][0] == 1.0
 
 
 @pytest.mark.parametrize("table", ["heads", "layers", "sequences", "checkpoint"])

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,6 +126,8 @@ def _run_verb(verb: str, composed: object) -> int:
     from tracker.errors import TrackerError
     from tracker.verbs import VERBS
 
+    # polars' own handler has waits go on behind it: Ctrl-C would be heard only when the next unit ends.
+    signal.siginterrupt(signal.SIGINT, True)
     try:
         return VERBS[verb](config.read(composed), make_console())  # type: ignore[arg-type]
     except TrackerError as error:

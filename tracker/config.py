@@ -344,6 +344,9 @@ def _check_engine(engine: Engine) -> None:
         value = getattr(engine, name)
         if value is not None and value < least:
             raise unknown_value(f"engine.{name}", value, f"whole numbers from {least}")
+    most = engine.workers or 1
+    if engine.address is None and engine.least is not None and engine.least > most:
+        raise unknown_value("engine.least", engine.least, f"at most engine.workers={most}")
     for name in ("timeout", "recycle_gb", "wait"):
         value = getattr(engine, name)
         if value is not None and not 0 < value < math.inf:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import re
 import statistics
 import struct
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from tracker.checkpoints import inspect, weights
 from tracker.checkpoints.cached import find
 from tracker.config import STREAM
 from tracker.errors import CheckpointError, unknown_value
-from tracker.records import Checkpoint, PlannedUnit
+from tracker.records import Checkpoint, PlannedUnit, ProbeSpec
 from tracker.saving import save_json
 from tracker.simulation import Job
 from tracker.store import Store
@@ -28,6 +29,8 @@ SIZES = (("num_hidden_layers", "n_layer", "n_layers", "num_layers"), ("hidden_si
 WEIGHTS = (".safetensors", ".bin")
 RATES = "rates.json"
 """In a store: bytes and seconds of what each machine has fetched for it."""
+PROBE_SIZE = re.compile(r"-(\d+)x(\d+)-[0-9a-f]{8}$")
+"""Sequences and tokens of each, as a probe's label ends (``ProbeSpec.label``)."""
 USABLE = 0.7
 """Share of free memory that weights may take; the rest is for activations and tiles of attention."""
 CGROUPS = (
@@ -48,13 +51,25 @@ class Need:
     blocks: int | None
 
 
-def recorded_rates(store: Store) -> dict[str, list[float]]:
-    """Seconds per unit that the store has recorded, by ``model seed s``; fetching is not in them."""
+def recorded_rates(store: Store, probe: ProbeSpec) -> dict[str, list[float]]:
+    """Seconds per unit that the store has recorded, by ``model seed s``; fetching is not in them.
+
+    Args:
+        store: with the records.
+        probe: what is to be measured. A model's records of other probes count, by their tokens, only where
+            it has none of this one.
+    """
     rates: dict[str, list[float]] = {}
+    scaled: dict[str, list[float]] = {}
     for record in store.recorded().values():
-        if record.seconds is not None:
-            rates.setdefault(f"{record.model} seed {record.seed}", []).append(record.seconds)
-    return rates
+        size = PROBE_SIZE.search(record.probe)
+        if record.seconds is None or size is None:
+            continue
+        found = rates if record.probe == probe.label else scaled
+        tokens = int(size[1]) * int(size[2])
+        seconds = record.seconds * probe.number * probe.n / tokens
+        found.setdefault(f"{record.model} seed {record.seed}", []).append(seconds)
+    return scaled | rates
 
 
 def transfer_rate(store: Path) -> float | None:

@@ -110,7 +110,7 @@ def plan(config: Config, console: Console) -> int:
     surveyed = survey(config, ask=True)
     groups = by_model(surveyed.plan.units)
     store, cache = Store(config.store), cache_of(config)
-    rates = recorded_rates(store)
+    rates = recorded_rates(store, surveyed.probe)
     speed = None if config.forecast.speed is None else config.forecast.speed * 1e9
     costs = {name: costs_of(name, units, rates, cache.folder, speed) for name, units in groups.items()}
     suspects = {name: _suspects(config, units) for name, units in groups.items()}

@@ -63,9 +63,7 @@ def telling(folder: Path) -> Iterator[Telling]:
     path = folder / "running" / f"{uuid.uuid4().hex}.json"
     who = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
     told, ended = Telling(), threading.Event()
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_dead(path.parent)
+    _remove_dead(path.parent)
 
     def keep() -> None:
         touched = 0.0
@@ -73,6 +71,7 @@ def telling(folder: Path) -> Iterator[Telling]:
             news = told.news()
             with contextlib.suppress(OSError):
                 if news is not None:
+                    path.parent.mkdir(parents=True, exist_ok=True)  # a sweep that ends removes it
                     save_json(path, who | news)
                     touched = time.monotonic()
                 elif time.monotonic() - touched > TOUCH_SECONDS:

@@ -6,6 +6,7 @@ dashboard, figures and phases are views of it and can be made again at any time.
 """
 
 import contextlib
+import errno
 import io
 import os
 import shutil
@@ -175,7 +176,9 @@ class Store:
                     file.write(whole.getbuffer())
                     file.flush()
                     os.fsync(file.fileno())
-            return self._move(partial, place, replace)
+            stands = self._move(partial, place, replace)
+            _settle(place.parent)
+            return stands
         except (OSError, pl.exceptions.PolarsError) as error:
             raise StoreError(
                 f"cannot write {unit.checkpoint.label} to {place}: {error}; free or change store=DIR, "
@@ -202,22 +205,22 @@ class Store:
     def _move(self, partial: Path, place: Path, replace: bool) -> bool:
         place.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(8):
-            try:
-                partial.rename(place)
-                _settle(place.parent)
+            if _moved(partial, place):
                 return True
-            except OSError:
-                if not place.exists():
-                    raise
-            standing = read_record(place)
-            if standing is not None and standing.status == "ok" and not replace:
+            if _is_ok(place) and not replace:
                 return False
-            retired = partial.parent / f"retired.{uuid.uuid4().hex}"
+            retired = partial.with_name(f"retired.{uuid.uuid4().hex}")
             try:
                 place.rename(retired)
             except FileNotFoundError:
                 continue
-            shutil.rmtree(retired, ignore_errors=True)
+            try:
+                if (replace or not _is_ok(retired)) and _moved(partial, place):
+                    return True
+            finally:
+                with contextlib.suppress(OSError):  # a record that stands there now refuses it
+                    retired.rename(place)
+                shutil.rmtree(retired, ignore_errors=True)
         raise OSError(f"{place} is being rewritten by other workers without end")
 
     def recorded(self) -> dict[RecordId, Recorded]:
@@ -237,11 +240,32 @@ class Store:
                     shutil.rmtree(path, ignore_errors=True)
 
 
+def _moved(partial: Path, place: Path) -> bool:
+    """Moves a folder; False where another stands at its place."""
+    try:
+        partial.rename(place)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        if not place.exists():
+            raise
+        return not partial.exists()  # a server that lost its first answer says that there is nothing to move
+    return True
+
+
+def _is_ok(place: Path) -> bool:
+    record = read_record(place)
+    return record is not None and record.status == "ok"
+
+
 def _settle(folder: Path) -> None:
     """Makes what was moved into a folder outlast a loss of power: its checkpoint may be removed next."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems flush files alone
+            raise
     finally:
         os.close(descriptor)
 

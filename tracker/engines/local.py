@@ -124,7 +124,7 @@ class Pool:
                     task = Task(planned, delivery.result, known)
                     report = seat.process().carry_out(task, self._terms.timeout)
                 except TookTooLong:
-                    return self._failed(planned, _too_long(self._terms.timeout))
+                    return self._recorded(planned) or self._failed(planned, _too_long(self._terms.timeout))
                 except ProcessDied as error:
                     if not seat.ready:
                         self._refuse_stillborn(seat, error)
@@ -152,12 +152,15 @@ class Pool:
         """What became of a unit whose worker died; None where it is to be tried again."""
         if self._stopped:
             return None
-        found = recorded_since(self._store, planned, self._since)
-        if found is not None:  # it died behind the record
-            return Outcome(planned.unit, found.status, found.reason, found.seconds or 0.0)
-        if len(deaths) <= self._terms.retries:
-            return None
+        outcome = self._recorded(planned)
+        if outcome is not None or len(deaths) <= self._terms.retries:
+            return outcome
         return self._failed(planned, _killed(deaths))
+
+    def _recorded(self, planned: PlannedUnit) -> Outcome | None:
+        """What became of a unit whose worker ended behind the record, before it could report."""
+        found = recorded_since(self._store, planned, self._since)
+        return found and Outcome(planned.unit, found.status, found.reason, found.seconds or 0.0)
 
     def _failed(self, planned: PlannedUnit, reason: str) -> Outcome:
         told = f"{planned.unit.checkpoint.label}: {reason}"

@@ -5,7 +5,7 @@ from collections import Counter
 import torch
 
 from tracker.engines.equipment import Placement
-from tracker.errors import unknown_value
+from tracker.errors import RequestError, unknown_value
 from tracker.forecast import free_memory
 
 
@@ -19,6 +19,8 @@ def chosen_device(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     known = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if name not in known and not (name == "cuda" and torch.cuda.is_available()):
+        if name.startswith("cuda"):
+            raise RequestError(f"device={name}: torch sees no such GPU here; allowed: {', '.join(known)}")
         raise unknown_value("device", name, known)
     return name
 

@@ -27,6 +27,8 @@ PULSE_SECONDS = 5.0
 """How often a sweep touches its pulse."""
 STALE_SECONDS = 30.0
 """A pulse that is older belongs to nobody. Both ages come from the file server's clock."""
+TRIES = 8
+"""How often a pulse is made whose folder others remove at the same moment."""
 FOLDER, SUFFIX = ".running", ".pulse"
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
@@ -75,8 +77,8 @@ class Reservations:
         self._keeper.join()
         for name in list(self._held):
             self._give_back(name)
-        self._pulse.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
+            self._pulse.unlink(missing_ok=True)
             self._folder.rmdir()
 
     @property
@@ -146,10 +148,11 @@ class Reservations:
         if place is None:
             return
         number = int(place.suffix[1:])
-        if (self._folder / f"{name}.{number + 1}").exists():
-            return  # taken over while this process stood still: the link keeps the lower numbers closed
-        for each in range(number + 1):
-            (self._folder / f"{name}.{each}").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that broke it dies with the pulse
+            if (self._folder / f"{name}.{number + 1}").exists():
+                return  # taken over while this process stood still: the link keeps the lower numbers closed
+            for each in range(number + 1):
+                (self._folder / f"{name}.{each}").unlink(missing_ok=True)
 
     def _is_ours(self, place: Path) -> bool:
         try:
@@ -172,12 +175,15 @@ class Reservations:
 
     def _touched(self) -> float:
         """Touches the pulse, and makes it where there is none; the time by the file server's clock."""
-        try:
-            os.utime(self._pulse)
-        except FileNotFoundError:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._pulse.write_text(json.dumps(_this_process()), encoding="ascii")
-        return self._pulse.stat().st_mtime
+        for _ in range(TRIES):
+            try:
+                os.utime(self._pulse)
+                return self._pulse.stat().st_mtime
+            except FileNotFoundError:
+                with contextlib.suppress(FileNotFoundError, FileExistsError):  # removed by one that has ended
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    self._pulse.write_text(json.dumps(_this_process()), encoding="ascii")
+        raise FileNotFoundError(errno.ENOENT, "is removed again and again", str(self._pulse))
 
     def _keep(self) -> None:
         while not self._ended.wait(PULSE_SECONDS):

@@ -6,8 +6,9 @@ import resource
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -61,7 +62,8 @@ class WarmProcess:
             self._process: BaseProcess = spawn.Process(
                 target=_serve, args=(equipment, placement, theirs), name=name, daemon=True
             )
-            self._process.start()
+            with _without_interrupts():
+                self._process.start()
         theirs.close()
         self.ready = False
         """Whether it has come through its imports."""
@@ -116,6 +118,17 @@ class WarmProcess:
                 self._process.join()
 
 
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A process that is started here is deaf to Ctrl-C from its first moment."""
+    resource_tracker.ensure_running()  # started later, it would let interrupts through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _how_it_ended(code: int | None) -> str:
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
@@ -126,6 +139,7 @@ def _how_it_ended(code: int | None) -> str:
 def _serve(equipment: Equipment, placement: Placement, connection: Connection) -> None:
     """The whole life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     threading.Thread(target=_end_with_parent, daemon=True).start()
     worker = equipment.worker(placement)
     with contextlib.suppress(EOFError, BrokenPipeError):  # the driver closed the pipe: nothing left to do
