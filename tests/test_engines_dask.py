@@ -13,7 +13,7 @@ from suite_material import PROBE, finished, make_suite, start_sweep
 import tracker as package
 from tracker.cli import run
 from tracker.engines import Reservations
-from tracker.engines.cluster import Transfer, run_dask
+from tracker.engines.cluster import Transfer, _Dispatch, run_dask
 from tracker.engines.scheduler import ClusterTerms, connected
 from tracker.engines.siblings import Known
 from tracker.engines.stint import Stint, Sweep, carry_out
@@ -38,6 +38,16 @@ def test_dask_workers_measure_what_one_process_does(tmp_path: Path):
     assert len(outcomes) == 12
     assert "width 64 against 2 layers of 2 heads, width 32" in str(outcomes[-1].reason)
     assert same(tmp_path / "dask", tmp_path / "alone")
+
+
+def test_a_unit_whose_last_worker_dies_behind_its_record_counts_as_recorded(tmp_path: Path):
+    (planned,) = suite(tmp_path, 1)
+    measured_here(tmp_path, [planned], "dask")
+    made_of = equipment(tmp_path, "dask")
+    sweep = Sweep(made_of, tmp_path, 0.0, "cpu", 1, 2, tmp_path / "cache", None, None)
+    dispatch = _Dispatch(None, [planned], sweep, ClusterTerms(), 1, {}, Transfer())
+    assert dispatch._hole(planned).status == "ok"
+    assert package.open_store(made_of.store).checkpoints()["status"].item() == "ok"
 
 
 def sweep_here(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tracker.checkpoints import Inspected
+from tracker.engines.reservations import recorded_since
 from tracker.engines.scheduler import ClusterTerms, connected
 from tracker.engines.siblings import Known, model_of
 from tracker.engines.stint import Stint, StintReport, Sweep, carry_out
@@ -171,12 +172,16 @@ class _Dispatch:
         return []
 
     def _hole(self, planned: PlannedUnit) -> Outcome:
+        store = Store(self._sweep.equipment.store)
+        found = recorded_since(store, planned, self._sweep.since)
+        if found is not None:  # the last one died behind the record
+            return Outcome(planned.unit, found.status, found.reason, found.seconds or 0.0)
         label, tries = planned.unit.checkpoint.label, self._terms.retries + 1
         reason = (
             f"{label}: its dask worker died, {tries} times; where memory ran out, engine.stream=always takes "
             "less"
         )
-        Store(self._sweep.equipment.store).write_hole(planned.unit, "failed", reason)
+        store.write_hole(planned.unit, "failed", reason)
         return Outcome(planned.unit, "failed", reason, 0.0)
 
 

@@ -52,9 +52,12 @@ def connected(terms: ClusterTerms) -> Iterator[Any]:
         "distributed.scheduler.allowed-failures": terms.retries,
         "distributed.deploy.lost-worker-timeout": f"{TEND_SECONDS} s",
         "distributed.comm.timeouts.connect": terms.wait,
-        # Workers would look at their own threads a hundred times a second, which slows what they measure.
+        # They would look at themselves a hundred times a second, which slows what is measured.
         "distributed.worker.profile.enabled": False,
         "distributed.admin.system-monitor.gil.enabled": False,
+        "distributed.admin.system-monitor.interval": "5 s",
+        "distributed.admin.tick.interval": "1 s",
+        "distributed.admin.tick.limit": "60 s",
     }
     with settings.set(chosen):
         cluster = None if terms.address else _own_cluster(terms)
