@@ -64,6 +64,12 @@ def figures(told: str) -> list[str]:
     return [str(match[1]) for pattern in wanted if (match := re.search(pattern, told))]
 
 
+def test_some_jobs_of_an_array_alone_keep_their_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SHARDS", "20")
+    (call,) = requests("slurm-array.sbatch", tmp_path)
+    assert "shard=1/20" in call
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_opens_with_its_command_and_tells_what_tracker_plan_computes(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
