@@ -127,12 +127,24 @@ def test_the_interval_is_students():
     assert interval(np.array([1.0])) == (1.0, None)
 
 
+def test_shares_and_bases_of_rotary_stand_together_and_are_told_apart():
+    runs = [
+        run(model, seed, 0.5) for model in ("m", "m-rotary100", "m-rotary100base500") for seed in range(2)
+    ]
+    encodings = {("s", each.model): "rotary" for each in runs}
+    (entry,) = encoding_entries(runs, encodings, [])
+    assert tuple(each["model"] for each in entry["models"]) == names
+    (told,) = (each for each in entry["sentences"] if each.startswith("Spectral entropy: from"))
+    assert told.count("(m-rotary100") + told.count("(m)") == 4
+    assert encoding_entries([replace(each, model=each.model[:3]) for each in runs[:2]], encodings, []) == []
+
+
 @pytest.mark.parametrize(
     ("with_it", "told"),
     [
-        ({"m", "m-alibi"}, "rotary is not needed for it: so do alibi"),
+        ({"m", "m-alibi"}, "rotary is not needed for it: alibi shows it too"),
         ({"m"}, "only rotary shows it"),
-        ({"m-none"}, "rotary does not show it in most of its seeds, none do"),
+        ({"m-none"}, "rotary does not show it in most of its seeds; no encoding shows it"),
         (set(), "no encoding shows it"),
     ],
 )

@@ -33,7 +33,7 @@ def encoding_table(entry: dict[str, Any]) -> Table:
     table.add_column("step", justify="right")
     for model in models:
         own = " (own body)" if model["own_body"] else ""
-        table.add_column(Text(f"{_short(model['model'])}{own}"), justify="right")
+        table.add_column(Text(f"{_short(model['model'])}{own}"), justify="right", overflow="fold")
     shared = set.intersection(*(set(model["steps"]) for model in models))
     stars = {(each["model"], each["metric"]) for each in entry["differences"] if each["matters"]}
     for metric in dict.fromkeys(name for model in models for name in model["metrics"]):

@@ -12,6 +12,9 @@ Entry = dict[str, Any]
 PAPER_NAMES = {"rotary": "RoPE", "relative": "T5 relative bias", "learned": "learned absolute"}
 """Our encodings and those of the paper's table 4 (its "none" is GPT-2, which has learned positions)."""
 
+NAMES = {"none": "no encoding"}
+"""What is called otherwise in a sentence."""
+
 
 def encoding_sentences(entry: Entry) -> list[str]:
     """Every finding of one group in a sentence or two.
@@ -72,14 +75,15 @@ def _unique(models: Sequence[Entry], label: str) -> str:
 
     rotary = most([each for each in models if each["encoding"] == "rotary"])
     others = [each for each in models if each["encoding"] != "rotary"]
-    with_it = [each["encoding"] for each, seen in zip(others, most(others), strict=True) if seen]
+    with_it = [_called(each, models) for each, seen in zip(others, most(others), strict=True) if seen]
+    shows = "show" if len(with_it) > 1 else "shows"
     if not any(rotary) and not with_it:
         return "no encoding shows it in most of its seeds"
     if not with_it:
         return "only rotary shows it in most of its seeds"
     if not any(rotary):
-        return f"rotary does not show it in most of its seeds, {_listed(with_it)} do"
-    return f"rotary is not needed for it: so do {_listed(with_it)}"
+        return f"rotary does not show it in most of its seeds; {_listed(with_it)} {shows} it"
+    return f"rotary is not needed for it: {_listed(with_it)} {shows} it too"
 
 
 def _start_and_end(models: Sequence[Entry]) -> list[str]:
@@ -89,7 +93,7 @@ def _start_and_end(models: Sequence[Entry]) -> list[str]:
         return []
     told = []
     for metric in (ENTROPY, SELECTIVITY):
-        known = [(each["encoding"], *_at(each, metric, [0, max(shared)])) for each in models]
+        known = [(_called(each, models), *_at(each, metric, [0, max(shared)])) for each in models]
         known = [row for row in known if all(map(math.isfinite, row[1:]))]
         if len(known) < 2:
             continue
@@ -105,6 +109,12 @@ def _start_and_end(models: Sequence[Entry]) -> list[str]:
             f"before it: its level is {'mostly learned' if apart < min(moved) else 'in part built in'}."
         )
     return told
+
+
+def _called(model: Entry, models: Sequence[Entry]) -> str:
+    """A model's encoding, or its name where others have that encoding too, in another share or base."""
+    alike = [each for each in models if each["encoding"] == model["encoding"]]
+    return model["model"] if len(alike) > 1 else NAMES.get(model["encoding"], model["encoding"])
 
 
 def _at(model: Entry, metric: str, steps: Sequence[int]) -> list[float]:

@@ -3,6 +3,7 @@
 T: checkpoints; E: encodings; N: seeds.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -29,6 +30,8 @@ TESTED = tuple(name for name in METRICS if name != "reconstruction_error")
 """Reconstruction errors are rounding errors of float32: shown, and no difference between encodings."""
 OWN_BODY = ("gpt2", "bloom")
 """Models of these names differ from the others in more than their encoding."""
+ROTARY = re.compile(r"rotary(\d+)?(base\d+)?")
+"""Models of such names differ from another in the share or the base of their rotary dimensions."""
 LEVEL = 0.95
 MATTERS = 0.1
 """A difference matters that is sure and at least this share of the larger value."""
@@ -46,7 +49,12 @@ class Encoded:
     @property
     def own_body(self) -> bool:
         """Whether it differs in more than its encoding."""
-        return self.model.partition("-")[2] in OWN_BODY
+        return self.variant in OWN_BODY
+
+    @property
+    def variant(self) -> str:
+        """What its name says behind its size."""
+        return self.model.partition("-")[2]
 
     def values(self, metric: str) -> np.ndarray:
         """(N, T); NaN where the metric does not exist."""
@@ -78,8 +86,8 @@ def encoding_groups(
         encodings: (suite, model) -> position encoding.
 
     Returns:
-        One group per suite and shape that has two encodings or more; the reference is the rotary model
-        with the shortest name, else the first by name.
+        One group per suite and shape that has two encodings or more, or two kinds of rotary; the reference
+        is the rotary model with the shortest name, else the first by name.
     """
     groups = []
     measured = [run for run in runs if len(run.steps)]
@@ -89,7 +97,8 @@ def encoding_groups(
             _encoded(model, tuple(own), encodings)
             for model, own in groupby(members, key=lambda run: run.model)
         ]
-        if len({each.encoding for each in found}) > 1:
+        shares = any(ROTARY.fullmatch(each.variant) for each in found)
+        if len({each.encoding for each in found}) > 1 or (shares and len(found) > 1):
             groups.append(sorted(found, key=_rank))
     return groups
 
