@@ -128,9 +128,8 @@ def test_the_interval_is_students():
 
 
 def test_shares_and_bases_of_rotary_stand_together_and_are_told_apart():
-    runs = [
-        run(model, seed, 0.5) for model in ("m", "m-rotary100", "m-rotary100base500") for seed in range(2)
-    ]
+    names = ("m", "m-rotary100", "m-rotary100base500")
+    runs = [run(model, seed, 0.5) for model in names for seed in range(2)]
     encodings = {("s", each.model): "rotary" for each in runs}
     (entry,) = encoding_entries(runs, encodings, [])
     assert tuple(each["model"] for each in entry["models"]) == names
@@ -144,7 +143,7 @@ def test_shares_and_bases_of_rotary_stand_together_and_are_told_apart():
     [
         ({"m", "m-alibi"}, "rotary is not needed for it: alibi shows it too"),
         ({"m"}, "only rotary shows it"),
-        ({"m-none"}, "rotary does not show it in most of its seeds; no encoding shows it"),
+        ({"m-none"}, "rotary does not show it in most of its seeds; the body without an encoding shows it"),
         (set(), "no encoding shows it"),
     ],
 )

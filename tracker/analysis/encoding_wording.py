@@ -12,7 +12,7 @@ Entry = dict[str, Any]
 PAPER_NAMES = {"rotary": "RoPE", "relative": "T5 relative bias", "learned": "learned absolute"}
 """Our encodings and those of the paper's table 4 (its "none" is GPT-2, which has learned positions)."""
 
-NAMES = {"none": "no encoding"}
+NAMES = {"none": "the body without an encoding"}
 """What is called otherwise in a sentence."""
 
 
@@ -93,12 +93,12 @@ def _start_and_end(models: Sequence[Entry]) -> list[str]:
         return []
     told = []
     for metric in (ENTROPY, SELECTIVITY):
-        known = [(_called(each, models), *_at(each, metric, [0, max(shared)])) for each in models]
-        known = [row for row in known if all(map(math.isfinite, row[1:]))]
+        ends = {_called(each, models): _at(each, metric, [0, max(shared)]) for each in models}
+        known = {name: values for name, values in ends.items() if all(map(math.isfinite, values))}
         if len(known) < 2:
             continue
-        first, last = ([(row[place], row[0]) for row in known] for place in (1, 2))
-        moved = [abs(row[2] - row[1]) for row in known]
+        first, last = ([(values[end], name) for name, values in known.items()] for end in (0, 1))
+        moved = [abs(values[1] - values[0]) for values in known.values()]
         apart = max(first)[0] - min(first)[0]
         told.append(
             f"{titled(metric).capitalize()}: from {number(min(first)[0])} ({min(first)[1]}) to "
