@@ -24,7 +24,7 @@ DRIVERS = {
     "composition": "strongest composition of two heads",
 }
 """What is measured at each checkpoint, on the probe's sequences."""
-LANCZOS_STEPS = 6
+LANCZOS_STEPS = 12
 
 
 def drivers(config: Config, console: Console) -> int:

@@ -114,7 +114,8 @@ def _start_and_end(models: Sequence[Entry]) -> list[str]:
 def _called(model: Entry, models: Sequence[Entry]) -> str:
     """A model's encoding, or its name where others have that encoding too, in another share or base."""
     alike = [each for each in models if each["encoding"] == model["encoding"]]
-    return model["model"] if len(alike) > 1 else NAMES.get(model["encoding"], model["encoding"])
+    encoding: str = model["encoding"]
+    return str(model["model"]) if len(alike) > 1 else NAMES.get(encoding, encoding)
 
 
 def _at(model: Entry, metric: str, steps: Sequence[int]) -> list[float]:
