@@ -254,6 +254,7 @@ def _looked_at(visit: Visit, path: Path, report: dict) -> None:
     )
     assert visit.page.locator("#encodings-table tbody tr").count() == 3
     assert visit.page.locator("#encodings-said li").count() == len(entry["sentences"])
+    assert visit.page.locator("#encodings-said").evaluate("each => each.scrollWidth <= each.clientWidth")
     visit.page.select_option("#em", "frequency_selectivity")
     visit.link("em=frequency_selectivity")
     visit.until("#encodings-title", "Frequency selectivity of 3 position encodings, mean over seeds")
