@@ -1,6 +1,7 @@
 """Drivers against independent witnesses: finite differences, dense eigenvalues, matrices without relation."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from tests.test_encodings_model import ids, made
+from tracker.checkpoints import discover_folder
 from tracker.cli import run as run_cli
 from tracker.driver_reporting import DRIVERS, _link
 from tracker.errors import CheckpointError
@@ -15,6 +17,11 @@ from tracker.models.drivers import Curvature, batch_loss, composition, gradient_
 from tracker.nano import NanoRecipe
 from tracker.nano.model import fresh
 from tracker.nano.recipe import Size
+from tracker.plan import Plan
+from tracker.probes import probe_spec
+from tracker.records import Conventions, ProbeSource
+from tracker.survey import Survey
+from tracker.surveyed_model import load_with_probe
 
 
 def tiny():
@@ -100,7 +107,24 @@ def test_a_run_that_cannot_be_worked_out_costs_itself_alone(tmp_path: Path, capf
     assert [row["curvature"] is None for row in run["checkpoints"]] == [True, True, False, False]
     assert all(row[name] is not None for row in run["checkpoints"][2:] for name in DRIVERS)
     assert all(run["checkpoints"][1][name] > 0 for name in ("gradient", "sharpness"))
-    assert "Chance alone gives 1 seeds one sign in 100% of cases" in report["sentences"][0]
+    assert report["sentences"][0].startswith("0.05m, 1 seed: rank correlation")
+    assert "One seed tells no common sign" in report["sentences"][0]
+
+
+def test_the_probe_is_encoded_by_the_tokenizer_that_the_request_names(tmp_path: Path):
+    store = tmp_path / "trained"
+    assert run_cli(["nano", f"store={store}", "suite.models=[0.05m]", "suite.train_steps=1"]) == 0
+    (first, *_) = sorted(store.rglob("step0"))
+    checkpoint, tokenizer = tmp_path / "mine" / "step0", tmp_path / "tokenizer"
+    shutil.copytree(first, checkpoint)
+    tokenizer.mkdir()
+    for each in checkpoint.glob("*token*"):
+        shutil.move(each, tokenizer)
+    source = ProbeSource(tokenizer=str(tokenizer))
+    surveyed = Survey(Plan(()), probe_spec(source, name="p", n=16, number=2), source, Conventions())
+    (found,) = discover_folder(tmp_path / "mine")
+    _, ids = load_with_probe(surveyed, found, "float32")
+    assert ids.shape == (2, 16)
 
 
 def test_a_link_is_the_rank_correlation_with_the_change_that_follows():

@@ -15,6 +15,7 @@ from tracker.reporting import view, write_json
 
 if TYPE_CHECKING:
     from tracker.records import Checkpoint
+    from tracker.survey import Survey
 
 DRIVERS = {
     "gradient": "gradient norm per head",
@@ -50,7 +51,7 @@ def drivers(config: Config, console: Console) -> int:
         if len(members) < 4:
             continue
         try:
-            entries.append(_run(config, surveyed, members, stored))
+            entries.append(_run(surveyed, members, stored))
         except CheckpointError as error:  # of this run alone: the others are worked out all the same
             say(console, f"{model} seed {seed}: {error}")
             failed = True
@@ -65,48 +66,48 @@ def drivers(config: Config, console: Console) -> int:
     return SOME_FAILED if failed else DONE
 
 
-def _run(
-    config: Config, surveyed: Any, members: "list[Checkpoint]", stored: dict[Any, Any]
-) -> dict[str, Any]:
+def _run(surveyed: "Survey", members: "list[Checkpoint]", stored: dict[Any, Any]) -> dict[str, Any]:
     """Every checkpoint of one run, in order of steps."""
     import torch
 
-    from tracker.checkpoints import fetch
-    from tracker.models import load_model, model_facts
-    from tracker.models.drivers import Curvature, composition, gradient_norms
-    from tracker.probes import encode_probe, load_tokenizer
+    from tracker.surveyed_model import load_with_probe
 
-    members = sorted(members, key=lambda each: each.step)
-    rows, before, ids = [], None, None
-    for at in members:
-        path = fetch(at).path
-        model = load_model(path, dtype="float32")
-        if ids is None:
-            facts = model_facts(model)
-            tokenizer = None if surveyed.source.ids else load_tokenizer(path)
-            encoded = encode_probe(
-                surveyed.probe, surveyed.source, tokenizer,
-                vocabulary=facts.vocabulary, max_positions=facts.max_positions,
-            )  # fmt: skip
-            ids = torch.from_numpy(encoded.ids)
-        curvature = Curvature(model, ids)
-        norms = gradient_norms(model, ids)
-        pairs = torch.stack(list(composition(model).values()))
-        pairs = pairs[pairs.isfinite()]  # none in a model of one layer
+    rows, before = [], None
+    for at in sorted(members, key=lambda each: each.step):
+        model, ids = load_with_probe(surveyed, at, "float32")
         weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-        path_length = 0.0 if before is None else float((weights - before).norm())
+        path = None if before is None else weights - before
         entropy, selectivity = stored[at.suite, at.model, at.seed, at.step]
-        rows.append({
-            "step": at.step, "spectral_entropy": entropy, "frequency_selectivity": selectivity,
-            "gradient": float(norms.mean()),
-            "gradient_unevenness": float(norms.max() / norms.mean()) if norms.any() else None,
-            "gradient_by_head": norms.tolist(), "sharpness": curvature.sharpness(LANCZOS_STEPS),
-            "curvature": curvature.along(weights - before) if before is not None and path_length else None,
-            "composition": float(pairs.max()) if len(pairs) else None,
-        })  # fmt: skip
+        told = {"step": at.step, "spectral_entropy": entropy, "frequency_selectivity": selectivity}
+        rows.append(told | _measured(model, ids, path))
         before = weights
     first = members[0]
     return {"suite": first.suite, "model": first.model, "seed": first.seed, "checkpoints": rows}
+
+
+def _measured(model: Any, ids: Any, path: Any) -> dict[str, Any]:
+    """The drivers of one checkpoint.
+
+    Args:
+        model: loaded, of GPT-NeoX's body.
+        ids: of the probe, shape (S, n).
+        path: its weights less those of the checkpoint before, shape (P,); None at the first.
+    """
+    import torch
+
+    from tracker.models.drivers import Curvature, composition, gradient_norms
+
+    curvature, norms = Curvature(model, ids), gradient_norms(model, ids)
+    pairs = torch.stack(list(composition(model).values()))
+    pairs = pairs[pairs.isfinite()]  # none in a model of one layer
+    return {
+        "gradient": float(norms.mean()),
+        "gradient_unevenness": float(norms.max() / norms.mean()) if norms.any() else None,
+        "gradient_by_head": norms.tolist(),
+        "sharpness": curvature.sharpness(LANCZOS_STEPS),
+        "curvature": curvature.along(path) if path is not None and path.any() else None,
+        "composition": float(pairs.max()) if len(pairs) else None,
+    }
 
 
 def _link(entry: dict[str, Any]) -> dict[str, Any]:
@@ -134,20 +135,30 @@ def driver_sentences(entries: list[dict[str, Any]], links: list[dict[str, Any]])
     told = []
     for model in dict.fromkeys((each["suite"], each["model"]) for each in links):
         own = [each for each in links if (each["suite"], each["model"]) == model]
-        parts = []
-        for name, title in DRIVERS.items():
-            known = [each[name] for each in own if each[name] is not None]
-            if known:
-                low, high = min(known), max(known)
-                same = "one sign in all" if low > 0 or high < 0 else "no sign in common"
-                parts.append(f"{title} {low:.2f} to {high:.2f} ({same})")
+        parts = [
+            _range(title, known)
+            for name, title in DRIVERS.items()
+            if (known := [each[name] for each in own if each[name] is not None])
+        ]
+        chance = (
+            "One seed tells no common sign"
+            if len(own) == 1
+            else f"Chance alone gives {len(own)} seeds one sign in {0.5 ** (len(own) - 1):.0%} of cases"
+        )
         told.append(
-            f"{model[1]}, {len(own)} seeds: rank correlation with how fast spectral entropy moves up to the "
-            f"next checkpoint, per doubling of the step: {'; '.join(parts)}. Chance alone gives "
-            f"{len(own)} seeds one sign in {0.5 ** (len(own) - 1):.0%} of cases, and what goes along with a "
-            "change need not drive it."
+            f"{model[1]}, {len(own)} seed{'s' * (len(own) > 1)}: rank correlation with how fast spectral "
+            f"entropy moves up to the next checkpoint, per doubling of the step: {'; '.join(parts)}. {chance}, "
+            "and what goes along with a change need not drive it."
         )
     return told
+
+
+def _range(title: str, known: list[float]) -> str:
+    low, high = min(known), max(known)
+    if len(known) == 1:
+        return f"{title} {low:.2f}"
+    same = "one sign in all" if low > 0 or high < 0 else "no sign in common"
+    return f"{title} {low:.2f} to {high:.2f} ({same})"
 
 
 def drivers_table(entry: dict[str, Any]) -> Table:

@@ -67,12 +67,16 @@ def _pruned(
 ) -> tuple[list[dict[str, Any]], bool]:
     """Tries the last measured checkpoint of each model; whether any could not be tried."""
     from tracker.models.pruning import prune, pruned_entry, pruning_sentences
+    from tracker.survey import survey
+    from tracker.surveyed_model import load_with_probe
 
+    surveyed = survey(config)
     found, failed = [], False
     for entry in entries:
         label = f"{entry['model']} seed {entry['seed']} step {entry['step']}"
         try:
-            model, ids = _loaded(config, entry)
+            checkpoint = _checkpoint(surveyed.plan.units, entry)
+            model, ids = load_with_probe(surveyed, checkpoint, config.dtype)
             groups = prune(model, ids)
         except CheckpointError as error:
             say(console, f"{label}: {error}")
@@ -83,27 +87,6 @@ def _pruned(
         keys = {name: entry[name] for name in ("suite", "model", "seed", "step")}
         found.append(keys | {"groups": pruned_entry(groups)})
     return found, failed
-
-
-def _loaded(config: Config, entry: dict[str, Any]) -> tuple[Any, Any]:
-    """The checkpoint of an entry as a model, and the probe's token ids."""
-    import torch
-
-    from tracker.checkpoints import fetch
-    from tracker.models import load_model, model_facts
-    from tracker.probes import encode_probe, load_tokenizer
-    from tracker.survey import survey
-
-    surveyed = survey(config)
-    path = fetch(_checkpoint(surveyed.plan.units, entry)).path
-    model = load_model(path, dtype=config.dtype)
-    facts = model_facts(model)
-    tokenizer = None if surveyed.source.ids else load_tokenizer(path)
-    encoded = encode_probe(
-        surveyed.probe, surveyed.source, tokenizer,
-        vocabulary=facts.vocabulary, max_positions=facts.max_positions,
-    )  # fmt: skip
-    return model, torch.from_numpy(encoded.ids)
 
 
 def _checkpoint(planned: Any, entry: dict[str, Any]) -> "Checkpoint":

@@ -183,6 +183,11 @@ def load_tokenizer(path: Path) -> Any:
         ) from error
 
 
+def tokenizer_folder(source: ProbeSource, checkpoint: Path) -> Path:
+    """Where a checkpoint's tokenizer lies: in the folder that the request names, else beside the weights."""
+    return Path(source.tokenizer) if source.tokenizer else checkpoint
+
+
 def encode_probe(
     spec: ProbeSpec,
     source: ProbeSource,

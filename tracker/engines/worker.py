@@ -17,7 +17,7 @@ from tracker.measure import measure
 from tracker.models import model_facts
 from tracker.models.live import LiveModel
 from tracker.models.streaming import stream_model
-from tracker.probes import ProbeTokens, encode_probe, load_tokenizer, tokenizer_digest
+from tracker.probes import ProbeTokens, encode_probe, load_tokenizer, tokenizer_digest, tokenizer_folder
 from tracker.records import Fetched, Measurement, Outcome, PlannedUnit, ProbeSource, Status, Unit, digest
 from tracker.store import Store
 
@@ -142,7 +142,7 @@ class Worker:
 
     def _tokens(self, unit: Unit, path: Path, vocabulary: int, max_positions: int | None) -> ProbeTokens:
         """The probe's ids by this checkpoint's tokenizer; encoded once per tokenizer."""
-        folder = Path(self.source.tokenizer) if self.source.tokenizer else path
+        folder = tokenizer_folder(self.source, path)
         name = digest(
             [unit.probe.label, vocabulary, max_positions, unit.conventions.block, tokenizer_digest(folder)]
         )
