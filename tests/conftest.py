@@ -10,7 +10,8 @@ import torch
 from huggingface_hub import close_session
 from loopback_hub import Hub, loopback_hub, use_hub
 
-from tracker import columns, extension
+from tracker.metrics import extension
+from tracker.metrics import registry as columns
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,8 +14,8 @@ import polars as pl
 from suite_material import REPO, VOLATILE, make_suite
 
 from tracker.checkpoints import discover_folder
-from tracker.engines import Equipment, Placement, run_inline
-from tracker.probes import probe_spec
+from tracker.engines import Placement, WorkerSpec, run_inline
+from tracker.measurement.probe import probe_spec
 from tracker.records import Conventions, Outcome, PlannedUnit, ProbeSource, Unit
 from tracker.store import open_store
 
@@ -41,12 +41,12 @@ def source_of(folder: Path) -> ProbeSource:
     return ProbeSource(ids=str(folder / "ids.npy"))
 
 
-def equipment(folder: Path, store: str) -> Equipment:
-    return Equipment(folder / store, source_of(folder))
+def worker_spec(folder: Path, store: str) -> WorkerSpec:
+    return WorkerSpec(folder / store, source_of(folder))
 
 
 def measured_here(folder: Path, units: list[PlannedUnit], store: str = "alone") -> list[Outcome]:
-    return list(run_inline(units, equipment(folder, store).worker(HERE)))
+    return list(run_inline(units, worker_spec(folder, store).worker(HERE)))
 
 
 def frames(store: Path) -> dict[str, pl.DataFrame]:

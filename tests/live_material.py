@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from tracker.measurement.probe import DEFAULT_TEXT
 from tracker.nano.model import fresh
 from tracker.nano.recipe import SIZES, NanoRecipe
-from tracker.probes import DEFAULT_TEXT
 
 TOKENS = 64
 RECIPE = NanoRecipe(tokens=TOKENS, vocab=257)

@@ -14,10 +14,10 @@ import wandb
 import wandb_file
 from loopback_wandb import API_KEY, LoopbackWandb, ServedRun
 
-from tracker.columns import checkpoint_columns
+from tracker.metrics.registry import checkpoint_columns
 from tracker.records import Checkpoint, Conventions, Measurement, ProbeSpec, Unit
-from tracker.sinks import Promised, Published, SinkOptions, publish
 from tracker.store import Store, open_store
+from tracker.wandb_sink import Promised, Published, SinkOptions, publish
 
 PROBE = ProbeSpec("default", "0" * 64, n=96, number=2)
 LAYERS, HEADS = 3, 4

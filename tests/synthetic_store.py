@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tracker.columns import METRICS, head_columns, layer_columns, sequence_columns
+from tracker.metrics.registry import METRICS, head_columns, layer_columns, sequence_columns
 from tracker.records import Checkpoint, Conventions, Measurement, ProbeSpec, Unit, digest
 from tracker.store import SPECTRUM_BANDS, Store
 

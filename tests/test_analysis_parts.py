@@ -7,8 +7,8 @@ from scipy import stats
 from tracker.analysis.changes import judge_changes, noise_penalty, segment
 from tracker.analysis.labels import joint_score, label_spans, with_peak
 from tracker.analysis.noise import bend_variance, difference_variance, noise_covariance, sample_variance
+from tracker.analysis.segments import Stretches
 from tracker.analysis.smooth import best_drift, drift_residual, drift_shapes
-from tracker.analysis.stretches import Stretches
 from tracker.analysis.synthetic import drift, log_steps, noisy_samples
 
 PLACES = np.log2(log_steps(19) + 1.0)

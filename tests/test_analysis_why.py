@@ -5,16 +5,16 @@ import polars as pl
 import pytest
 
 from tracker.analysis import analyse, find_phases, trajectories
-from tracker.analysis.carriers import carriers
 from tracker.analysis.controls import alarm_rates, twins
 from tracker.analysis.curves import gather_curves
+from tracker.analysis.head_contributions import carriers
 from tracker.analysis.hidden_states import agreement, second_opinion
 from tracker.analysis.lead_lag import covariate_lags, windows
+from tracker.analysis.lead_lag_report import landmarks_at
 from tracker.analysis.phase_report import phases_entry
 from tracker.analysis.refine import propose
 from tracker.analysis.synthetic import SyntheticRun, log_steps, noisy_samples, stored_tables, training_curves
 from tracker.analysis.synthetic_suite import pythia_like
-from tracker.analysis.why_report import landmarks_at
 
 STEPS = log_steps(19)
 

@@ -14,9 +14,9 @@ from synthetic_store import SMALL, synthetic_analysis, write_store
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from tracker.analysis import analyse
-from tracker.checkpoints import audit_file
-from tracker.checkpoints.audit import Evidence, Revision, findings, gaps
-from tracker.checkpoints.register import disagreements, reports, source_of
+from tracker.checkpoints.audit import file as audit_file
+from tracker.checkpoints.audit.findings import Evidence, Revision, findings, gaps
+from tracker.checkpoints.audit.register import disagreements, reports, source_of
 from tracker.checkpoints.tensors import check, declared_deviations
 from tracker.cli import run
 from tracker.errors import CheckpointError

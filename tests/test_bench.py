@@ -15,7 +15,7 @@ from bench.shapes import SHAPES, random_ids, random_model
 from bench.vectorised import layer_columns
 from rich.console import Console
 
-from tracker.columns import head_columns
+from tracker.metrics.registry import head_columns
 
 
 @pytest.fixture(scope="module")

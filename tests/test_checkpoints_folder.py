@@ -229,7 +229,7 @@ def test_fingerprint_follows_content_not_place(saved: dict[str, Path], copied) -
 
 
 def test_fingerprint_of_a_large_file_reads_its_ends(tmp_path: Path) -> None:
-    from tracker.checkpoints.weights import fingerprint
+    from tracker.checkpoints.files import fingerprint
 
     (tmp_path / "config.json").write_text("{}")
     large = tmp_path / "model.safetensors"

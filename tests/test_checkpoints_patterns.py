@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from tracker.checkpoints import patterns
-from tracker.checkpoints.patterns import Named
+from tracker.checkpoints import names as patterns
+from tracker.checkpoints.names import Named
 from tracker.errors import RequestError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tracker.cli import USAGE, run
-from tracker.verbs import VERBS
+from tracker.commands.verbs import VERBS
 
 
 def tracker(

@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 
 from tests.synthetic_store import SMALL, write_store
+from tracker.analysis.comparison import Column, Sample, chosen_steps, difference
 from tracker.analysis.paper_tables import against_paper, in_words, paper_sentences
-from tracker.analysis.side_by_side import Column, Sample, chosen_steps, difference
 from tracker.cli import main
-from tracker.comparison import compare_models, compare_stores
+from tracker.commands.comparison import compare_models, compare_stores
 from tracker.config import Compare
-from tracker.console import comparison_table
+from tracker.console.terminal import comparison_table
 from tracker.errors import RequestError
 from tracker.store import open_store
 from tracker.views.compare_figure import compare_figure

@@ -7,13 +7,13 @@ from hydra import compose, initialize_config_dir
 
 from tracker import config
 from tracker.errors import RequestError
-from tracker.metrics.spectrum import WINDOWS
-from tracker.metrics.wavelet import MODES
+from tracker.metrics.spectral import WINDOWS
+from tracker.metrics.wavelets import MODES
 from tracker.models import DTYPES
 from tracker.nano import NanoRecipe
+from tracker.planning.resolve import nano_recipe, suite_name
 from tracker.records import CONVENTION_CHOICES, Conventions
-from tracker.sinks import SinkOptions
-from tracker.survey import nano_recipe, suite_name
+from tracker.wandb_sink import SinkOptions
 
 
 def composed(*overrides: str) -> config.Config:

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from tracker.console import Bars, readable_rate
-from tracker.terminal_chart import axis_line, braille, phase_line, places, show_charts
+from tracker.console.chart import axis_line, braille, phase_line, places, show_charts
+from tracker.console.terminal import Bars, readable_rate
 
 PHASES = [{"label": "initial", "first_step": 0}, {"label": "exploratory", "first_step": 128},
           {"label": None, "first_step": 1000}]  # fmt: skip
@@ -79,7 +79,7 @@ def test_a_narrow_terminal_keeps_bar_and_count_and_drops_the_note():
 
 def test_the_rate_leaves_out_what_starting_up_cost(monkeypatch: pytest.MonkeyPatch):
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr("tracker.console.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("tracker.console.terminal.time", SimpleNamespace(monotonic=lambda: clock.now))
     console = Console(file=io.StringIO(), width=200)
     bars = Bars(console, "training")
     for name in ("a", "b"):

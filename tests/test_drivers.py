@@ -11,17 +11,17 @@ import torch
 from tests.test_encodings_model import ids, made
 from tracker.checkpoints import discover_folder
 from tracker.cli import run as run_cli
-from tracker.driver_reporting import DRIVERS, _link
+from tracker.commands.drivers import DRIVERS, _link
+from tracker.engines.load import load_with_probe
 from tracker.errors import CheckpointError
+from tracker.measurement.probe import probe_spec
 from tracker.models.drivers import Curvature, batch_loss, composition, gradient_norms, head_weights
 from tracker.nano import NanoRecipe
 from tracker.nano.model import fresh
 from tracker.nano.recipe import Size
-from tracker.plan import Plan
-from tracker.probes import probe_spec
+from tracker.planning.plan import Plan
+from tracker.planning.resolve import ResolvedSweep
 from tracker.records import Conventions, ProbeSource
-from tracker.survey import Survey
-from tracker.surveyed_model import load_with_probe
 
 
 def tiny():
@@ -121,7 +121,7 @@ def test_the_probe_is_encoded_by_the_tokenizer_that_the_request_names(tmp_path: 
     for each in checkpoint.glob("*token*"):
         shutil.move(each, tokenizer)
     source = ProbeSource(tokenizer=str(tokenizer))
-    surveyed = Survey(Plan(()), probe_spec(source, name="p", n=16, number=2), source, Conventions())
+    surveyed = ResolvedSweep(Plan(()), probe_spec(source, name="p", n=16, number=2), source, Conventions())
     (found,) = discover_folder(tmp_path / "mine")
     _, ids = load_with_probe(surveyed, found, "float32")
     assert ids.shape == (2, 16)

@@ -19,8 +19,8 @@ from transformers import (
 from tracker.checkpoints import discover_folder
 from tracker.engines import Worker, run_inline
 from tracker.errors import RequestError
-from tracker.models.live import LiveModel
-from tracker.probes import probe_spec
+from tracker.measurement.probe import probe_spec
+from tracker.models.reuse import ReusedModel
 from tracker.records import Conventions, Outcome, PlannedUnit, ProbeSource, Unit
 from tracker.store import Results, Store, open_store
 
@@ -178,7 +178,7 @@ def test_a_checkpoint_of_another_architecture_than_its_siblings_fails(tmp_path: 
 
 
 def test_checkpoints_of_one_model_share_one_module(tmp_path: Path, real: Path):
-    live = LiveModel()
+    live = ReusedModel()
     first = live.load(saved(tmp_path / "step1", real, 1))
     assert live.load(saved(tmp_path / "step2", real, 2)) is first
 

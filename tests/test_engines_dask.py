@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_material import equipment, measured_here, same, suite
+from engine_material import measured_here, same, suite, worker_spec
 from suite_material import PROBE, finished, make_suite, start_sweep
 
 import tracker as package
 from tracker.cli import run
 from tracker.engines import Reservations
-from tracker.engines.cluster import Transfer, _Dispatch, run_dask
+from tracker.engines.consistency import Known
+from tracker.engines.dask import Transfer, _Dispatch, run_dask
 from tracker.engines.scheduler import ClusterTerms, connected
-from tracker.engines.siblings import Known
-from tracker.engines.stint import Stint, Sweep, carry_out
+from tracker.engines.unit_batch import Sweep, UnitBatch, carry_out
 from tracker.errors import RequestError
 from tracker.store import Store
 
@@ -27,7 +27,7 @@ def test_dask_workers_measure_what_one_process_does(tmp_path: Path):
     units = suite(tmp_path, 6, models=2)
     make_suite(tmp_path, [5], "lab/pythia-some-1", hidden_size=64)
     measured_here(tmp_path, units)
-    made_of = equipment(tmp_path, "dask").elsewhere()
+    made_of = worker_spec(tmp_path, "dask").elsewhere()
     transfer = Transfer()
     with Reservations(Store(made_of.store)) as mine:
         sweep = Sweep(made_of, mine.pulse, mine.since, "cpu", 1, 2, tmp_path / "cache", None, None)
@@ -43,7 +43,7 @@ def test_dask_workers_measure_what_one_process_does(tmp_path: Path):
 def test_a_unit_whose_last_worker_dies_behind_its_record_counts_as_recorded(tmp_path: Path):
     (planned,) = suite(tmp_path, 1)
     measured_here(tmp_path, [planned], "dask")
-    made_of = equipment(tmp_path, "dask")
+    made_of = worker_spec(tmp_path, "dask")
     sweep = Sweep(made_of, tmp_path, 0.0, "cpu", 1, 2, tmp_path / "cache", None, None)
     dispatch = _Dispatch(None, [planned], sweep, ClusterTerms(), 1, {}, Transfer())
     assert dispatch._hole(planned).status == "ok"
@@ -131,10 +131,10 @@ def address_in(scheduler: "subprocess.Popen[str]") -> str:
 
 
 def test_a_worker_that_sees_another_store_refuses(tmp_path: Path):
-    made_of = equipment(tmp_path, "dask").elsewhere()
+    made_of = worker_spec(tmp_path, "dask").elsewhere()
     sweep = Sweep(made_of, tmp_path / "gone.pulse", 0.0, "cpu", 1, 0, tmp_path / "cache", None, None)
     with pytest.raises(RequestError, match="this is not the folder that the sweep writes to"):
-        carry_out(sweep, Stint(tuple(suite(tmp_path, 1)), Known(), {}), "0", print)
+        carry_out(sweep, UnitBatch(tuple(suite(tmp_path, 1)), Known(), {}), "0", print)
 
 
 @pytest.mark.slow

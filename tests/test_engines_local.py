@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
-from engine_material import HERE, Killer, children, each_once, equipment, measured_here, same, suite
+from engine_material import HERE, Killer, children, each_once, measured_here, same, suite, worker_spec
 from suite_material import finished, make_suite, start_sweep, wait_for
 
 import tracker as package
 from tracker.engines import Prefetch, Reservations, Terms, run_local
+from tracker.engines.consistency import Known, Siblings
 from tracker.engines.local import Pool
-from tracker.engines.siblings import Known, Siblings
 from tracker.engines.warm_process import Task, WarmProcess
 from tracker.errors import StoreError
 from tracker.store import Store
@@ -26,7 +26,7 @@ def test_workers_that_are_killed_lose_nothing_and_change_nothing(tmp_path: Path)
     measured_here(tmp_path, units)
     with Killer(1).running() as killer:
         outcomes = []
-        for outcome in run_local(Prefetch(units, depth=2), equipment(tmp_path, "pool"), TWO):
+        for outcome in run_local(Prefetch(units, depth=2), worker_spec(tmp_path, "pool"), TWO):
             outcomes.append(outcome)
             killer.tell()
     assert len(killer.killed) == 1
@@ -39,14 +39,14 @@ def test_workers_that_are_killed_lose_nothing_and_change_nothing(tmp_path: Path)
 def test_a_unit_that_takes_too_long_or_whose_worker_keeps_dying_is_a_hole(tmp_path: Path):
     units = suite(tmp_path, 2, sequences=4000)
     slow = Terms((HERE,), timeout=0.01)
-    told = [str(each.reason) for each in run_local(Prefetch(units[:1]), equipment(tmp_path, "slow"), slow)]
+    told = [str(each.reason) for each in run_local(Prefetch(units[:1]), worker_spec(tmp_path, "slow"), slow)]
     assert told == [
         "pythia-some-0 seed 0 step 0: took longer than engine.timeout=0.01 seconds; raise it, or measure "
         "less (probe.number)"
     ]
     assert Store(tmp_path / "slow").recorded()[units[0].unit.id].reason == told[0]
     supply = Prefetch(units[:1])
-    with supply, Pool(supply, equipment(tmp_path, "dying"), Terms((HERE,), retries=0)) as pool:
+    with supply, Pool(supply, worker_spec(tmp_path, "dying"), Terms((HERE,), retries=0)) as pool:
         while not pool.seats[0].ready:
             time.sleep(0.05)
         time.sleep(0.3)
@@ -64,14 +64,14 @@ def test_a_unit_whose_time_ends_behind_its_record_counts_as_recorded(tmp_path: P
     units = suite(tmp_path, 1, sequences=400)
     measured_here(tmp_path, units, "pool")
     terms = Terms((HERE,), timeout=0.01)
-    (outcome,) = run_local(Prefetch(units), equipment(tmp_path, "pool"), terms)
+    (outcome,) = run_local(Prefetch(units), worker_spec(tmp_path, "pool"), terms)
     assert (outcome.status, outcome.reason) == ("ok", None)
     assert outcome.seconds > 0.01
 
 
 def test_a_worker_is_deaf_to_ctrl_c_from_its_first_moment(tmp_path: Path):
     units = suite(tmp_path, 1)
-    process = WarmProcess(equipment(tmp_path, "pool"), HERE, "worker 1")
+    process = WarmProcess(worker_spec(tmp_path, "pool"), HERE, "worker 1")
     (worker,) = [each for each in multiprocessing.active_children() if each.name == "worker 1"]
     os.kill(int(worker.pid or 0), signal.SIGINT)
     with Prefetch(units) as supply:
@@ -85,7 +85,7 @@ def test_a_worker_is_deaf_to_ctrl_c_from_its_first_moment(tmp_path: Path):
 def test_what_the_first_checkpoint_of_a_model_tells_goes_along_with_the_others(tmp_path: Path):
     units = suite(tmp_path, 4)
     make_suite(tmp_path, [3], "lab/pythia-some-0", hidden_size=64)
-    outcomes = list(run_local(Prefetch(units), equipment(tmp_path, "pool"), TWO))
+    outcomes = list(run_local(Prefetch(units), worker_spec(tmp_path, "pool"), TWO))
     found = {outcome.unit.checkpoint.step: outcome.reason for outcome in outcomes}
     assert [found[step] for step in range(3)] == [None] * 3
     assert "(2 layers of 2 heads, width 64 against 2 layers of 2 heads, width 32)" in str(found[3])
@@ -93,7 +93,7 @@ def test_what_the_first_checkpoint_of_a_model_tells_goes_along_with_the_others(t
 
 def test_the_first_of_a_model_goes_alone_until_it_has_told(tmp_path: Path):
     unit, other = (planned.unit for planned in suite(tmp_path, 2))
-    siblings = Siblings(equipment(tmp_path, "store"))
+    siblings = Siblings(worker_spec(tmp_path, "store"))
     assert siblings.begin(unit) == Known()
     siblings.end(unit, Known())  # it failed before it could tell anything: the next goes alone too
     assert siblings.begin(other) == Known()
@@ -107,7 +107,7 @@ def test_the_first_of_a_model_goes_alone_until_it_has_told(tmp_path: Path):
 def test_a_worker_whose_memory_grows_is_replaced(tmp_path: Path):
     units = suite(tmp_path, 3)
     seen = set()
-    for outcome in run_local(Prefetch(units), equipment(tmp_path, "pool"), Terms((HERE,), recycle_bytes=1)):
+    for outcome in run_local(Prefetch(units), worker_spec(tmp_path, "pool"), Terms((HERE,), recycle_bytes=1)):
         assert outcome.status == "ok"
         seen |= {each.pid for each in multiprocessing.active_children() if each.name == "worker 1"}
     assert len(seen) >= 2
@@ -118,7 +118,7 @@ def test_a_store_that_breaks_ends_the_sweep_with_its_error(tmp_path: Path):
     (tmp_path / "pool").mkdir()
     (tmp_path / "pool" / "checkpoints").write_text("in the way")
     with pytest.raises(StoreError, match=r"cannot write pythia-some-0 seed 0 step 0 to .*then run the same"):
-        list(run_local(Prefetch(units), equipment(tmp_path, "pool"), Terms((HERE,))))
+        list(run_local(Prefetch(units), worker_spec(tmp_path, "pool"), Terms((HERE,))))
     assert not [each for each in multiprocessing.active_children() if each.name.startswith("worker")]
 
 

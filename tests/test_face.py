@@ -38,7 +38,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 def test_there_are_examples():
-    assert {"tracker", "tracker.face", "tracker.live.loop", "tracker.notebook"} <= set(WITH_EXAMPLES)
+    assert {"tracker", "tracker.api", "tracker.live.loop"} <= set(WITH_EXAMPLES)
 
 
 @pytest.mark.parametrize("module", WITH_EXAMPLES)

@@ -13,8 +13,8 @@ import torch
 from test_measure import neox, tokens_for, unit_for
 
 from tracker.errors import CheckpointError
-from tracker.lanes import lanes_for, side_by_side
-from tracker.measure import measure
+from tracker.measurement.measure import measure
+from tracker.measurement.threads import lanes_for, side_by_side
 
 CPU = torch.device("cpu")
 
@@ -91,7 +91,7 @@ def test_a_failure_in_a_lane_names_its_layer():
 def test_freed_arrays_stay_with_the_process_on_glibc():
     program = (
         "import resource, torch\n"
-        "from tracker.allocator import keep_freed_memory\n"
+        "from tracker.measurement.allocator import keep_freed_memory\n"
         "torch.set_num_threads(1)\n"
         "def faults():\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"

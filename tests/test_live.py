@@ -13,10 +13,10 @@ from live_material import PROBE, nano_model, train
 
 import tracker
 from tracker.errors import RequestError
-from tracker.extension import forget
-from tracker.journal import live_alerts
 from tracker.live import Budget, Schedule
-from tracker.models.untouched import untouched
+from tracker.metrics.extension import forget
+from tracker.models.preserve_state import preserve_state
+from tracker.store.journal import live_alerts
 
 
 def watched(folder: Path, **given) -> "tracker.TrackerCallback":
@@ -61,7 +61,7 @@ def test_everything_is_put_back_whatever_happens():
     modes = [module.training for module in model.modules()]
 
     def meddle() -> None:
-        with untouched(model):
+        with preserve_state(model):
             model.eval().set_attn_implementation("eager")
             model.zero_grad()
             model.gpt_neox.memory = torch.zeros(3)

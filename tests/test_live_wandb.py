@@ -10,8 +10,8 @@ from live_material import PROBE, train
 from sink_material import no_wandb_of_the_user  # noqa: F401  # a fixture that every test here uses
 
 import tracker
-from tracker.journal import live_alerts
-from tracker.sinks.words import read_analysis
+from tracker.store.journal import live_alerts
+from tracker.wandb_sink.words import read_analysis
 
 
 @pytest.fixture(autouse=True)

@@ -17,14 +17,14 @@ from polars.testing import assert_frame_equal
 from test_models_capture import eager, llama, neox
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from tracker.columns import head_columns, layer_columns, sequence_columns
 from tracker.errors import CheckpointError, RequestError
-from tracker.measure import measure
+from tracker.measurement.measure import measure
+from tracker.measurement.probe import encode_probe, load_tokenizer, prefix_ids, probe_spec, probe_tokens
+from tracker.measurement.tables import TARGETED
+from tracker.metrics.registry import head_columns, layer_columns, sequence_columns
 from tracker.models import load_model, loss_positions
-from tracker.probes import encode_probe, load_tokenizer, prefix_ids, probe_spec, probe_tokens
 from tracker.records import Checkpoint, Conventions, Measurement, ProbeSource, ProbeSpec, Unit
 from tracker.store import SCHEMAS, conform
-from tracker.values import TARGETED
 
 N = 48
 
@@ -248,7 +248,7 @@ def test_every_column_of_the_schema_is_measured_where_it_exists(measured):
 
 def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch):
     whole = measure(unit_for(), neox(), tokens_for())
-    monkeypatch.setattr("tracker.measure.BATCH_BYTES", 4 * 4 * N * N * 3)
+    monkeypatch.setattr("tracker.measurement.measure.BATCH_BYTES", 4 * 4 * N * N * 3)
     parts = measure(unit_for(), neox(), tokens_for())
     left_out = ["seconds", "peak_bytes"]
     for table in ("heads", "layers", "sequences", "checkpoint"):
@@ -282,7 +282,7 @@ def test_sequences_are_measured_until_the_means_are_known_well_enough(monkeypatc
     for table in ("heads", "layers", "sequences"):
         assert_frame_equal(getattr(found, table).drop("probe"), getattr(first, table).drop("probe"))
 
-    monkeypatch.setattr("tracker.measure.BATCH_BYTES", 1)
+    monkeypatch.setattr("tracker.measurement.measure.BATCH_BYTES", 1)
     assert measure(aimed, neox(), tokens).checkpoint["n_sequences"].item() == count
     out_of_reach = replace(unit, probe=replace(unit.probe, target_error=for_all / 100))
     assert measure(out_of_reach, neox(), tokens).checkpoint["n_sequences"].item() == 100

@@ -10,11 +10,11 @@ from test_models_capture import neox
 from test_models_families import FAMILIES, HEADS, WORDS, built, told
 from transformers import PreTrainedModel
 
-from tracker.columns import head_columns
-from tracker.measure import measure, measure_model
-from tracker.metrics import layers as tiles
+from tracker.measurement.measure import measure, measure_model
+from tracker.measurement.probe import prefix_ids, probe_tokens
+from tracker.metrics.fused import layers as tiles
+from tracker.metrics.registry import head_columns
 from tracker.models import model_facts
-from tracker.probes import prefix_ids, probe_tokens
 from tracker.records import Conventions
 from tracker.store import conform
 
@@ -90,7 +90,7 @@ def test_tiles_of_any_size_measure_the_same(n: int, changes: dict, monkeypatch: 
     found = []
     for values, block in ((1 << 30, 1 << 10), (1 << 13, 16)):
         monkeypatch.setattr(tiles, "TILE_VALUES", values)
-        monkeypatch.setattr("tracker.models.capture.KEY_BLOCK", 64 if block < 64 else block)
+        monkeypatch.setattr("tracker.models.attention_interface.KEY_BLOCK", 64 if block < 64 else block)
         found.append(measure_model(model, tokens, conventions))
     assert set(found[0].heads) == set(found[1].heads) <= set(head_columns(own=False))
     for name, whole in found[0].heads.items():

@@ -5,8 +5,8 @@ import pytest
 import pywt
 import torch
 
-from tracker.metrics.coefficient_product import coefficient_product
-from tracker.metrics.wavelet import max_level
+from tracker.metrics.fused.coefficients import coefficient_product
+from tracker.metrics.wavelets import max_level
 
 CPU = torch.device("cpu")
 

@@ -11,8 +11,8 @@ import torch
 
 from tracker import metrics
 from tracker.errors import RequestError
-from tracker.metrics.spectrum import WINDOWS
-from tracker.metrics.wavelet import MODES
+from tracker.metrics.spectral import WINDOWS
+from tracker.metrics.wavelets import MODES
 
 
 def attention(*shape: int, seed: int = 0, spread: float = 2.0) -> np.ndarray:

@@ -22,8 +22,8 @@ from transformers import (
 
 from tracker.errors import CheckpointError
 from tracker.models.architecture import auto_class, causal_layers, model_facts
-from tracker.models.body import base_call, layer_number, self_attention_modules
-from tracker.models.hooked import hooked_attention, needs_hooks
+from tracker.models.attention_hooks import hooked_attention, needs_hooks
+from tracker.models.attention_modules import base_call, layer_number, self_attention_modules
 from tracker.models.loss import sequence_losses
 
 LAYERS, HEADS, WIDTH, WORDS, TOKENS = 3, 4, 32, 64, 24

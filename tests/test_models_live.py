@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from tracker.errors import CheckpointError
 from tracker.models import load_model
-from tracker.models.live import LiveModel
+from tracker.models.reuse import ReusedModel
 
 
 def resident() -> int:
@@ -46,7 +46,7 @@ def same(model: PreTrainedModel, path: Path, dtype: str = "float32") -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_file_goes_into_the_module_that_is_there(tmp_path: Path, form: str, dtype: str):
-    live = LiveModel()
+    live = ReusedModel()
     folders = [save(tmp_path / str(seed), form, seed) for seed in (0, 1)]
     first = live.load(folders[0], dtype=dtype)
     second = live.load(folders[1], dtype=dtype)
@@ -56,7 +56,7 @@ def test_every_form_of_file_goes_into_the_module_that_is_there(tmp_path: Path, f
 
 @pytest.mark.parametrize("make", [lambda seed: llama(), tied])
 def test_other_families_and_tied_weights(tmp_path: Path, make):
-    live = LiveModel()
+    live = ReusedModel()
     for seed in (0, 1):
         model = make(seed)
         with torch.no_grad():
@@ -78,13 +78,13 @@ def test_tensors_of_old_files_that_no_model_holds_any_more_do_not_matter(tmp_pat
         state[f"{name}.masked_bias"] = torch.tensor(-1e9)
         state[f"{name}.rotary_emb.inv_freq"] = torch.ones(2)
     torch.save(state, folder / "pytorch_model.bin")
-    live = LiveModel()
+    live = ReusedModel()
     assert live.load(folder) is live.load(folder)
     same(live.load(folder), folder)
 
 
 def test_another_configuration_is_another_module(tmp_path: Path):
-    live = LiveModel()
+    live = ReusedModel()
     neox().save_pretrained(tmp_path / "a")
     neox(rotary_pct=0.5).save_pretrained(tmp_path / "b")
     first = live.load(tmp_path / "a")
@@ -95,7 +95,7 @@ def test_another_configuration_is_another_module(tmp_path: Path):
 
 
 def test_fields_that_say_nothing_of_the_model_keep_the_module(tmp_path: Path):
-    live = LiveModel()
+    live = ReusedModel()
     folder = save(tmp_path / "a")
     first = live.load(folder)
     config = json.loads((folder / "config.json").read_text())
@@ -123,7 +123,7 @@ NAME = "gpt_neox.layers.1.attention.dense.weight"
     ],
 )
 def test_after_a_failure_nothing_stale_is_left(tmp_path: Path, change, message: str):
-    live = LiveModel()
+    live = ReusedModel()
     good, bad = save(tmp_path / "good", "bin"), save(tmp_path / "bad", "bin", 1)
     first = live.load(good)
     spoil(bad, change)
@@ -139,7 +139,7 @@ def test_after_a_failure_nothing_stale_is_left(tmp_path: Path, change, message: 
 
 
 def test_a_tensor_of_unknown_name_makes_it_load_from_the_start(tmp_path: Path):
-    live = LiveModel()
+    live = ReusedModel()
     good, odd = save(tmp_path / "good", "bin"), save(tmp_path / "odd", "bin", 1)
     spoil(odd, lambda state: state.update({"gpt_neox.surplus": torch.ones(2)}))
     first = live.load(good)
@@ -149,7 +149,7 @@ def test_a_tensor_of_unknown_name_makes_it_load_from_the_start(tmp_path: Path):
 
 
 def test_the_files_may_go_once_their_weights_are_in_the_module(tmp_path: Path):
-    live = LiveModel()
+    live = ReusedModel()
     model = live.load(save(tmp_path / "a"))
     before = {name: tensor.clone() for name, tensor in model.named_parameters()}
     weights = tmp_path / "a" / "model.safetensors"
@@ -161,7 +161,7 @@ def test_the_files_may_go_once_their_weights_are_in_the_module(tmp_path: Path):
 
 
 def test_two_hundred_checkpoints_leave_no_memory_behind(tmp_path: Path):
-    live = LiveModel()
+    live = ReusedModel()
     sizes = {"hidden_size": 256, "intermediate_size": 1024, "vocab_size": 512}
     for seed in (0, 1):
         model = neox(**sizes)

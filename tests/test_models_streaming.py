@@ -33,9 +33,9 @@ from transformers import (
 
 from tracker.checkpoints import discover_folder
 from tracker.errors import CheckpointError
-from tracker.forecast import Need, expected_need, free_memory, how_to_run, memory_needed
 from tracker.models import AttentionStream, load_model, model_facts
 from tracker.models.streaming import stream_model
+from tracker.planning.estimate import Need, expected_need, free_memory, how_to_run, memory_needed
 from tracker.records import Checkpoint, Conventions, PlannedUnit, ProbeSpec, Unit
 
 IDS = torch.randint(0, 64, (2, 24), generator=torch.Generator().manual_seed(1))
@@ -240,10 +240,10 @@ torch.set_num_threads(1)
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-from tracker.measure import measure_model
+from tracker.measurement.measure import measure_model
 from tracker.models import load_model
 from tracker.models.streaming import stream_model
-from tracker.probes import prefix_ids, probe_tokens
+from tracker.measurement.probe import prefix_ids, probe_tokens
 from tracker.records import Conventions
 imports = peak()
 ids = np.random.default_rng(1).integers(0, 512, (2, 64))

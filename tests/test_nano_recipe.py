@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import tracker
+from tracker.atomic import clear_leftovers, save_file, save_folder
 from tracker.errors import RequestError, TrackerError
 from tracker.nano import DEFAULT_MODELS, SIZES, NanoRecipe, checkpoint_steps, suite_checkpoints
 from tracker.nano.batches import Batches
 from tracker.nano.corpus import LEFT_OUT, documents, prepare, text_digest
 from tracker.nano.recipe import Size, learning_rate, size_of
-from tracker.saving import clear_leftovers, save_file, save_folder
 
 SMALL = NanoRecipe(train_steps=8, batch=2, tokens=16, vocab=300, text_bytes=200_000)
 

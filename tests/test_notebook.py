@@ -9,11 +9,11 @@ import torch
 from test_models_capture import neox
 
 import tracker
-import tracker.notebook
-from tracker.allocator import keep_freed_memory
+import tracker.api
 from tracker.errors import CheckpointError, RequestError
+from tracker.measurement.allocator import keep_freed_memory
+from tracker.measurement.probe import load_tokenizer
 from tracker.models import load_model
-from tracker.probes import load_tokenizer
 
 
 def test_three_lines_on_the_real_model(real: Path):

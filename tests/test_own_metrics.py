@@ -16,12 +16,12 @@ from suite_material import make_suite, start_sweep
 
 import tracker
 from tracker.errors import RequestError
-from tracker.extension import FILE, TAKEN, forget, load_metrics, registered_identities
+from tracker.metrics.extension import FILE, TAKEN, forget, load_metrics, registered_identities
 from tracker.metrics.trial import trial_rows
 from tracker.records import Conventions
-from tracker.sinks import SinkOptions, publish
 from tracker.store import SCHEMAS, open_store
 from tracker.views import dashboard_data, write_dashboard
+from tracker.wandb_sink import SinkOptions, publish
 
 OWN = '''
 """A metric of my own."""
@@ -170,7 +170,7 @@ def test_identity_is_the_same_in_every_process():
     """A function without a source file, and an object, which show themselves by their address."""
     program = (
         "import tracker\nfrom functools import partial\n"
-        "from tracker.extension import registered_identities\n"
+        "from tracker.metrics.extension import registered_identities\n"
         "class Own:\n    def __call__(self, rows): return (lambda r: r.amax(-1))(rows)\n"
         "def take(rows, of): return of(rows)\n"
         "tracker.metric(Own(), name='one')\ntracker.metric(partial(take, of=Own()), name='two')\n"
@@ -297,7 +297,7 @@ def test_a_unit_of_a_metric_that_is_not_here_says_so(own: Path):
     load_metrics([own])
     conventions = Conventions(metrics=registered_identities())
     forget("largest_share")
-    from tracker.metrics.signals import SignalPlan
+    from tracker.metrics.fused.signals import SignalPlan
 
     with pytest.raises(RequestError, match=r"metric largest_share-\w{8}: not registered in this"):
         SignalPlan.of(conventions, 64).own  # noqa: B018

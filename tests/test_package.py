@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from test_cli import tracker
 
-from tracker.columns import markdown_table
-from tracker.verbs import VERBS
+from tracker.commands.verbs import VERBS
+from tracker.metrics.registry import markdown_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,7 +29,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_carries_configuration_facts_text_and_page(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
-    expected = {"tracker/conf/config.yaml", "tracker/default_probe.txt", "tracker/facts/pythia_suite.csv"}
+    expected = {"tracker/conf/config.yaml", "tracker/measurement/default_probe.txt", "tracker/facts/pythia_suite.csv"}
     expected |= {
         f"tracker/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")
     }

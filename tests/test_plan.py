@@ -8,8 +8,8 @@ from test_store import PROBE, measurement_of, unit_of
 from tracker.checkpoints import PYTHIA_STEPS
 from tracker.config import Steps
 from tracker.errors import RequestError
-from tracker.forecast import recorded_rates
-from tracker.plan import PAPER_STEPS, make_plan, select, wanted_steps
+from tracker.planning.estimate import recorded_rates
+from tracker.planning.plan import PAPER_STEPS, make_plan, select, wanted_steps
 from tracker.records import Checkpoint, Conventions, Recorded, Unit
 from tracker.store import Store
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tracker.errors import CheckpointError, RequestError
-from tracker.probes import DEFAULT_TEXT, encode_probe, load_tokenizer, probe_spec, read_text
+from tracker.measurement.probe import DEFAULT_TEXT, encode_probe, load_tokenizer, probe_spec, read_text
 from tracker.records import ProbeSource
 
 

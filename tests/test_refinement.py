@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests.synthetic_store import PROBE, SMALL, SMALL_STEPS, unit_of, write_store
-from tracker.checkpoints import audit_file
+from tracker.checkpoints.audit import file as audit_file
 from tracker.errors import RequestError
+from tracker.planning.refine import refined
 from tracker.records import Conventions
-from tracker.refinement import refined
 
 MEASURED = [0, 1, 4, 16, 32, 64, 256, 1000, 4000, 8000, 16000]
 

@@ -11,11 +11,13 @@ import torch
 
 from tests.test_encodings_model import EVERY, ids, made, strong
 from tracker.analysis.roles import NO_ROLE, ROLES, born, chance, claimed, head_roles, typical_scale
+from tracker.api import track
 from tracker.errors import CheckpointError
+from tracker.measurement.probe import load_tokenizer
 from tracker.metrics import local_share, prefix_matching_score, previous_token_score, sink_share
 from tracker.models import load_model
 from tracker.models.ablation import losses, output_projection, without_heads
-from tracker.models.body import self_attention_modules
+from tracker.models.attention_modules import self_attention_modules
 from tracker.models.pruning import (
     _tried,
     groups_of,
@@ -24,8 +26,6 @@ from tracker.models.pruning import (
     prune,
     pruning_sentences,
 )
-from tracker.notebook import track
-from tracker.probes import load_tokenizer
 
 N = 96
 

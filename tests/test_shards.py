@@ -7,9 +7,9 @@ import pytest
 from tracker import facts
 from tracker.checkpoints import published
 from tracker.config import Steps
-from tracker.plan import select
+from tracker.planning.plan import select
+from tracker.planning.shards import rung, shard_of
 from tracker.records import Checkpoint
-from tracker.shards import rung, shard_of
 
 
 def checkpoint(step: int, model: str = "m", seed: int = 0) -> Checkpoint:

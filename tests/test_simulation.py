@@ -10,7 +10,7 @@ from suite_material import finished, last_record, make_suite, records, start_swe
 
 import tracker as package
 from tracker.cli import run
-from tracker.simulation import Job, Machines, play
+from tracker.planning.simulation import Job, Machines, play
 
 SAME = [Job("m", 10.0)] * 9
 GIGABYTE = 1e9

@@ -30,10 +30,10 @@ from sink_material import (
 )
 
 from tracker.records import PlannedUnit
-from tracker.sinks import Promised, PublisherHandle, SinkOptions, promised_by, publish, start_publisher
-from tracker.sinks import client as client_module
-from tracker.sinks import runs as runs_module
 from tracker.store import open_store
+from tracker.wandb_sink import Promised, PublisherHandle, SinkOptions, promised_by, publish, start_publisher
+from tracker.wandb_sink import client as client_module
+from tracker.wandb_sink import runs as runs_module
 
 LEAN = SinkOptions(maps=False, histograms=False, artifact=False)
 STEPS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
@@ -155,7 +155,7 @@ folder, tests, steps, order = Path(sys.argv[1]), sys.argv[2], json.loads(sys.arg
 sys.path.insert(0, tests)
 from sink_material import store_one
 from test_sinks_faithful import LEAN, planned
-from tracker.sinks import start_publisher
+from tracker.wandb_sink import start_publisher
 handle = start_publisher(folder, LEAN, planned(*steps))
 print("promised", flush=True)
 sys.stdin.readline()

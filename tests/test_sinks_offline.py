@@ -22,10 +22,10 @@ from sink_material import (
 )
 
 from tracker.errors import RequestError, TrackerError
-from tracker.sinks import Published, SinkOptions, publish
-from tracker.sinks.identity import RunIdentity
-from tracker.sinks.lock import publisher_lock
 from tracker.store import Store, open_store
+from tracker.wandb_sink import Published, SinkOptions, publish
+from tracker.wandb_sink.identity import RunIdentity
+from tracker.wandb_sink.lock import publisher_lock
 
 OFFLINE = SinkOptions(mode="offline")
 
@@ -238,7 +238,7 @@ def test_no_store_is_one_clear_line(tmp_path: Path):
 
 
 def test_a_second_publisher_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tracker.sinks.lock.WAIT_SECONDS", 0.3)
+    monkeypatch.setattr("tracker.wandb_sink.lock.WAIT_SECONDS", 0.3)
     store_one(tmp_path, 0)
     refusal = r"another publisher is sending it to W&B and sends every record; run `tracker stream store="
     with publisher_lock(tmp_path, None), pytest.raises(TrackerError, match=refusal):
@@ -279,5 +279,5 @@ def test_the_sync_line_delivers_the_files(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_workers_that_import_the_sink_do_not_import_wandb():
-    code = "import sys, tracker.sinks; sys.exit('wandb' in sys.modules)"
+    code = "import sys, tracker.wandb_sink; sys.exit('wandb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,7 +15,7 @@ from sink_material import (
     wandb_server,  # noqa: F401  # the fixture `server`
 )
 
-from tracker.sinks import SinkOptions, publish
+from tracker.wandb_sink import SinkOptions, publish
 
 
 def test_every_stored_row_arrives_once_with_its_histograms_and_maps(tmp_path: Path, server: LoopbackWandb):

@@ -19,13 +19,13 @@ from sink_material import (
 )
 
 from tracker.records import PlannedUnit
-from tracker.sinks import Promised, SinkOptions, promised_by
-from tracker.sinks import promises as promises_module
-from tracker.sinks.arrivals import Arrivals
-from tracker.sinks.identity import RunIdentity
-from tracker.sinks.order import StepOrder
-from tracker.sinks.promises import Promises, promising
 from tracker.store import Store
+from tracker.wandb_sink import Promised, SinkOptions, promised_by
+from tracker.wandb_sink import promises as promises_module
+from tracker.wandb_sink.arrivals import Arrivals
+from tracker.wandb_sink.identity import RunIdentity
+from tracker.wandb_sink.order import StepOrder
+from tracker.wandb_sink.promises import Promises, promising
 
 OFFLINE = SinkOptions(mode="offline", maps=False, histograms=False)
 

@@ -12,15 +12,15 @@ from wandb.errors import UsageError
 
 from tracker.errors import RequestError
 from tracker.records import Recorded
-from tracker.sinks.access import has_key, resolve_mode, without_secrets
-from tracker.sinks.arrivals import Arrivals
-from tracker.sinks.identity import RunIdentity
-from tracker.sinks.ledger import OFFLINE, Ledger, ledger_path
-from tracker.sinks.maps import MAPS, head_map
-from tracker.sinks.options import SinkOptions
-from tracker.sinks.rows import HISTOGRAMS, STEP_PLUS_ONE, TOKENS, read_row
-from tracker.sinks.words import MOST_HOLES, summary_of
 from tracker.store import SCHEMAS, Store
+from tracker.wandb_sink.access import has_key, resolve_mode, without_secrets
+from tracker.wandb_sink.arrivals import Arrivals
+from tracker.wandb_sink.identity import RunIdentity
+from tracker.wandb_sink.ledger import OFFLINE, Ledger, ledger_path
+from tracker.wandb_sink.maps import MAPS, head_map
+from tracker.wandb_sink.options import SinkOptions
+from tracker.wandb_sink.rows import HISTOGRAMS, STEP_PLUS_ONE, TOKENS, read_row
+from tracker.wandb_sink.words import MOST_HOLES, summary_of
 
 IDENTITY = RunIdentity("pythia", "70m", 0, "probe", "conventions")
 CONF = Path(__file__).parent.parent / "conf" / "sink"

@@ -18,8 +18,8 @@ from sink_material import (
 )
 
 from tracker.errors import RequestError
-from tracker.sinks import PublisherHandle, SinkOptions, publish, start_publisher
-from tracker.sinks.lock import publisher_lock
+from tracker.wandb_sink import PublisherHandle, SinkOptions, publish, start_publisher
+from tracker.wandb_sink.lock import publisher_lock
 
 OFFLINE = SinkOptions(mode="offline", maps=False)
 
@@ -92,7 +92,7 @@ import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from sink_material import store_one
-from tracker.sinks import SinkOptions, start_publisher
+from tracker.wandb_sink import SinkOptions, start_publisher
 handle = start_publisher(Path(sys.argv[1]), SinkOptions(mode="offline", maps=False))
 store_one(Path(sys.argv[1]), 0)
 os.kill(os.getpid(), signal.SIGKILL)

@@ -16,7 +16,7 @@ from sink_material import (
     wandb_server,  # noqa: F401  # the fixture `server`
 )
 
-from tracker.sinks import SinkOptions, publish
+from tracker.wandb_sink import SinkOptions, publish
 
 IMPATIENT = SinkOptions(init_timeout=2, finish_timeout=2, maps=False)
 

@@ -11,14 +11,14 @@ from sink_material import (
 )
 
 from tracker.cli import run
-from tracker.columns import checkpoint_columns
 from tracker.errors import TrackerError
-from tracker.sinks import SinkOptions, publish, require_server, save_workspace
-from tracker.sinks.maps import MAPS
-from tracker.sinks.rows import HISTOGRAMS, STEP_PLUS_ONE, TOKENS, read_row
-from tracker.sinks.words import summary_of
-from tracker.sinks.workspace import NAME, build_workspace
+from tracker.metrics.registry import checkpoint_columns
 from tracker.store import Store
+from tracker.wandb_sink import SinkOptions, publish, require_server, save_workspace
+from tracker.wandb_sink.maps import MAPS
+from tracker.wandb_sink.rows import HISTOGRAMS, STEP_PLUS_ONE, TOKENS, read_row
+from tracker.wandb_sink.words import summary_of
+from tracker.wandb_sink.workspace import NAME, build_workspace
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Pydantic V1 style:DeprecationWarning"
@@ -71,8 +71,8 @@ def test_every_panel_draws_what_the_rows_carry(tmp_path: Path):
 
 
 def identity_of(folder: Path):
-    from tracker.sinks.arrivals import Arrivals
-    from tracker.sinks.identity import RunIdentity
+    from tracker.wandb_sink.arrivals import Arrivals
+    from tracker.wandb_sink.identity import RunIdentity
 
     (arrival,) = Arrivals(folder).poll()
     return RunIdentity.of(arrival.record)

@@ -21,12 +21,12 @@ from test_cli import tracker
 from views_browser import browsing, chromium, visiting
 
 from tracker import metrics
-from tracker.analysis.break_conditions import Condition, Limits, alerts_of, break_conditions
-from tracker.sinks import SinkOptions, publish
+from tracker.analysis.assumptions import Condition, Limits, alerts_of, break_conditions
 from tracker.store import Store, open_store
 from tracker.validate import agreement, conditions_table, detection, ground_truth, runs_in_all
 from tracker.validate.finding import at_least, at_most, near
 from tracker.views import write_dashboard
+from tracker.wandb_sink import SinkOptions, publish
 
 LIMITS = Limits(entropy_spread=0.1, correlation=0.0, reconstruction=1e-5, settled=0.1)
 STEPS = SMALL_STEPS
@@ -247,7 +247,7 @@ def test_names_are_never_markup():
 
 
 def test_many_alerts_are_cut_short(capsys: pytest.CaptureFixture[str]):
-    from tracker.console import make_console, tell_alerts
+    from tracker.console.terminal import make_console, tell_alerts
 
     tell_alerts(make_console(), [f"sentence {number}" for number in range(8)])
     lines = capsys.readouterr().out.splitlines()

@@ -15,7 +15,7 @@ from synthetic_store import PYTHIA, PYTHIA_STEPS, SMALL, SMALL_STEPS, synthetic_
 from views_browser import Visit, browsing, chromium, visiting
 
 from tracker.analysis import analyse
-from tracker.analysis.why_report import HEAD_COLUMNS
+from tracker.analysis.lead_lag_report import HEAD_COLUMNS
 from tracker.errors import StoreError
 from tracker.store import Store, open_store
 from tracker.views import dashboard, write_dashboard
@@ -151,7 +151,7 @@ def test_the_file_is_whole_or_absent_and_its_place_is_named(
         write_dashboard(results, None, tmp_path / "file" / "page.html")
     target = write_dashboard(results, None, tmp_path / "made" / "page.html")
     first = target.read_text(encoding="utf-8")
-    monkeypatch.setattr("tracker.saving.os.replace", _refuse)
+    monkeypatch.setattr("tracker.atomic.os.replace", _refuse)
     with pytest.raises(StoreError, match="no space left"):
         write_dashboard(results, {"summary": ["other"]}, target)
     assert target.read_text(encoding="utf-8") == first

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from synthetic_store import SMALL, SMALL_STEPS, synthetic_analysis, unit_of, write_store
 
-from tracker.columns import checkpoint_columns
+from tracker.metrics.registry import checkpoint_columns
 from tracker.store import Results, Store, open_store
 from tracker.views import dashboard_data, head_maps
 from tracker.views.encode import (

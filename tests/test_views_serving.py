@@ -24,8 +24,8 @@ from synthetic_store import SMALL, SMALL_STEPS, measurement_of, synthetic_analys
 from views_browser import browsing, chromium, visiting
 
 from tracker.errors import RequestError
-from tracker.running import Watch, telling
 from tracker.store import Store, open_store
+from tracker.store.progress import Watch, telling
 from tracker.views.encode import restore, unpack
 from tracker.views.served_store import ServedStore
 from tracker.views.serving import DashboardServer
@@ -194,7 +194,7 @@ def test_a_sweep_is_told_while_it_lives_and_named_when_it_was_killed(tmp_path: P
         assert sweep["bars"] == [bar]
     assert watch.look() == []
     dying = (
-        "import os, sys, time; from pathlib import Path; from tracker.running import telling\n"
+        "import os, sys, time; from pathlib import Path; from tracker.store.progress import telling\n"
         "with telling(Path(sys.argv[1])):\n    time.sleep(1)\n    os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", dying, str(tmp_path)], env=_environment())
@@ -212,7 +212,7 @@ def test_a_sweep_of_another_machine_that_falls_silent_is_dead(
     (tmp_path / "running" / "a.json").write_text(json.dumps(told))
     watch = Watch(tmp_path)
     assert [sweep["alive"] for sweep in watch.look()] == [True]
-    monkeypatch.setattr("tracker.running.STALE_SECONDS", 0.0)
+    monkeypatch.setattr("tracker.store.progress.STALE_SECONDS", 0.0)
     assert [sweep["alive"] for sweep in watch.look()] == [False]
 
 

@@ -9,13 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tracker.face import analyse, compare, dashboard, figure_data, figures
+    from tracker.api import analyse, compare, dashboard, figure_data, figures, track
     from tracker.live import TrackerCallback, watch
-    from tracker.metrics.own import metric
+    from tracker.metrics.custom import metric
     from tracker.metrics.trial import try_metric
-    from tracker.notebook import track
-    from tracker.sinks import SinkOptions
     from tracker.store import open_store
+    from tracker.wandb_sink import SinkOptions
 
 __all__ = [
     "SinkOptions",
@@ -33,16 +32,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "SinkOptions": "tracker.sinks",
+    "SinkOptions": "tracker.wandb_sink",
     "TrackerCallback": "tracker.live",
-    "analyse": "tracker.face",
-    "compare": "tracker.face",
-    "dashboard": "tracker.face",
-    "figure_data": "tracker.face",
-    "figures": "tracker.face",
-    "metric": "tracker.metrics.own",
+    "analyse": "tracker.api",
+    "compare": "tracker.api",
+    "dashboard": "tracker.api",
+    "figure_data": "tracker.api",
+    "figures": "tracker.api",
+    "metric": "tracker.metrics.custom",
     "open_store": "tracker.store",
-    "track": "tracker.notebook",
+    "track": "tracker.api",
     "try_metric": "tracker.metrics.trial",
     "watch": "tracker.live",
 }

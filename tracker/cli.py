@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tracker.allocator import share_buffers_of_products
+from tracker.measurement.allocator import share_buffers_of_products
 
 DONE, WRONG_REQUEST, INTERRUPTED = 0, 2, 130
 
@@ -122,9 +122,9 @@ def _remove_traces(sweeps: set[Path]) -> None:
 
 def _run_verb(verb: str, composed: object) -> int:
     from tracker import config
-    from tracker.console import make_console
+    from tracker.commands.verbs import VERBS
+    from tracker.console.terminal import make_console
     from tracker.errors import TrackerError
-    from tracker.verbs import VERBS
 
     # polars' own handler has waits go on behind it: Ctrl-C would be heard only when the next unit ends.
     signal.siginterrupt(signal.SIGINT, True)

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pywt import wavelist  # pyright: ignore[reportAttributeAccessIssue]
 
 from tracker.errors import RequestError, unknown_value
-from tracker.extension import load_metrics, own_metrics, registered_identities
+from tracker.metrics.extension import load_metrics, own_metrics, registered_identities
 from tracker.records import CONVENTION_CHOICES, Conventions
 
 PACKAGE = Path(__file__).parent
@@ -204,7 +204,7 @@ class Compare:
 
 @dataclass
 class Validate:
-    """Where the paper's mechanisms break (``tracker.analysis.break_conditions``), and how much is tried."""
+    """Where the paper's mechanisms break (``tracker.analysis.assumptions``), and how much is tried."""
 
     entropy_spread: float = 0.1
     correlation: float = 0.0

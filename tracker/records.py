@@ -135,7 +135,7 @@ class Conventions:
     theory_tokens: int = 96
     """Tokens of the one sequence that the theory checks look at; 0 leaves them out."""
     metrics: tuple[str, ...] = ()
-    """Metrics of users' own, each with the digest of its source (``tracker.extension``)."""
+    """Metrics of users' own, each with the digest of its source (``tracker.metrics.extension``)."""
 
     @property
     def identity(self) -> dict[str, object]:

@@ -66,15 +66,15 @@ class Bare(Contender):
 
 
 class Tracker(Contender):
-    """``tracker.measure``: every metric, loss, covariates; the theory checks stand outside the limits."""
+    """``measure``: every metric, loss, covariates; the theory checks stand outside the limits."""
 
     alphas: tuple[float, ...] = (0.5, 0.25)
     queries: int | None = None
 
     def work(self) -> Any:
-        from tracker.allocator import keep_freed_memory
-        from tracker.measure import measure_model
-        from tracker.probes import probe_tokens
+        from tracker.measurement.allocator import keep_freed_memory
+        from tracker.measurement.measure import measure_model
+        from tracker.measurement.probe import probe_tokens
         from tracker.records import Conventions
 
         keep_freed_memory()  # as a sweep's worker does
@@ -82,8 +82,8 @@ class Tracker(Contender):
         return measure_model(self.model, probe_tokens(self.ids, self.prefix_ids), conventions)
 
     def columns(self) -> tuple[Columns, Columns]:
-        from tracker.columns import head_columns
-        from tracker.values import tables
+        from tracker.measurement.tables import tables
+        from tracker.metrics.registry import head_columns
 
         measured = tables(self.work(), {}, {})
         shape = (self.shape.layers, self.shape.heads)

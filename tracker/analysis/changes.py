@@ -11,8 +11,8 @@ import ruptures
 from scipy import stats
 
 from tracker.analysis.noise import noise_covariance, persistence, persistent
+from tracker.analysis.segments import Stretches
 from tracker.analysis.smooth import best_drift, drift_residual, drift_shapes
-from tracker.analysis.stretches import Stretches
 
 SHORTEST = 2
 """Checkpoints a phase has at least."""

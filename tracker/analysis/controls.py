@@ -11,8 +11,8 @@ from tracker.analysis.changes import SHORTEST, judge_changes
 from tracker.analysis.curves import gather_curves
 from tracker.analysis.noise import bend_variance, sample_variance
 from tracker.analysis.phase_report import phase_curves
+from tracker.analysis.segments import Stretches
 from tracker.analysis.smooth import best_drift
-from tracker.analysis.stretches import Stretches
 from tracker.analysis.trajectories import Trajectory
 
 Entry = dict[str, Any]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tracker.analysis.side_by_side import Column, Sample
+from tracker.analysis.comparison import Column, Sample
 from tracker.analysis.trajectories import Trajectory
 from tracker.analysis.words import number, titled
 from tracker.facts import source, table

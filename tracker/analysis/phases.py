@@ -8,15 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tracker.analysis.brackets import change_intervals, noise_draws
 from tracker.analysis.changes import ALARM, LEVEL, SHORTEST, SIMULATIONS, judge_changes, phase_breaks
 from tracker.analysis.curves import Curves, checked_steps, gather_curves
-from tracker.analysis.intervals import (
-    bootstrap_spans,
-    bracket_confidence,
-    resampled_breaks,
-    resampled_means,
-)
+from tracker.analysis.intervals import change_intervals, noise_draws
 from tracker.analysis.labels import (
     Evidence,
     Span,
@@ -28,7 +22,13 @@ from tracker.analysis.labels import (
     with_peak,
 )
 from tracker.analysis.noise import sample_variance
-from tracker.analysis.stretches import Stretches
+from tracker.analysis.segments import Stretches
+from tracker.analysis.t_interval import (
+    bootstrap_spans,
+    bracket_confidence,
+    resampled_breaks,
+    resampled_means,
+)
 from tracker.errors import RequestError
 
 FEWEST = 5

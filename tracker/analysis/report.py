@@ -9,10 +9,10 @@ import polars as pl
 
 from tracker.analysis.controls import alarm_rates, twins
 from tracker.analysis.encodings import encoding_entries
+from tracker.analysis.lead_lag_report import why_entries, why_summary
 from tracker.analysis.phase_report import phases_entry, seeds_entry
 from tracker.analysis.scale_report import threshold_entries
 from tracker.analysis.trajectories import Suspects, Trajectory, single_value, trajectories
-from tracker.analysis.why_report import why_entries, why_summary
 from tracker.analysis.wording import control_sentences, summary_of
 
 

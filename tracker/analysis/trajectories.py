@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from tracker.columns import checkpoint_columns, sequence_columns
 from tracker.errors import StoreError
+from tracker.metrics.registry import checkpoint_columns, sequence_columns
 
 FACTS = ("params_total", "params_non_embedding", "n_layers", "n_heads", "d_model", "d_head", "rotary_dims")
 RUN = ("suite", "model", "seed")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tracker.analysis.side_by_side import COMPARED, Sample, difference
+from tracker.analysis.comparison import COMPARED, Sample, difference
 from tracker.analysis.trajectories import Trajectory
 from tracker.analysis.words import number, titled
 from tracker.errors import RequestError

@@ -1,6 +1,6 @@
 """Numbers and names as people read them."""
 
-from tracker.columns import BY_NAME, title_of
+from tracker.metrics.registry import BY_NAME, title_of
 
 
 def number(value: float) -> str:

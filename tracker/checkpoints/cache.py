@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 
-from tracker.checkpoints import answers, cached, listing, transfer, weights
+from tracker.checkpoints import answers, cached, listing
+from tracker.checkpoints import download as transfer
+from tracker.checkpoints import files as weights
 from tracker.checkpoints.claims import OVERHEAD, Claim, Claims, on_disk
 from tracker.checkpoints.listing import Inspected
 from tracker.errors import CheckpointError

@@ -12,10 +12,10 @@ from pathlib import Path
 from huggingface_hub import get_cached_repo_tree
 from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
-from tracker.checkpoints import weights
+from tracker.atomic import save_file
+from tracker.checkpoints import files as weights
 from tracker.errors import CheckpointError
 from tracker.records import Checkpoint, Fetched
-from tracker.saving import save_file
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from tracker.atomic import save_json
 from tracker.checkpoints import cached
+from tracker.checkpoints.download import PARTIAL
 from tracker.checkpoints.listing import RemoteFile
-from tracker.checkpoints.transfer import PARTIAL
-from tracker.saving import save_json
 
 BLOCK = 4096
 """Bytes in which file systems hand out space."""

@@ -5,7 +5,8 @@ import os
 import re
 from pathlib import Path
 
-from tracker.checkpoints import patterns, weights
+from tracker.checkpoints import files as weights
+from tracker.checkpoints import names as patterns
 from tracker.errors import CheckpointError, MissingCheckpoint, RequestError
 from tracker.records import Checkpoint, Fetched
 

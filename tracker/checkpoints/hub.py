@@ -8,7 +8,9 @@ from pathlib import Path
 from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars, logging
 
-from tracker.checkpoints import answers, cached, listing, patterns, weights
+from tracker.checkpoints import answers, cached, listing
+from tracker.checkpoints import files as weights
+from tracker.checkpoints import names as patterns
 from tracker.checkpoints.cache import CheckpointCache
 from tracker.errors import MissingCheckpoint, RequestError
 from tracker.records import Checkpoint, Fetched

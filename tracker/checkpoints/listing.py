@@ -9,7 +9,8 @@ from typing import NamedTuple
 from huggingface_hub import HfApi, RepoFile
 from huggingface_hub.hf_api import ModelInfo
 
-from tracker.checkpoints import answers, cached, weights
+from tracker.checkpoints import answers, cached
+from tracker.checkpoints import files as weights
 from tracker.errors import CheckpointError, MissingCheckpoint
 from tracker.records import Checkpoint
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracker.checkpoints import weights
+from tracker.checkpoints import files as weights
 from tracker.errors import CheckpointError
 
 if TYPE_CHECKING:

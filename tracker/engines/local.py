@@ -10,11 +10,11 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
-from tracker.engines.equipment import Equipment, Placement
-from tracker.engines.prefetch import Delivery, Prefetch
+from tracker.engines.consistency import Known, Siblings
+from tracker.engines.prefetch import FetchedCheckpoint, Prefetch
 from tracker.engines.reservations import recorded_since
-from tracker.engines.siblings import Known, Siblings
 from tracker.engines.warm_process import ProcessDied, Task, TookTooLong, WarmProcess
+from tracker.engines.worker_spec import Placement, WorkerSpec
 from tracker.errors import TrackerError
 from tracker.records import Outcome, PlannedUnit
 from tracker.store import Store
@@ -38,34 +38,34 @@ class Terms:
 
 
 def run_local(
-    supply: Prefetch, equipment: Equipment, terms: Terms, since: float = 0.0
+    supply: Prefetch, worker_spec: WorkerSpec, terms: Terms, since: float = 0.0
 ) -> Generator[Outcome, None, None]:
     """Yields what became of each unit as it is recorded, in the order in which they end.
 
     Args:
         supply: the units, fetched ahead in this process.
-        equipment: what workers are made from.
+        worker_spec: what workers are made from.
         terms: how many, where, and how they are treated.
         since: when the plan was made, by the store's clock: later records are this sweep's.
 
     Raises:
         TrackerError: the sweep cannot go on: the store cannot be written, or workers do not start.
     """
-    with supply, Pool(supply, equipment, terms, since) as pool:
+    with supply, Pool(supply, worker_spec, terms, since) as pool:
         yield from pool.outcomes()
 
 
 class Pool:
     """Worker processes and the threads that look after them."""
 
-    def __init__(self, supply: Prefetch, equipment: Equipment, terms: Terms, since: float = 0.0) -> None:
-        self._supply, self._equipment, self._terms, self._since = supply, equipment, terms, since
-        self._store = Store(equipment.store)
-        self._siblings = Siblings(equipment)
+    def __init__(self, supply: Prefetch, worker_spec: WorkerSpec, terms: Terms, since: float = 0.0) -> None:
+        self._supply, self._equipment, self._terms, self._since = supply, worker_spec, terms, since
+        self._store = Store(worker_spec.store)
+        self._siblings = Siblings(worker_spec)
         self._found: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
         self._stopped = False
         count = min(len(terms.placements), len(supply.units))
-        self.seats = [Seat(equipment, terms.placements[i], f"worker {i + 1}") for i in range(count)]
+        self.seats = [Slot(worker_spec, terms.placements[i], f"worker {i + 1}") for i in range(count)]
         self._threads = [threading.Thread(target=self._keep_busy, args=[seat]) for seat in self.seats]
 
     def __enter__(self) -> "Pool":
@@ -92,7 +92,7 @@ class Pool:
                 raise found
             yield found
 
-    def _keep_busy(self, seat: "Seat") -> None:
+    def _keep_busy(self, seat: "Slot") -> None:
         """The whole life of the thread that looks after a worker."""
         try:
             seat.process()
@@ -111,7 +111,7 @@ class Pool:
         finally:
             seat.dismiss()
 
-    def _carried_out(self, delivery: Delivery, seat: "Seat") -> Outcome | None:
+    def _carried_out(self, delivery: FetchedCheckpoint, seat: "Slot") -> Outcome | None:
         """What became of a unit, however many processes it took; None when the sweep is stopped."""
         planned, deaths = delivery.planned, list[str]()
         known = self._siblings.begin(planned.unit)
@@ -141,7 +141,7 @@ class Pool:
         finally:
             self._siblings.end(planned.unit, told)
 
-    def _refuse_stillborn(self, seat: "Seat", error: ProcessDied) -> None:
+    def _refuse_stillborn(self, seat: "Slot", error: ProcessDied) -> None:
         if seat.stillborn + 1 >= STILLBORN and not self._stopped:
             raise TrackerError(
                 f"{seat.name}: its process {error} while it started, {STILLBORN} times; engine=inline shows "
@@ -168,14 +168,14 @@ class Pool:
         return Outcome(planned.unit, "failed", told, self._terms.timeout or 0.0)
 
 
-class Seat:
+class Slot:
     """A worker's place, and the process that has it now."""
 
-    def __init__(self, equipment: Equipment, placement: Placement, name: str) -> None:
+    def __init__(self, worker_spec: WorkerSpec, placement: Placement, name: str) -> None:
         self.name = name
         self.stillborn = 0
         """Processes in a row that died of their own imports."""
-        self._equipment, self._placement = equipment, placement
+        self._equipment, self._placement = worker_spec, placement
         self._process: WarmProcess | None = None
         self._worn_out = self._closed = False
 

@@ -4,9 +4,9 @@ from collections import Counter
 
 import torch
 
-from tracker.engines.equipment import Placement
+from tracker.engines.worker_spec import Placement
 from tracker.errors import RequestError, unknown_value
-from tracker.forecast import free_memory
+from tracker.planning.estimate import free_memory
 
 
 def chosen_device(name: str) -> str:

@@ -25,7 +25,7 @@ STOP_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
-class Delivery:
+class FetchedCheckpoint:
     """A unit whose checkpoint is ready to be loaded, or cannot be; or that another sweep has measured."""
 
     planned: PlannedUnit
@@ -78,7 +78,7 @@ class Prefetch:
         self.seconds = 0.0
         self._cache = cache or CheckpointCache(sources.cache_folder(None))
         self._depth, self._inspected, self._reservations = depth, inspected or {}, reservations
-        self._ready: deque[Delivery] = deque()
+        self._ready: deque[FetchedCheckpoint] = deque()
         self._asked = self._started = 0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
@@ -96,7 +96,7 @@ class Prefetch:
         for delivery in self._ready:
             self.release(delivery, measured=False)
 
-    def __iter__(self) -> Iterator[Delivery]:
+    def __iter__(self) -> Iterator[FetchedCheckpoint]:
         while (delivery := self.take()) is not None:
             yield delivery
 
@@ -106,7 +106,7 @@ class Prefetch:
         with self._changed:
             self._changed.notify_all()
 
-    def take(self) -> Delivery | None:
+    def take(self) -> FetchedCheckpoint | None:
         """The next unit's checkpoint, as soon as it is there; None after the last, or after ``stop``."""
         with self._changed:
             if self._asked == len(self.units):
@@ -121,7 +121,7 @@ class Prefetch:
                 self._changed.wait()
             return self._ready.popleft()
 
-    def release(self, delivery: Delivery, *, measured: bool = True) -> None:
+    def release(self, delivery: FetchedCheckpoint, *, measured: bool = True) -> None:
         """Gives a delivery back.
 
         Args:
@@ -162,26 +162,26 @@ class Prefetch:
     def _may_start(self) -> bool:
         return self._started < self._asked + self._depth or self._cache.stop.is_set()
 
-    def _delivery(self, planned: PlannedUnit) -> Delivery | None:
+    def _delivery(self, planned: PlannedUnit) -> FetchedCheckpoint | None:
         """A unit, fetched; None where another sweep is measuring it."""
         taken = "mine" if self._reservations is None else self._reservations.take(planned)
         if taken == "elsewhere":
             return None
         if taken == "mine":
             return self._fetched(planned)
-        return Delivery(planned, CheckpointError("measured by another sweep"), standing=taken)
+        return FetchedCheckpoint(planned, CheckpointError("measured by another sweep"), standing=taken)
 
-    def _fetched(self, planned: PlannedUnit) -> Delivery:
+    def _fetched(self, planned: PlannedUnit) -> FetchedCheckpoint:
         checkpoint = planned.unit.checkpoint
         try:
             if checkpoint.exists is False:
                 raise sources.absent(checkpoint, planned.reason)
             if checkpoint.kind == "folder":
-                return Delivery(planned, sources.fetch(checkpoint))
+                return FetchedCheckpoint(planned, sources.fetch(checkpoint))
             hold = self._cache.fetch(checkpoint, self._inspected.get(checkpoint))
         except CheckpointError as error:
-            return Delivery(planned, error)
+            return FetchedCheckpoint(planned, error)
         if hold.received:
             self.received[checkpoint.model, checkpoint.seed] += hold.received
             self.seconds += hold.seconds
-        return Delivery(planned, hold.fetched, hold)
+        return FetchedCheckpoint(planned, hold.fetched, hold)

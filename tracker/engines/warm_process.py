@@ -14,8 +14,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from tracker.engines.equipment import Equipment, Placement
-from tracker.engines.siblings import Known
+from tracker.engines.consistency import Known
+from tracker.engines.worker_spec import Placement, WorkerSpec
 from tracker.errors import CheckpointError, TrackerError
 from tracker.records import Fetched, Outcome, PlannedUnit
 
@@ -54,13 +54,13 @@ class Report:
 class WarmProcess:
     """Starts a worker process and speaks with it; one thread at a time may do so."""
 
-    def __init__(self, equipment: Equipment, placement: Placement, name: str) -> None:
+    def __init__(self, worker_spec: WorkerSpec, placement: Placement, name: str) -> None:
         """Starts it; it answers after its imports, which take seconds."""
         spawn = get_context("spawn")
         self._connection, theirs = spawn.Pipe()
         with _one_at_a_time:
             self._process: BaseProcess = spawn.Process(
-                target=_serve, args=(equipment, placement, theirs), name=name, daemon=True
+                target=_serve, args=(worker_spec, placement, theirs), name=name, daemon=True
             )
             with _without_interrupts():
                 self._process.start()
@@ -136,12 +136,12 @@ def _how_it_ended(code: int | None) -> str:
     return f"ended with code {code}"
 
 
-def _serve(equipment: Equipment, placement: Placement, connection: Connection) -> None:
+def _serve(worker_spec: WorkerSpec, placement: Placement, connection: Connection) -> None:
     """The whole life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    worker = equipment.worker(placement)
+    worker = worker_spec.worker(placement)
     with contextlib.suppress(EOFError, BrokenPipeError):  # the driver closed the pipe: nothing left to do
         connection.send("ready")
         while True:

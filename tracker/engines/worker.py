@@ -9,15 +9,21 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from tracker.allocator import keep_freed_memory
-from tracker.engines.siblings import Known, Shape, model_of
+from tracker.engines.consistency import Known, Shape, model_of
 from tracker.errors import CheckpointError, MissingCheckpoint, StoreError, TrackerError
-from tracker.forecast import free_memory, how_to_run, memory_needed
-from tracker.measure import measure
+from tracker.measurement.allocator import keep_freed_memory
+from tracker.measurement.measure import measure
+from tracker.measurement.probe import (
+    ProbeTokens,
+    encode_probe,
+    load_tokenizer,
+    tokenizer_digest,
+    tokenizer_folder,
+)
 from tracker.models import model_facts
-from tracker.models.live import LiveModel
+from tracker.models.reuse import ReusedModel
 from tracker.models.streaming import stream_model
-from tracker.probes import ProbeTokens, encode_probe, load_tokenizer, tokenizer_digest, tokenizer_folder
+from tracker.planning.estimate import free_memory, how_to_run, memory_needed
 from tracker.records import Fetched, Measurement, Outcome, PlannedUnit, ProbeSource, Status, Unit, digest
 from tracker.store import Store
 
@@ -41,7 +47,7 @@ class Worker:
     shapes: dict[tuple[str, str, int], Shape] = field(default_factory=dict)
     memory: int | None = None
     _encoded: dict[str, ProbeTokens] = field(default_factory=dict)
-    _live: LiveModel = field(default_factory=LiveModel)
+    _live: ReusedModel = field(default_factory=ReusedModel)
 
     def __post_init__(self) -> None:
         # A collection after each unit frees its model's cycles; what the libraries hold stays anyway, and

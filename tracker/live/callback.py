@@ -9,11 +9,11 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tracker.analysis.instability import Instability
-from tracker.given_model import request_for
 from tracker.live.terms import Account, Terms
 from tracker.live.watch import TrainingWatch
-from tracker.models.bare import bare
-from tracker.sinks import SinkOptions
+from tracker.measurement.given_model import request_for
+from tracker.models.unwrap import unwrap
+from tracker.wandb_sink import SinkOptions
 
 
 class TrackerCallback(TrainerCallback):
@@ -71,7 +71,7 @@ class TrackerCallback(TrainerCallback):
         """Encodes the probe and measures the model as it is before the first step."""
         if not state.is_world_process_zero:
             return
-        model = bare(kwargs["model"])
+        model = unwrap(kwargs["model"])
         tokenizer = self._tokenizer if self._tokenizer is not None else kwargs.get("processing_class")
         request = request_for(model, self._tokens, tokenizer=tokenizer, **self._probe)
         name = self._name or args.run_name or Path(args.output_dir or "run").resolve().name

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from tracker.analysis.instability import Instability
-from tracker.given_model import request_for
 from tracker.live.terms import Terms
 from tracker.live.watch import TrainingWatch
-from tracker.models.bare import bare
-from tracker.sinks import SinkOptions
+from tracker.measurement.given_model import request_for
+from tracker.models.unwrap import unwrap
+from tracker.wandb_sink import SinkOptions
 
 
 def watch(
@@ -79,6 +79,6 @@ def watch(
         True
     """
     terms = Terms(Path(store), name, suite, seed, every, early, share, sink)
-    model = bare(model)
+    model = unwrap(model)
     request = request_for(model, tokens, tokenizer=tokenizer, number=number, n=n, **options)
     return TrainingWatch(model, terms, request, total_steps=total_steps, on_alert=on_alert)

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from tracker.analysis.instability import Instability, Observation
 from tracker.errors import StoreError
-from tracker.given_model import Request
-from tracker.journal import Journal
 from tracker.live.budget import Budget
 from tracker.live.observations import recorded_observations
 from tracker.live.superseded import set_aside
 from tracker.live.terms import Account, Terms
+from tracker.measurement.given_model import Request
 from tracker.records import Checkpoint, Measurement, Unit
-from tracker.sinks import PublisherHandle, start_publisher
-from tracker.sinks.active_run import alert_active_run, log_to_active_run
 from tracker.store import Store, conform
+from tracker.store.journal import Journal
+from tracker.wandb_sink import PublisherHandle, start_publisher
+from tracker.wandb_sink.active_run import alert_active_run, log_to_active_run
 
 logger = logging.getLogger("tracker.live")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tracker.errors import RequestError
 from tracker.live.budget import Budget, Schedule
-from tracker.sinks import SinkOptions
+from tracker.wandb_sink import SinkOptions
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from tracker.analysis.instability import Instability, Observation, instabilities
 from tracker.errors import RequestError, TrackerError
-from tracker.given_model import Request
 from tracker.live.budget import Budget, Schedule
 from tracker.live.guards import is_main_process, not_finite, refuse_spread_weights
 from tracker.live.observations import observation
 from tracker.live.run_record import RunRecord
 from tracker.live.terms import Account, Terms
-from tracker.measure import measure
+from tracker.measurement.given_model import Request
+from tracker.measurement.measure import measure
 from tracker.models import model_facts
-from tracker.models.untouched import untouched
+from tracker.models.preserve_state import preserve_state
 from tracker.records import Measurement, Unit
 
 
@@ -147,7 +147,7 @@ class TrainingWatch:
         found = None
         with self._budget.spending(), self._harmless(f"step {step} cannot be recorded"):
             unit = self._record.unit(step, tokens_seen)
-            with untouched(self.model):
+            with preserve_state(self.model):
                 found, alerts = self._measured(unit)
                 alerts += self._observed(found) if found is not None else []
             self._record.alert(alerts)

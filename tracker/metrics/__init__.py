@@ -1,36 +1,40 @@
 """Every metric as a function on tensors: probabilities in, numbers out, on whatever device they lie."""
 
-from tracker.metrics.entropy import (
-    CoMoments,
-    position_spectrum_correlation,
-    positional_entropy,
-    spectral_entropy,
-    wavelet_entropy,
-    window_entropy,
-)
-from tracker.metrics.frame import admissibility, frame_bounds, lag_profile, refinement_residual
-from tracker.metrics.patterns import (
-    head_redundancy,
-    local_share,
-    prefix_matching_score,
-    previous_token_score,
-    sink_share,
-)
-from tracker.metrics.scale import kept_positions, scale_level, scale_sensitivity
-from tracker.metrics.spectrum import (
-    band_power,
-    equal_bands,
-    frequency_selectivity,
-    next_power_of_two,
-    power_spectrum,
-    total_power,
-)
-from tracker.metrics.wavelet import (
-    max_level,
-    reconstruct_signal,
-    reconstruction_error,
-    wavelet_coefficients,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tracker.metrics.entropy import (
+        CoMoments,
+        position_spectrum_correlation,
+        positional_entropy,
+        spectral_entropy,
+        wavelet_entropy,
+        window_entropy,
+    )
+    from tracker.metrics.frames import admissibility, frame_bounds, lag_profile, refinement_residual
+    from tracker.metrics.patterns import (
+        head_redundancy,
+        local_share,
+        prefix_matching_score,
+        previous_token_score,
+        sink_share,
+    )
+    from tracker.metrics.scale import kept_positions, scale_level, scale_sensitivity
+    from tracker.metrics.spectral import (
+        band_power,
+        equal_bands,
+        frequency_selectivity,
+        next_power_of_two,
+        power_spectrum,
+        total_power,
+    )
+    from tracker.metrics.wavelets import (
+        max_level,
+        reconstruct_signal,
+        reconstruction_error,
+        wavelet_coefficients,
+    )
 
 __all__ = [
     "CoMoments",
@@ -62,3 +66,41 @@ __all__ = [
     "wavelet_entropy",
     "window_entropy",
 ]
+
+_HOMES = {
+    "CoMoments": "entropy",
+    "admissibility": "frames",
+    "band_power": "spectral",
+    "equal_bands": "spectral",
+    "frame_bounds": "frames",
+    "frequency_selectivity": "spectral",
+    "head_redundancy": "patterns",
+    "kept_positions": "scale",
+    "lag_profile": "frames",
+    "local_share": "patterns",
+    "max_level": "wavelets",
+    "next_power_of_two": "spectral",
+    "position_spectrum_correlation": "entropy",
+    "positional_entropy": "entropy",
+    "power_spectrum": "spectral",
+    "prefix_matching_score": "patterns",
+    "previous_token_score": "patterns",
+    "reconstruct_signal": "wavelets",
+    "reconstruction_error": "wavelets",
+    "refinement_residual": "frames",
+    "scale_level": "scale",
+    "scale_sensitivity": "scale",
+    "sink_share": "patterns",
+    "spectral_entropy": "entropy",
+    "total_power": "spectral",
+    "wavelet_coefficients": "wavelets",
+    "wavelet_entropy": "entropy",
+    "window_entropy": "entropy",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a metric when it is first used: the registry, which every package reads, needs no torch."""
+    if name in _HOMES:
+        return getattr(import_module(f"tracker.metrics.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'tracker.metrics' has no attribute {name!r}")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.special import entr
 
-from tracker.metrics.spectrum import total_power
+from tracker.metrics.spectral import total_power
 
 MINIMUM_SAMPLES = 8
 """Fewer samples than this give no correlation."""

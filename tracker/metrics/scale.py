@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tracker.errors import unknown_value
-from tracker.metrics.wavelet import max_level, wavelet_coefficients
+from tracker.metrics.wavelets import max_level, wavelet_coefficients
 from tracker.records import CONVENTION_CHOICES
 
 SAMPLES = CONVENTION_CHOICES["sample"]

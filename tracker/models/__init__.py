@@ -1,7 +1,12 @@
 """Models: checkpoints loaded for measuring, and their attention layer by layer."""
 
 from tracker.models.architecture import ModelFacts, model_facts
-from tracker.models.capture import IMPLEMENTATION, AttentionStream, LayerAttention, check_attention
+from tracker.models.attention_interface import (
+    IMPLEMENTATION,
+    AttentionStream,
+    LayerAttention,
+    check_attention,
+)
 from tracker.models.loading import DTYPES, load_model
 from tracker.models.loss import loss_positions, sequence_losses
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from tracker.errors import CheckpointError
-from tracker.models.body import self_attention_modules
+from tracker.models.attention_modules import self_attention_modules
 
 PROJECTIONS = ("dense", "o_proj", "c_proj", "out_proj", "wo", "o", "out_lin")
 """Names under which families keep the projection that mixes the heads' outputs."""

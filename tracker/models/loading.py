@@ -11,8 +11,8 @@ from transformers.utils import logging as transformers_logging
 
 from tracker.errors import CheckpointError, unknown_value
 from tracker.models.architecture import auto_class
-from tracker.models.capture import IMPLEMENTATION
-from tracker.models.hooked import needs_hooks
+from tracker.models.attention_hooks import needs_hooks
+from tracker.models.attention_interface import IMPLEMENTATION
 
 DTYPES = {
     "float32": torch.float32,

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tracker.models.ablation import losses, without_heads
-from tracker.models.capture import IMPLEMENTATION, AttentionStream
-from tracker.models.untouched import untouched
+from tracker.models.attention_interface import IMPLEMENTATION, AttentionStream
+from tracker.models.preserve_state import preserve_state
 
 ALIKE = 0.9
 """Least cosine of the attention maps of any two heads of a group, averaged over sequences."""
@@ -79,7 +79,7 @@ def prune(model: PreTrainedModel, ids_BQ: Tensor, alike: float = ALIKE) -> list[
     Raises:
         CheckpointError: attention cannot be read, or heads cannot be switched off.
     """
-    with untouched(model):
+    with preserve_state(model):
         similarity = map_similarity(model.eval(), ids_BQ)
         if model.config._attn_implementation == IMPLEMENTATION:
             model.set_attn_implementation("eager")

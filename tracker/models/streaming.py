@@ -20,8 +20,8 @@ from transformers import PreTrainedModel
 
 from tracker.errors import CheckpointError, unknown_value
 from tracker.models.loading import DTYPES, refuse_nan_in
-from tracker.models.skeleton import empty_model
-from tracker.models.tensor_files import TensorFiles, tied_names
+from tracker.models.meta_model import empty_model
+from tracker.models.tensor_reader import TensorFiles, tied_names
 
 ALIGNED_BYTES = 64
 """As torch aligns a tensor of its own: kernels, and so the last bits, may depend on it."""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tracker.atomic import save_folder
 from tracker.errors import TrackerError
 from tracker.nano.recipe import NanoRecipe
-from tracker.saving import save_folder
 
 END_OF_TEXT = "<|endoftext|>"
 """Token 0. Stands after every document, as in Pythia's data."""

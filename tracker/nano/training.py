@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from tracker.atomic import clear_leftovers, save_file, save_folder, save_json
 from tracker.errors import TrackerError
 from tracker.nano.batches import Batches
 from tracker.nano.job import Job
 from tracker.nano.model import decay_groups, fresh
 from tracker.nano.recipe import checkpoint_steps, learning_rate
-from tracker.saving import clear_leftovers, save_file, save_folder, save_json
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 RESUME = "resume.pt"

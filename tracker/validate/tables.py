@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from tracker.analysis.break_conditions import Condition
+from tracker.analysis.assumptions import Condition
 from tracker.validate.finding import Finding
 
 VERDICTS = {True: Text("pass", "green"), False: Text("FAIL", "bold red"), None: Text("not judged", "dim")}

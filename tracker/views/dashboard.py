@@ -11,8 +11,8 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from tracker.atomic import save_file
 from tracker.errors import StoreError
-from tracker.saving import save_file
 from tracker.store import Results
 from tracker.views.data import dashboard_data
 from tracker.views.encode import json_for_html

@@ -7,8 +7,8 @@ from typing import Any
 
 from tracker.analysis.axes import AXES, size_on
 from tracker.analysis.lead_lag import COVARIATES
-from tracker.checkpoints import audit_file
-from tracker.columns import DESCRIBED, checkpoint_columns, metric_of, title_of
+from tracker.checkpoints.audit import file as audit_file
+from tracker.metrics.registry import DESCRIBED, checkpoint_columns, metric_of, title_of
 from tracker.store import SPECTRUM_BANDS, Results
 from tracker.views.encode import LEVELS, MISSING, plain, rounded_list
 from tracker.views.glance import glance

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tracker.columns import metric_of, title_of
+from tracker.metrics.registry import metric_of, title_of
 from tracker.store import Results
 from tracker.views.figure_style import SOFT, empty_figure, heat_map, literal, place, style, training_axis
 from tracker.views.runs import Run, records_of

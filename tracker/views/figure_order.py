@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from tracker.columns import title_of
+from tracker.metrics.registry import title_of
 from tracker.views.figure_style import INK, SOFT, empty_figure, literal, place, style, training_axis
 from tracker.views.palette import PHASES
 from tracker.views.runs import Run

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tracker.analysis.axes import AXES
-from tracker.columns import metric_of, title_of
+from tracker.metrics.registry import metric_of, title_of
 from tracker.store import Results
 from tracker.views.figure_style import SOFT, empty_figure, literal, size_axis, style
 from tracker.views.figure_tables import scale_table

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tracker.columns import metric_of, title_of
+from tracker.metrics.registry import metric_of, title_of
 from tracker.records import Measurement
 from tracker.store import SPECTRUM_BANDS, Results
 from tracker.views.figure_style import (

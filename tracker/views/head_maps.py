@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tracker.columns import DESCRIBED
+from tracker.metrics.registry import DESCRIBED
 from tracker.store import Results
 from tracker.views.encode import pack, quantise, rounded
 from tracker.views.runs import RUN, Run

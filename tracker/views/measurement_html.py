@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from tracker.analysis.named_heads import INDUCTION, PREVIOUS_TOKEN, named_heads
-from tracker.columns import metric_of, title_of
+from tracker.metrics.registry import metric_of, title_of
 from tracker.records import Measurement
 from tracker.views.figures import measurement_figure
 

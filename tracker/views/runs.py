@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tracker.checkpoints.audit_file import Suspects
-from tracker.checkpoints.audit_file import suspects as suspects_of
-from tracker.columns import checkpoint_columns, sequence_columns
+from tracker.checkpoints.audit.file import Suspects
+from tracker.checkpoints.audit.file import suspects as suspects_of
+from tracker.metrics.registry import checkpoint_columns, sequence_columns
 from tracker.store import Results, safe_name
 
 RUN = ["suite", "model", "seed"]

@@ -11,10 +11,10 @@ from typing import Any
 
 import polars as pl
 
-from tracker.columns import DESCRIBED, head_columns
 from tracker.errors import RequestError, StoreError
-from tracker.running import Watch
+from tracker.metrics.registry import DESCRIBED, head_columns
 from tracker.store import Results, record_folders
+from tracker.store.progress import Watch
 from tracker.views.data import dashboard_data
 from tracker.views.encode import rounded_list
 from tracker.views.head_maps import Places, pack_map, pack_shares, scale_of

@@ -1,0 +1,1 @@
+"""Whether checkpoint weights match their names."""

@@ -1,0 +1,115 @@
+"""A model at hand, not a file: what it is measured on, and as what it is known."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from tracker.config import conventions_of
+from tracker.errors import CheckpointError, RequestError
+from tracker.measurement.probe import (
+    ProbeTokens,
+    check_target_error,
+    encode_probe,
+    prefix_ids,
+    probe_spec,
+    probe_tokens,
+    special_ids,
+)
+from tracker.models import DTYPES, model_facts
+from tracker.records import Conventions, ProbeSource, ProbeSpec, digest
+
+LEAST_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """A probe encoded for one model, and how to measure on it."""
+
+    probe: ProbeSpec
+    conventions: Conventions
+    tokens: ProbeTokens
+    dtype: str
+
+
+def request_for(
+    model: Any,
+    tokens: Any = None,
+    *,
+    tokenizer: Any = None,
+    number: int = 16,
+    n: int = 96,
+    target_error: float | None = None,
+    **options: Any,
+) -> Request:
+    """What a loaded model is measured on.
+
+    Args:
+        model, tokens, tokenizer, number, n, target_error, options: as for ``tracker.track``.
+
+    Raises:
+        RequestError: neither tokens nor a tokenizer, tokens of another shape, or an unknown option.
+        CheckpointError: the model has too few positions.
+    """
+    conventions = _conventions(options)
+    facts = model_facts(model)
+    if tokens is not None:
+        spec, encoded = _given(tokens, tokenizer, facts, conventions, target_error)
+    else:
+        length = min(n, facts.max_positions or n)
+        spec = probe_spec(ProbeSource(), name="default", n=length, number=number, target_error=target_error)
+        encoded = encode_probe(
+            spec,
+            ProbeSource(),
+            tokenizer,
+            vocabulary=facts.vocabulary,
+            block=_block(conventions, facts),
+            max_positions=facts.max_positions,
+        )
+    dtype = next((name for name, kind in DTYPES.items() if kind == model.dtype), str(model.dtype))
+    return Request(spec, conventions, encoded, dtype)
+
+
+def _conventions(options: dict[str, Any]) -> Conventions:
+    known = {each.name for each in fields(Conventions)}
+    for name in options:
+        if name not in known:
+            raise RequestError(f"{name}: no such option; there are {', '.join(sorted(known))}")
+    return conventions_of(**options)
+
+
+def _block(conventions: Conventions, facts: Any) -> int:
+    return min(conventions.block, (facts.max_positions or 2 * conventions.block) // 2)
+
+
+def _given(
+    tokens: Any, tokenizer: Any, facts: Any, conventions: Conventions, target_error: float | None
+) -> tuple[ProbeSpec, ProbeTokens]:
+    check_target_error(target_error)
+    ids = _checked(tokens, facts.vocabulary)
+    if facts.max_positions is not None and ids.shape[1] > facts.max_positions:
+        raise CheckpointError(
+            f"tokens: {ids.shape[1]} a sequence, the model has {facts.max_positions} positions"
+        )
+    special = special_ids(tokenizer) if tokenizer is not None else []
+    prefix = prefix_ids(facts.vocabulary, special, block=_block(conventions, facts), seed=0)
+    spec = ProbeSpec("given", digest(ids.tolist(), 64), ids.shape[1], ids.shape[0], target_error=target_error)
+    return spec, probe_tokens(ids, prefix)
+
+
+def _checked(tokens: Any, vocabulary: int) -> np.ndarray:
+    try:
+        ids = np.asarray(tokens.cpu() if hasattr(tokens, "cpu") else tokens)
+    except ValueError as error:  # rows of different lengths
+        raise RequestError(f"tokens: {error}; wanted whole numbers, shape (sequences, n)") from error
+    whole = np.issubdtype(ids.dtype, np.integer)
+    if not whole or ids.ndim != 2 or ids.shape[0] < 1 or ids.shape[1] < LEAST_TOKENS:
+        raise RequestError(
+            f"tokens: {ids.dtype} of shape {ids.shape}; wanted whole numbers, shape (sequences, n), "
+            f"sequences from 1, n from {LEAST_TOKENS}"
+        )
+    if ids.min() < 0 or ids.max() >= vocabulary:
+        raise RequestError(
+            f"tokens: ids are {ids.min()} to {ids.max()}, the model's vocabulary is 0 to {vocabulary - 1}"
+        )
+    return ids.astype(np.int64)

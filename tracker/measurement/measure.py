@@ -1,0 +1,292 @@
+"""One checkpoint in, one measurement out.
+
+Legend: S sequences, L layers, H heads, B sequences of one batch, Q queries, K keys.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tracker.errors import CheckpointError
+from tracker.measurement.probe import ProbeTokens
+from tracker.measurement.surroundings import plain_arithmetic
+from tracker.measurement.tables import Values, relative_error, tables
+from tracker.measurement.threads import lanes_for, side_by_side
+from tracker.metrics import (
+    CoMoments,
+    admissibility,
+    frame_bounds,
+    lag_profile,
+    prefix_matching_score,
+    refinement_residual,
+)
+from tracker.metrics.fused.layers import LayerValues, layer_values
+from tracker.metrics.fused.signals import SPECTRUM_BANDS, SignalPlan
+from tracker.metrics.registry import layer_columns
+from tracker.models import AttentionStream, ModelFacts, model_facts, sequence_losses
+from tracker.records import Conventions, Measurement, Unit, tracker_version
+
+BATCH_BYTES, BATCH_SHARE = 64 << 20, 0.5
+"""Memory that a batch's states may take: so much on a processor, such a share of what a GPU has free."""
+FIRST_LOOK = 16
+"""Sequences after which it is first asked whether they are enough; then after twice as many, and so on."""
+STATES = 24
+"""About how many values of the model's width a token has alive at once, in all passes."""
+
+
+def measure_model(
+    model: PreTrainedModel,
+    tokens: ProbeTokens,
+    conventions: Conventions,
+    facts: ModelFacts | None = None,
+    target_error: float | None = None,
+) -> Values:
+    """Every metric of a loaded model on a probe.
+
+    Args:
+        model: in evaluation mode, on the device where the work is to be done.
+        tokens: the probe's ids, shape (S, n), and the prefix-matching ids.
+        conventions: how to measure.
+        facts: of the model, where they are at hand.
+        target_error: ``relative_error`` at which no more sequences are measured; None: all are.
+
+    Raises:
+        CheckpointError: attention that does not arrive or cannot be measured; names layer and head.
+        RequestError: a convention that is not offered.
+    """
+    with plain_arithmetic(model.device), torch.inference_mode():
+        return _measured(model, tokens, conventions, facts or model_facts(model), target_error)
+
+
+def _measured(
+    model: PreTrainedModel,
+    tokens: ProbeTokens,
+    conventions: Conventions,
+    facts: ModelFacts,
+    target_error: float | None,
+) -> Values:
+    number, n = tokens.ids.shape
+    plan = SignalPlan.of(conventions, n, model.device)
+    shape = (number, facts.n_layers, facts.n_heads)
+    values = Values(
+        spectrum=np.zeros((*shape[1:], SPECTRUM_BANDS)),
+        energy=np.zeros((*shape[1:], plan.level + 1)),
+        correlation={prefix: CoMoments(shape[1:]) for prefix in ("", "averaged_")},
+        redundancy=np.full(shape[:2], np.nan),
+        theory={
+            name: np.full(facts.n_layers, np.nan) for name in layer_columns() if name != "head_redundancy"
+        },
+        prefix_matching=np.full(shape[1:], np.nan),
+        loss=np.full(number, np.nan),
+        in_context=np.full(number, np.nan),
+    )
+    measured = _measure_batches(model, tokens.ids, plan, facts, values, target_error)
+    if facts.causal:
+        _measure_prefix(model, tokens.prefix_ids, values)
+    for own in plan.troubles:
+        for name in (own, f"averaged_{own}"):
+            values.heads.pop(name, None)
+    values.troubles = plan.troubles
+    return values.first(measured)
+
+
+def _batch_size(model: PreTrainedModel, facts: ModelFacts, n: int) -> int:
+    """Sequences that go through the model at once; attention takes no part, it comes in tiles."""
+    room = BATCH_BYTES
+    if model.device.type == "cuda":
+        room = int(BATCH_SHARE * torch.cuda.mem_get_info(model.device)[0])
+    return max(1, room // (STATES * model.dtype.itemsize * facts.d_model * n))
+
+
+def _measure_batches(
+    model: PreTrainedModel,
+    ids: np.ndarray,
+    plan: SignalPlan,
+    facts: ModelFacts,
+    values: Values,
+    target_error: float | None,
+) -> int:
+    """Batch after batch, until there are enough sequences; how many those are.
+
+    Looks are taken at numbers that do not depend on the batches, so that every machine stops at the same
+    sequence.
+    """
+    start, look = 0, FIRST_LOOK if target_error else len(ids)
+    while start < len(ids):
+        stop = min(look, len(ids))
+        for part, batch in _batches(model, ids, slice(start, stop), plan, facts):
+            _add_batch(batch, part, len(ids), values)
+        start, look = stop, 2 * look
+        if target_error and relative_error(values, start) <= target_error:
+            break
+    return start
+
+
+def _batches(
+    model: PreTrainedModel, ids: np.ndarray, wanted: slice, plan: SignalPlan, facts: ModelFacts
+) -> Iterator[tuple[slice, "_Batch"]]:
+    """Measures the sequences wanted, on a processor in several lanes.
+
+    On a GPU a batch that does not fit into its memory is tried again at half the size.
+    """
+
+    def work(part: slice) -> _Batch:
+        return _measured_batch(model, ids, part, plan, facts)
+
+    lanes = lanes_for(model.device)
+    start, stop, size = wanted.start, wanted.stop, _batch_size(model, facts, ids.shape[1])
+    if lanes > 1:
+        size = max(1, min(size // lanes, -(-(stop - start) // lanes)))
+        parts = [slice(first, min(first + size, stop)) for first in range(start, stop, size)]
+        yield from zip(parts, side_by_side(work, parts, lanes), strict=True)
+        return
+    while start < stop:
+        part = slice(start, min(start + size, stop))
+        try:
+            yield part, work(part)
+            start = part.stop
+        except torch.cuda.OutOfMemoryError as error:
+            if part.stop - part.start == 1:
+                raise CheckpointError(f"one sequence does not fit into the GPU's memory: {error}") from error
+            size = (part.stop - part.start) // 2
+            torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What a batch yields: its layers, on the host in float64, and its losses."""
+
+    layers: list[LayerValues]
+    losses: tuple[np.ndarray, np.ndarray] | None
+
+
+@torch.inference_mode()
+def _measured_batch(
+    model: PreTrainedModel, ids: np.ndarray, part: slice, plan: SignalPlan, facts: ModelFacts
+) -> _Batch:
+    full = torch.from_numpy(ids[part]).to(model.device)
+    kept = [full[:, positions] for positions in plan.positions]
+    stream = AttentionStream(model, [full, *kept], finished=1)
+    corner = min(plan.conventions.theory_tokens, plan.n) if part.start == 0 else 0
+    layers = [layer_values(attention, scaled, plan, corner).on_host() for _, (attention, *scaled) in stream]
+    losses = sequence_losses(model, stream.hidden[0], full, facts) if facts.causal else None
+    return _Batch(layers, losses)
+
+
+def _add_batch(batch: _Batch, part: slice, number: int, values: Values) -> None:
+    for layer, found in enumerate(batch.layers):
+        for name, column in found.columns.items():
+            if name not in values.heads:
+                shape = number, len(batch.layers), column.shape[1]
+                values.heads[name] = np.full(shape, np.nan)
+            values.heads[name][part, layer] = column.numpy()
+        values.spectrum[layer] += found.spectrum.sum(0).numpy()
+        values.energy[layer] += found.energy.sum(0).numpy()
+        for prefix, (positional, spectral) in found.samples.items():
+            pooled = [each.transpose(0, 1).flatten(1) for each in (positional, spectral)]
+            values.correlation[prefix].add(layer, *pooled)
+        values.redundancy[part, layer] = found.redundancy.numpy()
+        values.undefined += int(found.undefined)
+        if found.corner is not None:
+            _theory(found.corner, layer, values)
+    if batch.losses is not None:
+        values.loss[part], values.in_context[part] = batch.losses
+
+
+def _theory(attention_HQK: Tensor, layer: int, values: Values) -> None:
+    """The theory checks, on the first tokens of one sequence, in float64 on the host."""
+    lower, upper = frame_bounds(attention_HQK)
+    profile = lag_profile(attention_HQK)
+    found = {
+        "frame_lower": lower,
+        "frame_upper": upper,
+        "frame_ratio": lower / upper,
+        "admissibility": admissibility(profile).nanmean(),
+        "refinement_residual": refinement_residual(profile).nanmean(),
+    }
+    for name, value in found.items():
+        values.theory[name][layer] = float(value)
+
+
+def _measure_prefix(model: PreTrainedModel, prefix_ids: np.ndarray, values: Values) -> None:
+    @torch.inference_mode()
+    def work(ids: np.ndarray) -> Tensor:
+        stream = AttentionStream(model, [torch.from_numpy(ids).to(model.device)], finished=0)
+        scores = [prefix_matching_score(attention.whole(), ids.shape[1] // 2) for _, (attention,) in stream]
+        return torch.stack(scores, 1).double().cpu()  # (B, L, H)
+
+    lanes = lanes_for(model.device)
+    parts = np.array_split(prefix_ids, min(lanes, len(prefix_ids)))
+    values.prefix_matching[:] = torch.cat(list(side_by_side(work, parts, lanes))).mean(0).numpy()
+
+
+def measure(
+    unit: Unit,
+    model: PreTrainedModel,
+    tokens: ProbeTokens,
+    *,
+    commit: str | None = None,
+    started: float | None = None,
+) -> Measurement:
+    """Measures a loaded checkpoint and puts it into the store's four tables.
+
+    Args:
+        unit: what is measured; its conventions are followed.
+        model: the checkpoint, loaded, in evaluation mode.
+        tokens: the probe encoded by the model's own tokenizer.
+        commit: of the files that were loaded.
+        started: ``time.perf_counter()`` when loading began, where ``seconds`` is to include it.
+
+    Raises:
+        CheckpointError, RequestError: as ``measure_model``.
+    """
+    started = time.perf_counter() if started is None else started
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(model.device)
+    facts = model_facts(model)
+    values = measure_model(model, tokens, unit.conventions, facts, unit.probe.target_error)
+    row = unit_row(unit, facts, tokens, commit) | {
+        "n_sequences": len(values.loss),
+        "device": _device_name(model),
+        "seconds": time.perf_counter() - started,
+        "peak_bytes": _peak_bytes(model),
+        "undefined_rows": values.undefined,
+        "reason": "; ".join(values.troubles.values()) or None,
+    }
+    return tables(values, unit.identity("ok"), row)
+
+
+def unit_row(unit: Unit, facts: ModelFacts, tokens: ProbeTokens, commit: str | None) -> dict[str, Any]:
+    """The descriptive columns of the checkpoint table."""
+    checkpoint, known = unit.checkpoint, asdict(facts)
+    described = {name: known[name] for name in known if name not in ("vocabulary", "max_positions")}
+    return described | {
+        "key": unit.key,
+        "tokens_seen": checkpoint.tokens_seen,
+        "repo": checkpoint.location,
+        "revision": checkpoint.revision,
+        "commit": commit or checkpoint.commit,
+        "dtype": unit.dtype,
+        "n_sequences": tokens.ids.shape[0],
+        "n_tokens": tokens.ids.shape[1],
+        "token_digest": tokens.digest,
+        "tracker_version": tracker_version(),
+    }
+
+
+def _device_name(model: PreTrainedModel) -> str:
+    return torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
+
+
+def _peak_bytes(model: PreTrainedModel) -> int:
+    if model.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(model.device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,1 @@
+"""All metrics of a layer in one pass over its attention."""

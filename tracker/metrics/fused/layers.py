@@ -1,0 +1,300 @@
+"""Every metric of one layer in one pass over tiles of attention rows, of the full sequences and, in step
+with them, of the shortened ones.
+
+Legend: B sequences, H heads, Q queries, K keys, m kept tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tracker.metrics.fused.signals import SignalPlan, row_scale_sensitivity, signal_values
+from tracker.metrics.scale import scale_sensitivity
+
+TILE_VALUES, TILE_VALUES_GPU = 1 << 19, 1 << 25
+"""Probabilities worked on at once: so many stay in a processor's cache, and keep a GPU busy."""
+TILE_ROWS = 16
+"""Fewer rows than this are not worth a tile."""
+
+
+class Attention(Protocol):
+    """Attention of one layer that is handed out tile by tile, as ``models.LayerAttention``."""
+
+    shape: tuple[int, int, int, int]
+
+    def tile(self, sequences: slice, rows: slice) -> Tensor:
+        """Rows up to their last key that is not zero, shape (B', H, Q', <= K), contiguous."""
+        ...
+
+
+@dataclass(frozen=True)
+class LayerValues:
+    """What one layer yields.
+
+    columns: (B, H) per head column, NaN where undefined; spectrum: (B, H, 16) summed power; energy: (B, H,
+    scales) summed energy of wavelet coefficients;
+    samples: per column prefix the positional and spectral entropies, (B, H, samples), for the correlation;
+    redundancy: (B,); undefined: rows without a spectrum or with infinite selectivity; corner: the first
+    sequence's first tokens, (H, t, t), for the theory checks.
+    """
+
+    columns: dict[str, Tensor]
+    spectrum: Tensor
+    energy: Tensor
+    samples: dict[str, tuple[Tensor, Tensor]]
+    redundancy: Tensor
+    undefined: Tensor
+    corner: Tensor | None
+
+    def on_host(self) -> "LayerValues":
+        """The same in float64 on the host, brought there by one copy."""
+        names = list(self.columns)
+        pairs = [each for prefix in self.samples for each in self.samples[prefix]]
+        tensors = [torch.stack([self.columns[name] for name in names]), self.spectrum, self.energy, *pairs]
+        tensors += [self.redundancy, self.undefined]
+        if self.corner is not None:
+            tensors.append(self.corner)
+        flat = torch.cat([each.reshape(-1).double() for each in tensors]).cpu()
+        sizes = [each.numel() for each in tensors]
+        host = [part.view(each.shape) for part, each in zip(flat.split(sizes), tensors, strict=True)]
+        columns, spectrum, energy, *rest = host
+        samples = {prefix: (rest.pop(0), rest.pop(0)) for prefix in self.samples}
+        return LayerValues(
+            dict(zip(names, columns, strict=True)),
+            spectrum,
+            energy,
+            samples,
+            rest[0],
+            rest[1],
+            rest[2] if self.corner is not None else None,
+        )
+
+
+def layer_values(
+    attention: Attention, scaled: Sequence[Attention], plan: SignalPlan, corner: int = 0
+) -> LayerValues:
+    """Every head metric of one layer.
+
+    Args:
+        attention: of the full sequences.
+        scaled: of the shortened sequences, in the order of ``conventions.alphas``.
+        plan: the conventions worked out.
+        corner: tokens of the first sequence whose attention is handed back; 0 for none.
+    """
+    sums = _Sums(attention, plan, corner)
+    batch, heads, queries, keys = attention.shape
+    values = TILE_VALUES if plan.device.type == "cpu" else TILE_VALUES_GPU
+    for sequences, rows in _tiles(batch, heads, queries, keys, values):
+        tile = attention.tile(sequences, rows)
+        sums.add_rows(tile, sequences, rows)
+        for alpha, each in enumerate(scaled):
+            sums.add_scaled(alpha, each, tile, sequences, rows)
+    return sums.result()
+
+
+def _tiles(batch: int, heads: int, queries: int, keys: int, values: int) -> Iterator[tuple[slice, slice]]:
+    height = min(queries, max(TILE_ROWS, min(values // (heads * keys), max(64, queries // 4))))
+    width = max(1, values // (heads * height * keys))
+    for first in range(0, batch, width):
+        for start in range(0, queries, height):
+            yield slice(first, min(first + width, batch)), slice(start, min(start + height, queries))
+
+
+@dataclass
+class _Sums:
+    """What is added up over the tiles of a layer."""
+
+    attention: Attention
+    plan: SignalPlan
+    corner_tokens: int
+    names: list[str] = field(default_factory=list)
+    sums: dict[str, Tensor] = field(default_factory=dict)
+
+    def _at(self, name: str, like: Tensor, *shape: int) -> Tensor:
+        """The running sum of this name, (B, H, *shape), made when first asked for."""
+        if name not in self.sums:
+            self.sums[name] = like.new_zeros(*self.attention.shape[:2], *shape)
+        return self.sums[name]
+
+    def add_rows(self, tile: Tensor, sequences: slice, rows: slice) -> None:
+        """Adds the measured rows of a tile."""
+        measured = _between(self.plan.rows, rows)
+        chosen = tile if len(measured) == tile.shape[-2] else tile[:, :, _index(measured - rows.start)]
+        found = signal_values(chosen, self.plan)
+        self.names = list(found.values)
+        stacked = torch.stack(list(found.values.values()))
+        defined = stacked.isfinite()
+        totals = torch.where(defined, stacked, 0.0).sum(-1).permute(1, 2, 0)
+        counts = defined.sum(-1).permute(1, 2, 0).to(tile.dtype)
+        queries = len(self.plan.rows)
+        first = int(np.searchsorted(self.plan.rows, rows.start))
+        where = slice(first, first + len(measured))
+        for name in ("positional_entropy", "spectral_entropy"):
+            self._at(f"samples {name}", tile, queries)[sequences, :, where] = found.values[name]
+        self._add("values", sequences, totals)
+        self._add("defined", sequences, counts)
+        self._add("power", sequences, found.power.sum(-2))
+        self._add("energy", sequences, found.energy.sum(-2))
+        self._add("squares", sequences, torch.stack((found.norm, found.loss), -1).square().sum(-2))
+        self._add_patterns(tile, sequences, rows)
+        self._add_averaged("averaged", tile, sequences, rows, self.plan.n)
+
+    def _add(self, name: str, sequences: slice, part: Tensor) -> None:
+        self._at(name, part, *part.shape[2:])[sequences] += part
+
+    def _add_patterns(self, tile: Tensor, sequences: slice, rows: slice) -> None:
+        flat = tile.flatten(-2)
+        self._add("products", sequences, flat @ flat.mT)
+        first = max(rows.start, 1)
+        self._add(
+            "previous",
+            sequences,
+            tile.diagonal(rows.start - 1, -2, -1).sum(-1)
+            if rows.start
+            else tile[:, :, 1:].diagonal(0, -2, -1).sum(-1),
+        )
+        self._add("sink", sequences, tile[:, :, first - rows.start :, 0].sum(-1))
+        self._add("local", sequences, _local(tile, rows.start, self.plan.conventions.span))
+        size = self.corner_tokens
+        if sequences.start == 0 and rows.start < size:
+            corner = self._at("corner", tile, size, size)
+            part = tile[0, :, : size - rows.start, :size]
+            corner[0, :, rows.start : rows.start + part.shape[1], : part.shape[2]] = part
+
+    def _add_averaged(self, name: str, tile: Tensor, sequences: slice, rows: slice, length: int) -> None:
+        """Adds rows to the signal averaged over queries: as received, the last one, or by distance."""
+        signal = self._at(name, tile, length)
+        averaging = self.plan.conventions.averaging
+        if averaging == "received":
+            signal[sequences, :, : tile.shape[-1]] += tile.sum(-2) / length
+        elif averaging == "last" and rows.stop == length:
+            signal[sequences, :, : tile.shape[-1]] = tile[:, :, -1]
+        elif averaging == "lag":
+            query = torch.arange(rows.start, rows.stop, device=tile.device).unsqueeze(-1)
+            lag = query - torch.arange(tile.shape[-1], device=tile.device)
+            weighted = torch.where(lag >= 0, tile / (length - lag), 0.0)
+            part = tile.new_zeros(*tile.shape[:2], length)
+            signal[sequences] += part.index_add_(-1, lag.clamp(min=0).flatten(), weighted.flatten(-2))
+
+    def add_scaled(
+        self,
+        alpha: int,
+        attention: Attention,
+        tile: Tensor,
+        sequences: slice,
+        rows: slice,
+    ) -> None:
+        """Adds the rows of the shortened sequence whose tokens stood in these rows of the full one."""
+        plan = self.plan
+        positions = plan.positions[alpha].cpu().numpy()
+        start, stop = np.searchsorted(positions, (rows.start, rows.stop)).tolist()
+        if start == stop:
+            return
+        short = attention.tile(sequences, slice(start, stop))
+        self._add_averaged(f"averaged {alpha}", short, sequences, slice(start, stop), len(positions))
+        compared = _between(plan.compared[alpha], slice(start, stop))
+        if not len(compared):
+            return
+        sensitivity = row_scale_sensitivity(
+            tile[:, :, _index(positions[compared] - rows.start)],
+            short[:, :, _index(compared - start)],
+            plan,
+            alpha,
+        )
+        defined = sensitivity.isfinite()
+        total = torch.where(defined, sensitivity, 0.0).sum(-1)
+        self._add(f"scale {alpha}", sequences, torch.stack((total, defined.sum(-1).to(total.dtype)), -1))
+
+    def result(self) -> LayerValues:
+        """The sums as means."""
+        sums, plan = self.sums, self.plan
+        n, span = plan.n, plan.conventions.span
+        columns = dict(zip(self.names, (sums["values"] / sums["defined"]).unbind(-1), strict=True))
+        squares = sums["squares"]
+        norm = squares[..., 0].sqrt()
+        columns["reconstruction_error"] = squares[..., 1].sqrt() / torch.where(norm > 1e-10, norm, torch.nan)
+        for alpha, name in enumerate(plan.conventions.alphas):
+            both = sums.get(f"scale {alpha}")
+            missing = torch.full_like(norm, torch.nan)
+            columns[f"scale_sensitivity_{name}"] = missing if both is None else both[..., 0] / both[..., 1]
+        columns["local_share"] = sums["local"] / (n - span) if n > span else torch.full_like(norm, torch.nan)
+        columns["previous_token_score"] = sums["previous"] / (n - 1)
+        columns["sink_share"] = sums["sink"] / (n - 1)
+        averaged, pair = self._averaged()
+        batch, heads = self.attention.shape[:2]
+        selectivity = self.names.index("frequency_selectivity")
+        undefined = batch * heads * len(plan.rows) - sums["defined"][..., selectivity].sum()
+        samples = sums["samples positional_entropy"], sums["samples spectral_entropy"]
+        corner = sums["corner"][0] if self.corner_tokens else None
+        return LayerValues(
+            columns | averaged,
+            sums["power"],
+            sums["energy"],
+            {"": samples, "averaged_": pair},
+            _redundancy(sums["products"]),
+            undefined,
+            corner,
+        )
+
+    def _averaged(self) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
+        """Columns of the averaged signals: so few that all of a layer's are done at once."""
+        plan, conventions = self.plan, self.plan.conventions
+        signal = self.sums["averaged"]
+        found = signal_values(signal, plan)
+        rows_only = {own.metric.name for own in plan.own if not own.metric.averaged}
+        values = {name: value for name, value in found.values.items() if name not in rows_only}
+        values["reconstruction_error"] = found.loss / torch.where(found.norm > 1e-10, found.norm, torch.nan)
+        for alpha, name in enumerate(conventions.alphas):
+            values[f"scale_sensitivity_{name}"] = scale_sensitivity(
+                signal,
+                self.sums[f"averaged {alpha}"],
+                positions=plan.positions[alpha],
+                level=plan.scale_level,
+                align=conventions.align,
+                wavelet=conventions.wavelet,
+                mode=conventions.mode,
+            )
+        pair = values["positional_entropy"].unsqueeze(-1), values["spectral_entropy"].unsqueeze(-1)
+        return {f"averaged_{name}": value for name, value in values.items()}, pair
+
+
+def _between(rows: np.ndarray, part: slice) -> np.ndarray:
+    """Those of some increasing row numbers that lie in a part."""
+    first, last = np.searchsorted(rows, (part.start, part.stop))
+    return rows[first:last]
+
+
+def _index(rows: np.ndarray) -> slice | Tensor:
+    """Row numbers as a slice where they are evenly spaced, since that copies nothing."""
+    if len(rows) == 1:
+        return slice(int(rows[0]), int(rows[0]) + 1)
+    steps = np.diff(rows)
+    if (steps == steps[0]).all():
+        return slice(int(rows[0]), int(rows[-1]) + 1, int(steps[0]))
+    return torch.from_numpy(rows)
+
+
+def _local(tile: Tensor, first: int, span: int) -> Tensor:
+    """Attention on the last ``span`` keys, summed over the queries that have so many before them."""
+    skip = max(0, span - first)
+    rows = tile.shape[-2] - skip
+    if rows <= 0:
+        return tile.new_zeros(tile.shape[:2])
+    batch, heads, height, width = tile.shape
+    strides = (heads * height * width, height * width, width + 1, 1)
+    start = tile.storage_offset() + skip * width + first + skip - span + 1
+    return tile.as_strided((batch, heads, rows, span), strides, start).sum((-2, -1))
+
+
+def _redundancy(products_BHH: Tensor) -> Tensor:
+    """Mean cosine over pairs of heads from their inner products, shape (B,); NaN for a single head."""
+    norms = products_BHH.diagonal(0, -2, -1).sqrt()
+    cosines = products_BHH / (norms.unsqueeze(-1) * norms.unsqueeze(-2))
+    heads = norms.shape[-1]
+    if heads < 2:
+        return torch.full_like(norms[:, 0], torch.nan)
+    return (cosines.sum((-2, -1)) - heads) / (heads * (heads - 1))

@@ -1,0 +1,43 @@
+"""Which W&B run a record belongs to: one per suite, model, seed, probe and conventions."""
+
+from dataclasses import asdict, dataclass
+
+from tracker.records import Recorded, digest
+from tracker.wandb_sink.options import LONGEST_NAME
+
+
+@dataclass(frozen=True, order=True)
+class RunIdentity:
+    """One training run measured in one way; everything W&B calls it follows from these five."""
+
+    suite: str
+    model: str
+    seed: int
+    probe: str
+    conventions: str
+
+    @classmethod
+    def of(cls, record: Recorded) -> "RunIdentity":
+        """The run that a record belongs to."""
+        return cls(record.suite, record.model, record.seed, record.probe, record.conventions)
+
+    @property
+    def id(self) -> str:
+        """The run's id in W&B: the same for ever and on every machine, and safe in any address."""
+        return digest(asdict(self), 16)
+
+    @property
+    def name(self) -> str:
+        """How people read it: ``70m seed 0``."""
+        seed = f" seed {self.seed}"
+        return f"{self.model[: LONGEST_NAME - len(seed)]}{seed}"
+
+    @property
+    def group(self) -> str:
+        """Runs of one suite stand together."""
+        return self.suite[:LONGEST_NAME]
+
+    @property
+    def label(self) -> str:
+        """How messages name it."""
+        return f"{self.model} seed {self.seed} of suite {self.suite}"

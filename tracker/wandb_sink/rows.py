@@ -1,0 +1,153 @@
+"""What one checkpoint sends to W&B: scalars, histograms over heads, layer x head maps.
+
+Plain numbers and pictures; nothing here knows wandb.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from tracker.metrics.extension import read_descriptions
+from tracker.metrics.registry import checkpoint_columns
+from tracker.records import digest
+from tracker.wandb_sink.maps import MAPS, head_map
+
+STEP = "checkpoint/step"
+STEP_PLUS_ONE = "checkpoint/step_plus_one"
+TOKENS = "checkpoint/tokens"
+KEY = "checkpoint/key"
+"""The record's key: rows of one checkpoint that was measured again have it in common, the last one counts."""
+ROW = "checkpoint/row"
+"""The row's own name travels with it, so that anyone can tell which rows a server holds."""
+PASSING = "checkpoint/seconds"
+"""What differs between two measurements of the same thing."""
+
+SPREADS = ("std", "q25", "q75")
+HISTOGRAMS = (
+    "spectral_entropy",
+    "frequency_selectivity",
+    "band_power_low",
+    "positional_entropy",
+    "averaged_scale_sensitivity_0.5",
+    "previous_token_score",
+    "prefix_matching_score",
+    "sink_share",
+)
+BINS = 32
+FACTS = (
+    "n_layers", "n_heads", "d_model", "d_head", "rotary_dims", "position_encoding", "causal",
+    "params_total", "params_non_embedding", "repo", "dtype", "n_sequences", "n_tokens",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One checkpoint, ready to be sent."""
+
+    name: str
+    """The record's key and a digest of the numbers: measured again with other results it is another row."""
+    key: str
+    step: int
+    scalars: dict[str, float | int | str]
+    facts: dict[str, Any]
+    """What the checkpoint table says of the model: the run's flat configuration."""
+    histograms: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    """By metric: counts (bins,) and edges (bins + 1,) over all heads."""
+    maps: dict[str, tuple[Image.Image, str]] = field(default_factory=dict)
+    """By metric: picture and caption."""
+
+
+def read_row(place: Path, *, histograms: bool = True, maps: bool = True) -> Row:
+    """One stored checkpoint as a row.
+
+    Args:
+        place: a record's folder, with status ok.
+        histograms: whether to make the histograms over heads.
+        maps: whether to draw the layer x head maps.
+
+    Raises:
+        OSError, polars.exceptions.PolarsError: the record is being replaced or does not read back.
+    """
+    checkpoint = _checkpoint(place)
+    facts = {name: checkpoint[name] for name in FACTS if checkpoint[name] is not None}
+    heads = pl.DataFrame()
+    if histograms or maps:
+        wanted = sorted({*HISTOGRAMS, *MAPS})
+        heads = pl.read_parquet(place / "heads.parquet", columns=["layer", "head", *wanted])
+    scalars = scalars_of(checkpoint)
+    return Row(
+        name=str(scalars[ROW]),
+        key=checkpoint["key"],
+        step=checkpoint["step"],
+        scalars=scalars,
+        facts=facts,
+        histograms=histograms_of(heads) if histograms else {},
+        maps=maps_of(heads) if maps else {},
+    )
+
+
+def row_name(place: Path) -> str:
+    """The name of the row that a record with status ok sends.
+
+    Raises:
+        OSError, polars.exceptions.PolarsError: the record is being replaced or does not read back.
+    """
+    return str(scalars_of(_checkpoint(place))[ROW])
+
+
+def _checkpoint(place: Path) -> dict[str, Any]:
+    """A record's row of the checkpoint table; what own metrics in it mean is told by the store."""
+    row = pl.read_parquet(place / "checkpoint.parquet").row(0, named=True)
+    read_descriptions(place.parents[4], {row["conventions"]})
+    return row
+
+
+def scalars_of(checkpoint: dict[str, Any]) -> dict[str, float | int | str]:
+    """Every metric that has a value under its own name, its spread under ``std/``, ``q25/``, ``q75/``.
+
+    The axes come first: step, step + 1 (step 0 has no place on a log axis), tokens.
+    """
+    step = checkpoint["step"]
+    scalars: dict[str, float | int | str] = {STEP: step, STEP_PLUS_ONE: step + 1, KEY: checkpoint["key"]}
+    for name, column in ((TOKENS, "tokens_seen"), ("checkpoint/undefined_rows", "undefined_rows"),
+                         (PASSING, "seconds")):  # fmt: skip
+        if checkpoint[column] is not None:
+            scalars[name] = checkpoint[column]
+    for metric in checkpoint_columns():
+        if checkpoint.get(metric) is not None:
+            scalars[metric] = checkpoint[metric]
+        for spread in SPREADS:
+            if checkpoint.get(f"{metric}_{spread}") is not None:
+                scalars[f"{spread}/{metric}"] = checkpoint[f"{metric}_{spread}"]
+    lasting = {name: value for name, value in scalars.items() if name != PASSING}
+    scalars[ROW] = f"{checkpoint['key']}.{digest(lasting, 8)}"
+    return scalars
+
+
+def histograms_of(heads: pl.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Counts and edges over all heads of the main metrics that have values."""
+    found = {}
+    for metric in HISTOGRAMS:
+        values = heads[metric].drop_nulls().to_numpy()
+        values = values[np.isfinite(values)]
+        if values.size:
+            found[metric] = np.histogram(values, bins=BINS)
+    return found
+
+
+def maps_of(heads: pl.DataFrame) -> dict[str, tuple[Image.Image, str]]:
+    """Layer x head pictures and their captions of the metrics in ``MAPS`` that have values."""
+    if heads.is_empty():
+        return {}
+    layers, columns = heads["layer"].to_numpy(), heads["head"].to_numpy()
+    found = {}
+    for metric in MAPS:
+        if heads[metric].null_count() < heads.height:
+            values = np.full((layers.max() + 1, columns.max() + 1), np.nan)
+            values[layers, columns] = heads[metric].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+            found[metric] = head_map(metric, values)
+    return found
