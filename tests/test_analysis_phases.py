@@ -256,5 +256,5 @@ def test_wrong_input_is_named(steps, metrics, message):
 
 
 def test_an_unknown_drift_is_named():
-    with pytest.raises(RequestError, match=r"^kind=spiral: not known; allowed: flat, line, sigmoid$"):
+    with pytest.raises(RequestError, match=r"^kind=spiral: invalid value; expected one of flat, line"):
         drift(PLACES, "spiral")  # type: ignore[arg-type]

@@ -139,4 +139,4 @@ def test_the_verb_writes_its_table_text_and_figures(store, tmp_path, capsys, mon
     assert run(f"compare.other={store}") == 2
     assert "is this store itself; choose another folder" in capsys.readouterr().err
     assert run("compare.at=loss") == 2
-    assert "compare.at=loss: not known; allowed: end, step, tokens" in capsys.readouterr().err
+    assert "compare.at=loss: invalid value; expected end, step, tokens" in capsys.readouterr().err

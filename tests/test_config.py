@@ -53,7 +53,7 @@ def test_every_file_of_every_group_composes(group: str):
 
 def test_a_port_that_is_none_is_refused():
     with pytest.raises(
-        RequestError, match=r"^view.port=70000: not known; allowed: 0 \(any that is free\) to 65535$"
+        RequestError, match=r"^view.port=70000: invalid value; expected 0 \(any that is free\) to 65535$"
     ):
         composed("view.port=70000")
     assert composed("serve=true", "view.port=8080").serve

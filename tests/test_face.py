@@ -82,7 +82,7 @@ def test_a_store_without_records_opens_everywhere(tmp_path: Path):
 
 
 def test_what_is_not_there_is_named(results: Results, monkeypatch):
-    with pytest.raises(RequestError, match="table=head: not known; allowed: heads, layers, sequences, check"):
+    with pytest.raises(RequestError, match="table=head: invalid value; expected one of heads"):
         results.to_arrow("head")
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(RequestError, match="duckdb is not installed; `python -m pip install duckdb`"):

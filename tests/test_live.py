@@ -329,8 +329,8 @@ def test_only_the_main_process_measures(tmp_path: Path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"every": 0}, "every=0: not known; allowed: whole numbers from 1"),
-        ({"share": 0.0}, "share=0.0: not known; allowed: shares of training time above 0, up to 1"),
+        ({"every": 0}, "every=0: invalid value; expected whole numbers from 1"),
+        ({"share": 0.0}, "share=0.0: invalid value; expected shares of training time above 0, up to 1"),
         ({"share": 1.5}, "share=1.5: not known"),
         ({"name": " "}, "name=' ': not a name"),
         ({"sink": tracker.SinkOptions(mode="sometimes")}, "sink.mode=sometimes: not known"),

@@ -318,7 +318,7 @@ def test_other_averaged_signals(averaging: str):
 
 def test_a_convention_that_is_not_offered_is_named():
     with pytest.raises(
-        RequestError, match=r"spectrum.averaging=middle: not known; allowed: received, last, lag"
+        RequestError, match=r"spectrum.averaging=middle: invalid value; expected one of received, last, lag"
     ):
         measure(unit_for(conventions=Conventions(averaging="middle")), neox(), tokens_for())
 

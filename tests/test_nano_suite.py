@@ -64,7 +64,7 @@ def test_two_processes_on_one_training_do_not_disturb_each_other(tmp_path):
 
 
 def test_wrong_number_of_threads_is_refused(tmp_path):
-    message = r"suite\.threads=0: not known; allowed: whole numbers from 1, or null"
+    message = r"suite\.threads=0: invalid value; expected whole numbers from 1, or null"
     with pytest.raises(RequestError, match=message):
         train_suite(TINY, tmp_path, ["0.05m"], 1, threads=0)
     assert list(tmp_path.iterdir()) == []

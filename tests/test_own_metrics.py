@@ -261,7 +261,7 @@ def test_what_is_wrong_with_it_is_told_on_registration(function, message: str):
     [
         ("loss", "metric=loss: a column of that name exists already"),
         ("layer", "metric=layer: a column of that name exists already"),
-        ("Mine", "metric=Mine: not known; allowed: a name of small letters"),
+        ("Mine", "metric=Mine: invalid value; expected a name of small letters"),
         ("mine_std", "metric=mine_std: not known"),
         ("averaged_mine", "metric=averaged_mine: not known"),
     ],
@@ -306,7 +306,7 @@ def test_a_unit_of_a_metric_that_is_not_here_says_so(own: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "spectrum.metrics=.*my_metrics.py: not known; allowed: Python files that exist"),
+        (None, "spectrum.metrics=.*my_metrics.py: invalid value; expected Python files that exist"),
         ("x = 1", "my_metrics.py: registers no metric; decorate one with @tracker.metric"),
         ("1 / 0", "my_metrics.py: ZeroDivisionError: division by zero"),
     ],

@@ -29,7 +29,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_carries_configuration_facts_text_and_page(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
-    expected = {"tracker/conf/config.yaml", "tracker/measurement/default_probe.txt", "tracker/facts/pythia_suite.csv"}
+    expected = {"tracker/conf/config.yaml", "tracker/measurement/default_probe.txt"}
+    expected |= {"tracker/facts/pythia_suite.csv"}
     expected |= {
         f"tracker/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")
     }

@@ -127,7 +127,7 @@ def test_a_name_taken_by_another_place_is_refused_before_anything_is_measured():
         (Steps("window", low=9, high=3), r"steps=window needs steps.low <= steps.high; given 9 and 3"),
         (Steps("window"), r"given None and None"),
         (Steps("list"), r"steps=list needs steps.list"),
-        (Steps("all", list=[-1]), r"steps.list=\[-1\]: not known; allowed: one or more steps from 0"),
+        (Steps("all", list=[-1]), r"steps.list=\[-1\]: invalid value; expected one or more steps from 0"),
         (
             Steps("window", low=5, high=6),
             r"steps=window selects none of the checkpoints there are; steps: 0, 128",

@@ -115,7 +115,7 @@ def test_bad_input_is_named(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
     np.save(tmp_path / "ids.npy", np.zeros((2, 7)))
     refused(
         ProbeSource(text=str(tmp_path / "none.txt")),
-        r"probe.text=.*none.txt: not known; allowed: a file that",
+        r"probe.text=.*none.txt: invalid value; expected a file that",
     )
     refused(
         ProbeSource(text=str(tmp_path / "short.txt")),
@@ -131,7 +131,7 @@ def test_bad_input_is_named(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
     refused(ProbeSource(text="a", ids="b"), r"probe.text and probe.ids are both given")
     refused(ProbeSource(dataset="org/name"), r"probe.dataset needs probe.file")
     refused(
-        ProbeSource(tokenizer=str(tmp_path / "no")), r"probe.tokenizer=.*no: not known; allowed: a folder"
+        ProbeSource(tokenizer=str(tmp_path / "no")), r"probe.tokenizer=.*no: invalid value; expected a folder"
     )
     refused(ProbeSource(), "a probe of text needs a tokenizer", tok=None)
     refused(ProbeSource(), "beyond the model's vocabulary of 50", CheckpointError, vocabulary=50)
@@ -144,9 +144,9 @@ def test_bad_input_is_named(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
     plain = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
     with_bos = replace(spec_of(ProbeSource()), bos=True)
     refused(ProbeSource(), "no beginning-of-sequence token", CheckpointError, spec=with_bos, tok=plain)
-    with pytest.raises(RequestError, match=r"probe.n=2: not known; allowed: 8 tokens or more"):
+    with pytest.raises(RequestError, match=r"probe.n=2: invalid value; expected 8 tokens or more"):
         spec_of(ProbeSource(), n=2)
-    with pytest.raises(RequestError, match=r"probe.number=0: not known; allowed: 1 sequence or more"):
+    with pytest.raises(RequestError, match=r"probe.number=0: invalid value; expected 1 sequence or more"):
         spec_of(ProbeSource(), number=0)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"no tokenizer loads from it .*give probe.tokenizer=FOLDER"):

@@ -72,7 +72,7 @@ def test_a_plan_that_nothing_tells_the_time_of_says_what_to_give(
 @pytest.mark.parametrize("value", ["0.0", "-1.0", "nan", "inf"])
 def test_a_rate_that_is_none_is_refused(value: str, capsys: pytest.CaptureFixture[str]):
     assert run(["plan", f"forecast.speed={value}"]) == 2
-    assert f"forecast.speed={value}: not known; allowed: numbers above 0" in capsys.readouterr().err
+    assert f"forecast.speed={value}: invalid value; expected numbers above 0" in capsys.readouterr().err
 
 
 TRIAL = "[0,100,200,300,400,500,600,700]"

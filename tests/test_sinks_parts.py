@@ -30,8 +30,8 @@ HOST = "https://wandb.example.org"
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (SinkOptions(name="wandbb"), r"sink\.name=wandbb: not known; allowed: wandb, none"),
-        (SinkOptions(mode="dry"), r"sink\.mode=dry: not known; allowed: auto, online, offline, disabled"),
+        (SinkOptions(name="wandbb"), r"sink\.name=wandbb: invalid value; expected one of wandb, none"),
+        (SinkOptions(mode="dry"), r"sink\.mode=dry: invalid value; expected one of auto, online, offline"),
         (SinkOptions(project="a/b"), r"sink\.project=a/b: has characters that W&B refuses; allowed: 1 to"),
         (SinkOptions(project=""), r"sink\.project=: is empty or has blanks around it; allowed: 1 to 128"),
         (SinkOptions(project=" a"), r"sink\.project= a: is empty or has blanks around it"),

@@ -110,7 +110,7 @@ def test_a_workspace_without_a_server_is_refused_before_anything_is_sent(
     assert "workspace=true: a workspace lives on the W&B server" in capsys.readouterr().err
     assert not (tmp_path / "store" / "wandb").exists()
     assert run(["stream", "store=store", "workspace=perhaps"]) == 2
-    assert capsys.readouterr().err == "tracker: workspace=perhaps: not known; allowed: true, false\n"
+    assert capsys.readouterr().err == "tracker: workspace=perhaps: invalid value; expected true, false\n"
 
 
 def test_a_server_that_refuses_the_workspace_is_named_with_its_reason(tmp_path: Path, server: LoopbackWandb):

@@ -1,11 +1,13 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and locks on them."""
 
 import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def save_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -31,6 +33,37 @@ def save_json(path: Path, content: object) -> None:
     """
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     save_file(path, lambda new: new.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        OSError: it does not exist or cannot be read.
+        ValueError: it is not JSON in UTF-8; names the file.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+
+
+@contextmanager
+def locked(path: Path, seconds: float = -1) -> Iterator[None]:
+    """Hold the lock file ``path`` for the length of a block; the system releases it when the process ends.
+
+    Args:
+        path: the lock file; its folder is made.
+        seconds: how long to wait for another holder; negative: as long as it takes.
+
+    Raises:
+        filelock.Timeout: another process still holds it.
+    """
+    from filelock import FileLock  # 0.1 s that most commands need not wait for
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path, timeout=seconds):
+        yield
 
 
 def _beside(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The exceptions that cross floors. Each message says what failed, why, and what to do."""
+"""Exceptions that cross packages, and the phrases their messages share."""
 
 
 class TrackerError(Exception):
@@ -22,12 +22,17 @@ class StoreError(TrackerError):
 
 
 def unknown_value(field: str, value: object, allowed: object) -> RequestError:
-    """The one sentence for a value that is not among the allowed ones.
+    """Return the error for a value that a field does not accept.
 
     Args:
         field: the configuration field, as the user writes it (``suite.models``).
         value: what was given.
-        allowed: an iterable of allowed values, or a sentence describing them.
+        allowed: an iterable of accepted values, or a phrase describing them.
     """
-    known = allowed if isinstance(allowed, str) else ", ".join(str(item) for item in allowed)  # type: ignore[union-attr]
-    return RequestError(f"{field}={value}: not known; allowed: {known}")
+    expected = allowed if isinstance(allowed, str) else f"one of {', '.join(map(str, allowed))}"  # type: ignore[call-overload]
+    return RequestError(f"{field}={value}: invalid value; expected {expected}")
+
+
+def counted(count: int, thing: str) -> str:
+    """Return a count with its noun: ``1 change``, ``3 changes``."""
+    return f"{count} {thing}{'s' * (count != 1)}"

@@ -15,7 +15,8 @@ from tracker.analysis.labels import ENTROPY, SELECTIVITY
 from tracker.analysis.lead_lag import COVARIATES, covariate_lags, windows
 from tracker.analysis.phase_report import phase_curves, reach
 from tracker.analysis.trajectories import Trajectory
-from tracker.analysis.words import counted, titled
+from tracker.analysis.words import titled
+from tracker.errors import counted
 from tracker.facts import table
 
 Entry = dict[str, Any]

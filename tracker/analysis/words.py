@@ -8,11 +8,6 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def counted(count: int, thing: str) -> str:
-    """``1 change``, ``3 changes``."""
-    return f"{count} {thing}{'s' * (count != 1)}"
-
-
 def size_name(parameters: float) -> str:
     """A model size for people: 12300 -> 12.3k, 85056000 -> 85.1M."""
     for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):

@@ -17,7 +17,6 @@ from tracker.console.terminal import (
     Bars,
     audit_table,
     by_model,
-    counted,
     plan_table,
     readable_bytes,
     readable_time,
@@ -25,7 +24,7 @@ from tracker.console.terminal import (
     tell_findings,
     tell_holes,
 )
-from tracker.errors import CheckpointError, RequestError
+from tracker.errors import CheckpointError, RequestError, counted
 from tracker.planning.estimate import (
     Costs,
     costs_of,

@@ -9,8 +9,8 @@ from tracker.atomic import save_json
 from tracker.checkpoints.audit.file import suspects as suspects_of
 from tracker.config import Config
 from tracker.console.chart import show_charts
-from tracker.console.terminal import DONE, SOME_FAILED, Bars, comparison_table, counted, say, tell_alerts
-from tracker.errors import RequestError, StoreError
+from tracker.console.terminal import DONE, SOME_FAILED, Bars, comparison_table, say, tell_alerts
+from tracker.errors import RequestError, StoreError, counted
 from tracker.store import Results, open_store, record_folders
 from tracker.store.journal import live_alerts
 from tracker.store.progress import Watch

@@ -17,12 +17,11 @@ from tracker.console.terminal import (
     SOME_FAILED,
     Bars,
     by_model,
-    counted,
     readable_time,
     say,
     tell_holes,
 )
-from tracker.errors import RequestError
+from tracker.errors import RequestError, counted
 from tracker.planning.estimate import note_transfer
 from tracker.planning.resolve import ResolvedSweep, nano_recipe, resolve
 from tracker.records import Outcome, PlannedUnit

@@ -245,11 +245,6 @@ def tell_alerts(console: Console, sentences: list[str]) -> None:
         say(console, f"and {len(sentences) - SHOWN_ALERTS} more: tracker validate")
 
 
-def counted(number: int, thing: str) -> str:
-    """``1 model``, ``3 models``."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
 def readable_bytes(count: float) -> str:
     """A number of bytes for people: ``1.4 GB``."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -153,7 +153,7 @@ class ServedStore:
         snapshot = self._snapshot
         chosen = self._run(snapshot, run)
         if of not in SHARES:
-            raise RequestError(f"of={of}: not known; allowed: {', '.join(SHARES)}")
+            raise RequestError(f"of={of}: invalid value; expected {', '.join(SHARES)}")
         frame = records_of(snapshot.results, chosen).heads([*RUN, "step", "layer", "head", of])
         if layer is None or head is None:
             packed, parts = pack_shares(Places.of(chosen, frame), of)
