@@ -54,7 +54,7 @@ def start_sweep(folder: Path, url: str, *overrides: str, repo: str = REPO) -> su
     kept |= {"PYTHONFAULTHANDLER": "1", "HF_ENDPOINT": url, "HF_HOME": str(folder / "cache")}
     number = len(np.load(folder / "ids.npy"))
     hub = () if repo == "none" else ("suite=hub", f"suite.repo={repo}")
-    request = ("sweep", *hub, f"probe.number={number}", *PROBE, *overrides)
+    request = ("sweep", *hub, f"probe.sequences={number}", *PROBE, *overrides)
     return subprocess.Popen(
         [sys.executable, "-m", "tracker", *request],
         cwd=folder, env=kept, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

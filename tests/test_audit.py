@@ -103,7 +103,7 @@ def test_a_sweep_audits_first_marks_suspects_and_leaves_them_out_of_fits(
     shutil.copytree(hub.root / REPO / "step3000", hub.root / REPO / "main")
     copy(hub.root / REPO, "main", "step1000", "model.safetensors")
     np.save("ids.npy", np.random.default_rng(0).integers(0, 128, (2, 48)))
-    probe = ("probe.ids=ids.npy", "probe.n=48", "probe.number=2", "sink=none")
+    probe = ("probe.ids=ids.npy", "probe.n=48", "probe.sequences=2", "sink=none")
     request = ("suite=pythia", "suite.models=[14m]", "steps.list=[0,1000,2000,3000]", *probe)
     assert run(["sweep", *request]) == 0
     said = capsys.readouterr().out

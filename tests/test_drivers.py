@@ -94,7 +94,7 @@ def test_matrices_without_relation_do_not_compose_and_planted_ones_do():
 def test_a_run_that_cannot_be_worked_out_costs_itself_alone(tmp_path: Path, capfd):
     """GPT-2's body has no drivers; the other model's are measured and written all the same."""
     request = [f"store={tmp_path / 'store'}", "suite.models=[0.05m]", "encodings=[gpt2,rotary]",
-               "suite.train_steps=4", "probe.number=2", "sink=none", "engine=inline"]  # fmt: skip
+               "suite.train_steps=4", "probe.sequences=2", "sink=none", "engine=inline"]  # fmt: skip
     assert run_cli(["sweep", *request]) == 0
     assert run_cli(["drivers", *request]) == 1
     told = capfd.readouterr().out

@@ -42,7 +42,7 @@ def test_a_unit_that_takes_too_long_or_whose_worker_keeps_dying_is_a_hole(tmp_pa
     told = [str(each.reason) for each in run_local(Prefetch(units[:1]), worker_spec(tmp_path, "slow"), slow)]
     assert told == [
         "pythia-some-0 seed 0 step 0: took longer than engine.timeout=0.01 seconds; raise it, or measure "
-        "less (probe.number)"
+        "less (probe.sequences)"
     ]
     assert Store(tmp_path / "slow").recorded()[units[0].unit.id].reason == told[0]
     supply = Prefetch(units[:1])

@@ -103,7 +103,7 @@ def test_a_throttled_sweep_of_twelve_takes_little_longer_than_the_longer_of_its_
 def sweep_here(*overrides: str) -> int:
     """A sweep in this process; its exit code."""
     number = len(np.load("ids.npy"))
-    return run(["sweep", "suite=hub", f"suite.repo={REPO}", f"probe.number={number}", *PROBE, *overrides])
+    return run(["sweep", "suite=hub", f"suite.repo={REPO}", f"probe.sequences={number}", *PROBE, *overrides])
 
 
 def test_what_was_there_before_stays_and_all_else_goes_when_it_is_measured(hub: Hub, tmp_path: Path):

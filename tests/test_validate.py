@@ -13,11 +13,11 @@ import polars as pl
 import pytest
 import torch
 import wandb_file
+from command_line import tracker
 from loopback_wandb import LoopbackWandb
 from rich.console import Console
 from sink_material import no_wandb_of_the_user, wandb_server  # noqa: F401  # fixtures
 from synthetic_store import SMALL, SMALL_STEPS, measurement_of, unit_of
-from test_cli import tracker
 from views_browser import browsing, chromium, visiting
 
 from tracker import metrics
