@@ -115,7 +115,7 @@ def measurement_of(unit: Unit, shape: Shape, size: float) -> Measurement:
     table = pl.DataFrame(places | heads | stds).with_columns(
         spectrum=_spectra(amount, SPECTRUM_BANDS), wavelet_energy=_spectra(2 * amount, WAVELET_SCALES)
     )
-    sequences = _sequences(heads, fresh, exploration, step, unit.probe.sequences)
+    sequences = _sequences(heads, fresh, exploration, step, unit.probe.number)
     layers = _layers(amount.reshape(shape.layers, shape.heads), fresh)
     lits = [pl.lit(value).alias(name) for name, value in identity.items()]
     row = identity | _facts(unit, shape) | _summary(heads, layers, sequences)
@@ -179,9 +179,9 @@ def _facts(unit: Unit, shape: Shape) -> dict[str, Any]:
         "params_non_embedding": shape.non_embedding, "n_layers": shape.layers, "n_heads": shape.heads,
         "d_model": shape.d_model, "d_head": shape.d_model // shape.heads,
         "rotary_dims": shape.d_model // shape.heads // 4, "position_encoding": "rotary", "causal": True,
-        "dtype": unit.dtype, "device": "cpu", "n_sequences": unit.probe.sequences, "n_tokens": unit.probe.n,
+        "dtype": unit.dtype, "device": "cpu", "n_sequences": unit.probe.number, "n_tokens": unit.probe.n,
         "token_digest": "f" * 64, "tracker_version": "0.1.0", "seconds": 1.5, "peak_bytes": 400_000_000,
-        "undefined_rows": shape.layers * shape.heads * unit.probe.sequences,
+        "undefined_rows": shape.layers * shape.heads * unit.probe.number,
     }  # fmt: skip
 
 

@@ -249,7 +249,7 @@ NOTE_WHAT_IS_SEEN = """() => { window.seen = []; setInterval(() => {
 
 @browsing
 def test_chromium_watches_a_real_sweep_without_a_reload(browser: Browser, tmp_path: Path):
-    request = ("suite.models=[0.05m]", "suite.train_steps=64", "probe.sequences=192", "sink=none", "store=live")
+    request = ("suite.models=[0.05m]", "suite.train_steps=64", "probe.number=192", "sink=none", "store=live")
     with _tracker(tmp_path, "dashboard", "serve=true", "store=live") as server, visiting(browser) as visit:
         assert server.stdout is not None
         told = server.stdout.readline()

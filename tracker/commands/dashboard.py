@@ -47,8 +47,8 @@ def _serve(config: Config, console: Console) -> int:
         for sentence in draw(chosen_results(config), config, console):
             say(console, sentence)
     elif not recorded:
-        say(console, f"{config.store}: nothing measured yet; the page fills when a sweep stores results")
-    say(console, f"Serving {server.address} to this machine only; Ctrl-C stops it")
+        say(console, f"{config.store}: holds no measurement yet; the page fills when a sweep stores some")
+    say(console, f"Serving {server.address} to this machine alone; Ctrl-C ends it")
     try:
         server.serve()
     except KeyboardInterrupt:
