@@ -155,8 +155,8 @@ class Engine:
     recycle_gb: float | None = 4.0
     address: str | None = None
     job: dict[str, Any] | None = None
-    least: int | None = None
-    stint: int = 4
+    min_workers: int | None = None
+    batch: int = 4
     resources: dict[str, float] | None = None
     wait: float = 10.0
 
@@ -338,15 +338,15 @@ def _check_engine(engine: Engine) -> None:
         ("threads", 1),
         ("prefetch", 0),
         ("retries", 0),
-        ("least", 0),
-        ("stint", 1),
+        ("min_workers", 0),
+        ("batch", 1),
     ):
         value = getattr(engine, name)
         if value is not None and value < least:
             raise unknown_value(f"engine.{name}", value, f"whole numbers from {least}")
     most = engine.workers or 1
-    if engine.address is None and engine.least is not None and engine.least > most:
-        raise unknown_value("engine.least", engine.least, f"at most engine.workers={most}")
+    if engine.address is None and engine.min_workers is not None and engine.min_workers > most:
+        raise unknown_value("engine.min_workers", engine.min_workers, f"at most engine.workers={most}")
     for name in ("timeout", "recycle_gb", "wait"):
         value = getattr(engine, name)
         if value is not None and not 0 < value < math.inf:
