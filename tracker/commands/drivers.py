@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from tracker.commands.reporting import view, write_json
+from tracker.commands.results import chosen_results as view
+from tracker.commands.results import write_report as write_json
 from tracker.config import Config
 from tracker.console.terminal import DONE, SOME_FAILED, say
 from tracker.errors import CheckpointError, RequestError

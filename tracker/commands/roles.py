@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from tracker.commands.reporting import view, write_json
+from tracker.commands.results import chosen_results, write_report
 from tracker.config import Config
 from tracker.console.terminal import DONE, SOME_FAILED, say
 from tracker.errors import CheckpointError
@@ -17,12 +17,12 @@ SHOWN_HEADS = 64
 """Heads of one model in the terminal; roles.json has all."""
 
 
-def roles(config: Config, console: Console) -> int:
-    """The role of every head at the last checkpoint of each model; with ``prune=true`` heads that look alike
-    are switched off and the loss is told."""
+def run(config: Config, console: Console) -> int:
+    """Print the role of every head at the last checkpoint of each model and write roles.json; with
+    ``prune=true`` heads that look alike are switched off and the loss is reported."""
     from tracker.analysis.roles import COLUMNS, head_roles
 
-    results = view(config)
+    results = chosen_results(config)
     entries = head_roles(results.heads(COLUMNS), results.checkpoints())
     for entry in entries:
         if any(any(counts[-1:]) for counts in entry["counts"].values()):
@@ -32,13 +32,13 @@ def roles(config: Config, console: Console) -> int:
     failed = False
     if config.prune:
         report["pruning"], failed = _pruned(config, entries, console)
-    write_json(config.store / "roles.json", report)
+    write_report(config.store / "roles.json", report)
     say(console, f"Details: {config.store / 'roles.json'}")
     return SOME_FAILED if failed else DONE
 
 
 def roles_table(entry: dict[str, Any]) -> Table:
-    """One row per head with a role, in order of layer and head; of many the surest."""
+    """Return one row per head with a role, in order of layer and head; of many the highest scores."""
     from tracker.analysis.roles import NO_ROLE, born
 
     title = f"{entry['model']} seed {entry['seed']}, step {entry['step']}"

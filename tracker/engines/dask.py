@@ -157,9 +157,7 @@ class Dispatch:
             raise error
         if not isinstance(error, KilledWorker):
             why = f"{type(error).__name__}: {error}" if error else "its scheduler is lost"
-            raise TrackerError(
-                f"engine=dask: {why}; progress saved; run the same command to resume"
-            )
+            raise TrackerError(f"engine=dask: {why}; progress saved; run the same command to resume")
         left = [planned for planned in units if planned.unit.id in self._open]
         if len(units) == 1:
             return [self._recorded_or_failed(planned) for planned in left]

@@ -15,7 +15,7 @@ from tracker.engines.worker_spec import WorkerSpec
 from tracker.errors import CheckpointError
 from tracker.planning.resolve import ResolvedSweep
 from tracker.records import Checkpoint, Outcome
-from tracker.store import Ledger, Store
+from tracker.store import Store
 from tracker.store.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ def launch(
     config: Config,
     resolved: ResolvedSweep,
     *,
-    ledger: Ledger,
     heartbeat: Heartbeat,
     cache: CheckpointCache,
     inspected: Mapping[Checkpoint, Inspected | CheckpointError],
@@ -61,8 +60,7 @@ def launch(
 
     Args:
         config: the request; its store has been prepared.
-        resolved: its plan and probe.
-        ledger: what the store had recorded when the plan was made.
+        resolved: its plan and probe, and what the store had recorded when it was made.
         heartbeat: of this sweep.
         cache: where checkpoints of the hub go.
         inspected: what the hub answered for the pending checkpoints.
@@ -76,7 +74,7 @@ def launch(
         store=config.store,
         source=resolved.source,
         stream=config.engine.stream,
-        signatures=recorded_signatures(ledger, without={planned.unit.id for planned in pending}),
+        signatures=recorded_signatures(resolved.ledger, without={planned.unit.id for planned in pending}),
         metric_files=config.metric_files,
     )
     with Reservations(Store(config.store), heartbeat) as reservations:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tracker.config import Config
 from tracker.errors import RequestError, unknown_value
-from tracker.planning.estimate import free_memory
+from tracker.planning.memory import free_memory
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,8 @@ def connected(options: ClusterOptions) -> Iterator[Any]:
             client = Client(cluster or options.address, timeout=options.wait, set_as_default=False)
         except (OSError, ValueError) as error:
             raise RequestError(
-                f"engine.address={options.address}: no scheduler answers there within {options.wait:g} seconds "
-                f"({_brief(error)}); start one with `dask scheduler`, or leave engine.address out"
+                f"engine.address={options.address}: no scheduler answers there within {options.wait:g} "
+                f"seconds ({_brief(error)}); start one with `dask scheduler`, or leave engine.address out"
             ) from error
         try:
             if options.address:
@@ -171,8 +171,9 @@ def _check_workers(client: Any, options: ClusterOptions) -> None:
             client.wait_for_workers(1, timeout=options.wait)
         except TimeoutError as error:
             raise RequestError(
-                f"engine.address={options.address}: the scheduler has no workers; start some with `dask worker "
-                f"{options.address} --nthreads 1`, or set engine.min_workers=0 if it will start them"
+                f"engine.address={options.address}: the scheduler has no workers; start some with "
+                f"`dask worker {options.address} --nthreads 1`, or set engine.min_workers=0 if it "
+                "will start them"
             ) from error
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     several = max((worker["nthreads"] for worker in workers), default=1)

@@ -123,8 +123,8 @@ def _worker(context: SweepContext, name: object) -> Worker:
     if key not in _warm:
         if not context.heartbeat.exists():
             raise RequestError(
-                f"store={context.worker_spec.store}: on {os.uname().nodename} this is not the folder that the "
-                "sweep writes to, or the sweep has ended; use a folder that all machines share"
+                f"store={context.worker_spec.store}: on {os.uname().nodename} this is not the folder that "
+                "the sweep writes to, or the sweep has ended; use a folder that all machines share"
             )
         _warm.clear()
         placement = Placement(_device(context.device, name), context.threads)

@@ -172,7 +172,7 @@ def _end_with_parent() -> None:
 
 
 def _resident() -> int:
-    """Return the bytes of memory that this process takes; its peak where the system gives no present value."""
+    """Return the bytes of memory that this process takes; its peak if the system gives no current value."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")

@@ -13,7 +13,6 @@ from tracker.engines.consistency import UNKNOWN, ModelKey, ModelSignature, Shape
 from tracker.engines.placement import Placement
 from tracker.engines.worker_spec import WorkerSpec
 from tracker.errors import CheckpointError, MissingCheckpoint, StoreError, TrackerError
-from tracker.metrics.extension import load_metrics
 from tracker.measurement.allocator import keep_freed_memory
 from tracker.measurement.measure import measure
 from tracker.measurement.probe import (
@@ -23,10 +22,11 @@ from tracker.measurement.probe import (
     tokenizer_digest,
     tokenizer_folder,
 )
+from tracker.metrics.extension import load_metrics
 from tracker.models import model_facts
 from tracker.models.reuse import ReusedModel
 from tracker.models.streaming import stream_model
-from tracker.planning.estimate import free_memory, how_to_run, memory_needed
+from tracker.planning.memory import free_memory, how_to_run, memory_needed
 from tracker.records import Fetched, Measurement, Outcome, PlannedUnit, ProbeSource, Status, Unit, digest
 from tracker.store import Store
 
@@ -198,7 +198,7 @@ class Worker:
 
 
 CUDA_FAULTS = ("CUDA error", "CUDA driver error", "HIP error", "cuDNN error", "CUBLAS_STATUS")
-"""In messages of errors after which CUDA fails every later call of a process; running out of memory is none."""
+"""In messages of errors after which CUDA fails every later call of a process, unlike out of memory."""
 
 
 def needs_new_process(error: BaseException | None) -> bool:
