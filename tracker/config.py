@@ -156,8 +156,8 @@ class Engine:
     recycle_gb: float | None = 4.0
     address: str | None = None
     job: dict[str, Any] | None = None
-    least: int | None = None
-    stint: int = 4
+    min_workers: int | None = None
+    batch: int = 4
     resources: dict[str, float] | None = None
     wait: float = 10.0
 
@@ -343,13 +343,13 @@ def _check_engine(engine: Engine) -> None:
         ("threads", 1),
         ("prefetch", 0),
         ("retries", 0),
-        ("least", 0),
-        ("stint", 1),
+        ("min_workers", 0),
+        ("batch", 1),
     ):
         _whole(f"engine.{name}", getattr(engine, name), least)
     most = engine.workers or 1
-    if engine.address is None and engine.least is not None and engine.least > most:
-        raise unknown_value("engine.least", engine.least, f"at most engine.workers={most}")
+    if engine.address is None and engine.min_workers is not None and engine.min_workers > most:
+        raise unknown_value("engine.min_workers", engine.min_workers, f"at most engine.workers={most}")
     for name in ("timeout", "recycle_gb", "wait"):
         _positive(f"engine.{name}", getattr(engine, name), "no bound")
 
