@@ -33,7 +33,7 @@ def tracker(
 REFUSALS = [
     (
         ["frob"],
-        "frob: no such verb; there are sweep, plan, audit, analyse, compare, roles, drivers",
+        "frob: no such verb; there are sweep, plan, audit, analyse, compare, roles, validate",
     ),
     (
         ["sweep", "suite=pythai"],

@@ -5,10 +5,16 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tracker.measurement.allocator import share_buffers_of_products
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tracker.config import Config
 
 DONE, WRONG_REQUEST, INTERRUPTED = 0, 2, 130
 
@@ -20,8 +26,7 @@ USAGE = """tracker watches transformers grow up: the frequency structure of atte
   tracker audit       are the checkpoints what their names say? by the hub's file hashes, nothing downloaded
   tracker analyse     phases per model, thresholds over models
   tracker compare     models side by side, against the paper's tables, or two stores (compare.other=DIR)
-  tracker roles       what each head does and since when; prune=true tries which heads can go
-  tracker drivers     gradients, curvature and composition of heads beside their spectral change
+  tracker roles       what each head does and since when
   tracker validate    are the metrics right? ground truth, and where stored results break the paper's claims
   tracker dashboard   one self-contained HTML file; figures=DIR writes figures too; serve=true follows a sweep
   tracker stream      sends the store to W&B, from where W&B stopped; workspace=true makes its workspace
@@ -57,7 +62,6 @@ def run(arguments: Sequence[str]) -> int:
         "analyse",
         "compare",
         "roles",
-        "drivers",
         "validate",
         "dashboard",
         "stream",
@@ -67,6 +71,37 @@ def run(arguments: Sequence[str]) -> int:
         return _refuse(f"{verb}: no such verb; there are {', '.join(names)}")
     try:
         return _compose_and_run(verb, overrides)
+    except KeyboardInterrupt:
+        return _interrupted()
+
+
+def run_script(command: Callable[["Config", "Console"], int], arguments: Sequence[str]) -> int:
+    """Carry out a script's own command on a composed request, as ``run`` carries out those of tracker.
+
+    Args:
+        command: takes the checked configuration and a console; returns the exit code.
+        arguments: Hydra overrides.
+
+    Returns:
+        The exit code, as of ``run``.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from tracker import config
+    from tracker.console.terminal import make_console
+    from tracker.errors import TrackerError
+
+    try:
+        with initialize_config_dir(str(config.folder()), version_base="1.3"):
+            composed = compose("config", overrides=list(arguments))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        return _refuse(_one_line(error, list(arguments)))
+    try:
+        return command(config.read(composed), make_console())
+    except TrackerError as error:
+        return _refuse(str(error))
     except KeyboardInterrupt:
         return _interrupted()
 

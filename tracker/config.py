@@ -239,7 +239,6 @@ class Config:
     figures: Path | None
     workspace: bool
     serve: bool
-    prune: bool
 
 
 def folder() -> Path:
@@ -300,7 +299,6 @@ def read(composed: DictConfig) -> Config:
         figures=Path(str(plain.figures)) if plain.figures else None,
         workspace=_yes_or_no("workspace", plain.workspace),
         serve=_yes_or_no("serve", plain.serve),
-        prune=_yes_or_no("prune", plain.prune),
     )
     if config.cache.max_gb is not None and not 0 < config.cache.max_gb < math.inf:
         raise unknown_value("cache.max_gb", config.cache.max_gb, "numbers above 0, or null for no bound")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from tracker.commands.drivers import drivers
 from tracker.commands.inspection import audit, cache_of, look_first, opening, plan
 from tracker.commands.measuring import check_workers, measuring, sweep_results
 from tracker.commands.reporting import analyse_store, compare, dashboard, show, validate
@@ -220,7 +219,6 @@ VERBS: dict[str, Verb] = {
     "analyse": analyse_store,
     "compare": compare,
     "roles": roles,
-    "drivers": drivers,
     "validate": validate,
     "dashboard": dashboard,
     "stream": stream,
