@@ -4,11 +4,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tracker.planning.refine import refined
 
 from tests.synthetic_store import PROBE, SMALL, SMALL_STEPS, unit_of, write_store
 from tracker.checkpoints.audit import file as audit_file
 from tracker.errors import RequestError
-from tracker.planning.refine import refined
 from tracker.records import Conventions
 
 MEASURED = [0, 1, 4, 16, 32, 64, 256, 1000, 4000, 8000, 16000]

@@ -43,7 +43,7 @@ def test_a_run_that_cannot_be_measured_costs_itself_alone(tmp_path: Path, capfd)
     store = tmp_path / "store"
     save_runs(tmp_path / "mine")
     request = [f"store={store}", "suite=folder", f"suite.path={tmp_path / 'mine'}", "probe.n=48",
-               f"probe.ids={tmp_path / 'ids.npy'}", "probe.number=4", "sink=none",
+               f"probe.ids={tmp_path / 'ids.npy'}", "probe.sequences=4", "sink=none",
                "engine=inline"]  # fmt: skip
     assert run(["sweep", *request]) == 0
     assert run_script(drivers, request) == 1
@@ -70,7 +70,7 @@ def test_studies_keep_the_folder_and_the_bound_of_the_cache(
 ):
     size = make_suite(tmp_path, range(4))
     cache = tmp_path / "elsewhere"
-    request = ["suite=hub", f"suite.repo={REPO}", "probe.ids=ids.npy", "probe.n=48", "probe.number=4",
+    request = ["suite=hub", f"suite.repo={REPO}", "probe.ids=ids.npy", "probe.n=48", "probe.sequences=4",
                "sink=none", "engine=inline", f"cache.folder={cache}", "cache.max_gb=0.001"]  # fmt: skip
     assert run(["sweep", *request]) == 0
     hub.log.clear()
@@ -87,7 +87,7 @@ def test_a_wrong_request_is_one_line(study, capsys: pytest.CaptureFixture[str], 
     for request, message in (
         (["suite.models=[70m]"], "suite.models=70m: invalid value; expected one of 0.05m"),
         ([f"store={tmp_path / 'none'}"], "none"),
-        (["suit=nano"], "suit: "),
+        (["suit=nano"], "unknown field 'suit'"),
         (["probe=null"], "must be a string"),
     ):
         assert run_script(study, request) == 2

@@ -1,4 +1,4 @@
-"""tracker: watches transformers grow up, checkpoint by checkpoint.
+"""Track attention-head spectra across training checkpoints.
 
 >>> import tracker
 >>> callable(tracker.open_store) and callable(tracker.track)
@@ -48,7 +48,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Names of the Python face, loaded when first used: ``tracker plan`` need not wait for torch."""
+    """Load a name of the Python interface when it is first used: ``tracker plan`` need not wait for torch."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'tracker' has no attribute {name!r}")

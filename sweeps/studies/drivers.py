@@ -26,15 +26,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import GPTNeoXForCausalLM, PreTrainedModel
 
-import tracker
-from tracker.atomic import save_json
 from tracker.cli import run_script
-from tracker.commands.inspection import cache_of
+from tracker.commands.results import chosen_results, write_report
 from tracker.config import Config
 from tracker.engines import chosen_device
 from tracker.engines.load import load_with_probe
 from tracker.errors import CheckpointError, RequestError, counted
-from tracker.planning.resolve import ResolvedSweep, resolve
+from tracker.planning.resolve import ResolvedSweep, checkpoint_cache, resolve
 from tracker.records import PlannedUnit
 
 DRIVERS = {
@@ -245,10 +243,7 @@ def drivers(config: Config, console: Console) -> int:
     Raises:
         RequestError: no run of the request has enough measured checkpoints.
     """
-    sweep, view = resolve(config), config.view
-    results = tracker.open_store(
-        config.store, probe=view.probe, conventions=view.conventions, suite=view.suite
-    )
+    sweep, results = resolve(config), chosen_results(config)
     columns = ["suite", "model", "seed", "step", "spectral_entropy", "frequency_selectivity"]
     measured = results.checkpoints([*columns, "status"]).filter(status="ok").select(columns)
     stored = {row[:4]: row[4:] for row in measured.iter_rows()}
@@ -274,7 +269,7 @@ def drivers(config: Config, console: Console) -> int:
     links = [correlations(run) for run in found]
     sentences = driver_sentences(links)
     path = config.store / "drivers.json"
-    save_json(path, {"runs": [asdict(each) for each in found], "links": [asdict(each) for each in links],
+    write_report(path, {"runs": [asdict(each) for each in found], "links": [asdict(each) for each in links],
                      "sentences": sentences})  # fmt: skip
     for sentence in (*sentences, f"Details: {path}"):
         console.print(sentence, markup=False, soft_wrap=True)
@@ -290,7 +285,7 @@ def _run(
     device = chosen_device(config.device)
     for planned in sorted(members, key=lambda each: each.unit.checkpoint.step):
         at = planned.unit.checkpoint
-        with load_with_probe(sweep, planned, cache_of(config), dtype="float32", device=device) as (
+        with load_with_probe(sweep, planned, checkpoint_cache(config), dtype="float32", device=device) as (
             model,
             ids,
         ):

@@ -27,10 +27,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-import tracker
-from tracker.atomic import save_json
 from tracker.cli import run_script
-from tracker.commands.inspection import cache_of
+from tracker.commands.results import chosen_results, write_report
 from tracker.config import Config
 from tracker.engines import chosen_device
 from tracker.engines.load import load_with_probe
@@ -40,7 +38,7 @@ from tracker.models.attention_interface import IMPLEMENTATION
 from tracker.models.attention_modules import base_call, self_attention_modules
 from tracker.models.loss import token_losses
 from tracker.models.preserve_state import preserve_state
-from tracker.planning.resolve import resolve
+from tracker.planning.resolve import checkpoint_cache, resolve
 
 ALIKE = 0.9
 """Least cosine of the attention maps of any two heads of a group, averaged over sequences."""
@@ -277,10 +275,7 @@ def prune_heads(config: Config, console: Console) -> int:
     Raises:
         RequestError: no checkpoint of the request is measured.
     """
-    sweep, view = resolve(config), config.view
-    results = tracker.open_store(
-        config.store, probe=view.probe, conventions=view.conventions, suite=view.suite
-    )
+    sweep, results = resolve(config), chosen_results(config)
     names = ["suite", "model", "seed", "step"]
     measured = set(results.checkpoints([*names, "status"]).filter(status="ok").select(names).iter_rows())
     last: dict[tuple[str, str, int], Any] = {}
@@ -297,7 +292,7 @@ def prune_heads(config: Config, console: Console) -> int:
         at = planned.unit.checkpoint
         label = f"{at.model} seed {at.seed} step {at.step}"
         try:
-            with load_with_probe(sweep, planned, cache_of(config), device=device) as (model, ids):
+            with load_with_probe(sweep, planned, checkpoint_cache(config), device=device) as (model, ids):
                 groups = prune(model, ids)
         except CheckpointError as error:  # of this model alone: the others are tried all the same
             console.print(f"{label}: {error}", markup=False, soft_wrap=True)
@@ -309,7 +304,7 @@ def prune_heads(config: Config, console: Console) -> int:
             {name: getattr(at, name) for name in names} | {"groups": [asdict(each) for each in groups]}
         )
     path = config.store / "pruning.json"
-    save_json(path, {"pruning": found})
+    write_report(path, {"pruning": found})
     console.print(f"Details: {path}", markup=False, soft_wrap=True)
     return 1 if failed else 0
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tracker.checkpoints import Inspected
-from tracker.commands.inspection import cache_of
 from tracker.config import Config
 from tracker.errors import CheckpointError, RequestError
-from tracker.planning.resolve import ResolvedSweep, suite_name
+from tracker.planning.resolve import ResolvedSweep, checkpoint_cache, suite_name
 from tracker.records import Checkpoint, Outcome
 from tracker.store import Results, Store, open_store
 
@@ -74,7 +73,7 @@ def measuring(
         config.store,
         surveyed.source,
         engine.stream,
-        token_digests(store, surveyed),
+        token_digests(surveyed),
         _shapes(config, surveyed),
         config.metric_files,
     )
@@ -86,7 +85,7 @@ def measuring(
     with Reservations(store) as reservations:
         supply = Prefetch(
             surveyed.plan.pending,
-            cache_of(config),
+            checkpoint_cache(config),
             depth=engine.prefetch,
             inspected=inspected,
             reservations=reservations,
@@ -114,7 +113,7 @@ def _on_cluster(
     from tracker.engines.dask import Transfer, run_dask
     from tracker.engines.unit_batch import Sweep
 
-    engine, cache, transfer = config.engine, cache_of(config), Transfer()
+    engine, cache, transfer = config.engine, checkpoint_cache(config), Transfer()
     everywhere = worker_spec.elsewhere()
     with Reservations(Store(everywhere.store)) as reservations:
         sweep = Sweep(
@@ -147,13 +146,13 @@ def alone(config: Config, places: int) -> bool:
     return engine.name == "inline" or (places == 1 and engine.workers is None and engine.timeout is None)
 
 
-def token_digests(store: Store, surveyed: ResolvedSweep) -> dict[tuple[str, str, int, str], str]:
+def token_digests(surveyed: ResolvedSweep) -> dict[tuple[str, str, int, str], str]:
     """Per model and probe the digest of the token ids that its recorded checkpoints were measured on,
     those left out that are about to be measured again."""
     again = {planned.unit.id for planned in surveyed.plan.pending}
     return {
         (record.suite, record.model, record.seed, record.probe): record.token_digest
-        for record in store.recorded().values()
+        for record in surveyed.ledger.values()
         if record.status == "ok" and record.token_digest is not None and record.id not in again
     }
 
@@ -173,5 +172,9 @@ def sweep_results(config: Config, surveyed: ResolvedSweep) -> Results:
     """What the store holds of a request's suite, probe and conventions."""
     unit = surveyed.plan.units[0].unit
     return open_store(
-        config.store, probe=unit.probe.label, conventions=unit.conventions.label, suite=suite_name(config)
+        config.store,
+        probe=unit.probe.label,
+        conventions=unit.conventions.label,
+        suite=suite_name(config),
+        known=surveyed.ledger,
     )

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tracker.commands.reporting import view, write_json
+from tracker.commands.results import chosen_results, write_report
 from tracker.config import Config
 from tracker.console.terminal import DONE, say
 
@@ -13,23 +13,23 @@ SHOWN_HEADS = 64
 """Heads of one model in the terminal; roles.json has all."""
 
 
-def roles(config: Config, console: Console) -> int:
-    """Report the role of every head at the last checkpoint of each model."""
+def run(config: Config, console: Console) -> int:
+    """Print the role of every head at the last checkpoint of each model and write roles.json."""
     from tracker.analysis.roles import COLUMNS, head_roles
 
-    results = view(config)
+    results = chosen_results(config)
     entries = head_roles(results.heads(COLUMNS), results.checkpoints())
     for entry in entries:
         if any(any(counts[-1:]) for counts in entry["counts"].values()):
             console.print(roles_table(entry))
         say(console, entry["sentence"])
-    write_json(config.store / "roles.json", {"roles": entries})
+    write_report(config.store / "roles.json", {"roles": entries})
     say(console, f"Details: {config.store / 'roles.json'}")
     return DONE
 
 
 def roles_table(entry: dict[str, Any]) -> Table:
-    """One row per head with a role, in order of layer and head; of many the surest."""
+    """Return one row per head with a role, in order of layer and head; of many the highest scores."""
     from tracker.analysis.roles import NO_ROLE, born
 
     title = f"{entry['model']} seed {entry['seed']}, step {entry['step']}"

@@ -214,7 +214,7 @@ class Slot:
 
 
 def _too_long(seconds: float | None) -> str:
-    return f"took longer than engine.timeout={seconds:g} seconds; raise it, or measure less (probe.number)"
+    return f"took longer than engine.timeout={seconds:g} seconds; raise it, or measure less (probe.sequences)"
 
 
 def _killed(deaths: list[str]) -> str:

@@ -6,7 +6,7 @@ import torch
 
 from tracker.engines.worker_spec import Placement
 from tracker.errors import RequestError, unknown_value
-from tracker.planning.estimate import free_memory
+from tracker.planning.memory import free_memory
 
 
 def chosen_device(name: str) -> str:

@@ -23,7 +23,7 @@ from tracker.measurement.probe import (
 from tracker.models import model_facts
 from tracker.models.reuse import ReusedModel
 from tracker.models.streaming import stream_model
-from tracker.planning.estimate import free_memory, how_to_run, memory_needed
+from tracker.planning.memory import free_memory, how_to_run, memory_needed
 from tracker.records import Fetched, Measurement, Outcome, PlannedUnit, ProbeSource, Status, Unit, digest
 from tracker.store import Store
 

@@ -62,7 +62,7 @@ def probe_spec(
     if n < 8:
         raise unknown_value("probe.n", n, "8 tokens or more")
     if number < 1:
-        raise unknown_value("probe.number", number, "1 sequence or more")
+        raise unknown_value("probe.sequences", number, "1 sequence or more")
     check_target_error(target_error)
     if source.dataset:
         if not source.file:
@@ -249,7 +249,7 @@ def _given_ids(path: Path, n: int, number: int) -> np.ndarray:
     if not fits or ids.shape[0] < number or ids.shape[1] != n:
         raise RequestError(
             f"probe.ids={path}: holds {ids.dtype} of shape {ids.shape}; wanted whole numbers of shape "
-            f"({number} or more, {n}), as probe.number and probe.n say"
+            f"({number} or more, {n}), as probe.sequences and probe.n say"
         )
     return ids[:number].astype(np.int64)
 
@@ -264,8 +264,8 @@ def _encoded_ids(spec: ProbeSpec, source: ProbeSource, tokenizer: Any) -> np.nda
     stream = _stream(read_text(source), body * spec.number, tokenizer)
     if len(stream) < body * spec.number:
         raise CheckpointError(
-            f"probe.number={spec.number}: the text gives only {len(stream) // body} sequences of "
-            f"{spec.n} tokens with this tokenizer; lower probe.number or probe.n, or give a longer probe.text"
+            f"probe.sequences={spec.number}: the text gives only {len(stream) // body} sequences of "
+            f"{spec.n} tokens with this tokenizer; lower probe.sequences or probe.n, or give more probe.text"
         )
     rows = np.asarray(stream[: body * spec.number], dtype=np.int64).reshape(spec.number, body)
     return np.concatenate((np.tile(np.array(head, dtype=np.int64), (spec.number, 1)), rows), axis=1)

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -144,10 +144,12 @@ class Store:
 
     def place(self, unit: Unit) -> Path:
         """The folder of a unit's record."""
-        checkpoint = unit.checkpoint
-        seed = f"seed-{checkpoint.seed}"
-        step = f"step-{checkpoint.step}.{unit.key}"
-        return self.checkpoints / safe_name(checkpoint.suite) / safe_name(checkpoint.model) / seed / step
+        return self.place_of(unit.id)
+
+    def place_of(self, record: RecordId) -> Path:
+        """Return the folder of the record with this id."""
+        suite, model, seed, step, key = record
+        return self.checkpoints / safe_name(suite) / safe_name(model) / f"seed-{seed}" / f"step-{step}.{key}"
 
     def write(self, unit: Unit, measurement: Measurement, *, replace: bool = False) -> bool:
         """Records a measurement; whole or not at all.
@@ -401,6 +403,7 @@ def open_store(
     probe: str | None = None,
     conventions: str | None = None,
     suite: str | None = None,
+    known: Mapping[RecordId, Recorded] | None = None,
 ) -> Results:
     """Opens a store for reading.
 
@@ -409,6 +412,7 @@ def open_store(
         probe: which probe's results, where the store holds several: a value of the column ``probe``.
         conventions: likewise for the column ``conventions``.
         suite: one suite alone; default all.
+        known: records that were read before (``Store.recorded``): measured ones are not read again.
 
     Raises:
         RequestError: there is no store there, it holds nothing of that choice, or it holds several
@@ -416,7 +420,10 @@ def open_store(
         StoreError: one checkpoint is recorded twice from different places.
     """
     folder = require_store(folder)
-    records = [(place, record) for place in record_folders(folder) if (record := read_record(place))]
+    store = Store(folder)
+    read = {store.place_of(each.id): each for each in (known or {}).values() if each.status == "ok"}
+    places = record_folders(folder)
+    records = [(place, record) for place in places if (record := read.get(place) or read_record(place))]
     for field, chosen in (("suite", suite), ("probe", probe), ("conventions", conventions)):
         present = sorted({getattr(record, field) for _, record in records})
         if chosen is None and len(present) > 1 and field != "suite":
