@@ -81,10 +81,11 @@ class NanoRecipe:
 
     def __post_init__(self) -> None:
         if self.dense_steps is not None:
-            object.__setattr__(self, "dense_steps", tuple(self.dense_steps))
-            if len(self.dense_steps) != 3 or not 0 <= self.dense_steps[0] < self.dense_steps[1] or self.dense_steps[2] < 1:
+            dense = tuple(self.dense_steps)
+            object.__setattr__(self, "dense_steps", dense)
+            if len(dense) != 3 or not 0 <= dense[0] < dense[1] or dense[2] < 1:
                 allowed = "[first,last,distance] with 0 <= first < last and distance from 1"
-                raise unknown_value("suite.dense_steps", list(self.dense_steps), allowed)
+                raise unknown_value("suite.dense_steps", list(dense), allowed)
         for name in ("train_steps", "batch", "interval"):
             value = getattr(self, name)
             if value is not None and value < 1:
