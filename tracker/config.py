@@ -46,7 +46,7 @@ class NanoSuite:
     peak_learning_rate: float = 8e-3
     repeat_share: float = 0.25
     interval: int | None = None
-    dense: list[int] | None = None
+    dense_steps: list[int] | None = None
     threads: int | None = None
 
 
@@ -240,7 +240,6 @@ class Config:
     figures: Path | None
     workspace: bool
     serve: bool
-    prune: bool
 
 
 SECTIONS: dict[str, type[Any]] = {
@@ -300,7 +299,6 @@ def read(composed: DictConfig) -> Config:
         figures=Path(str(plain.figures)) if plain.figures else None,
         workspace=_boolean("workspace", plain.workspace),
         serve=_boolean("serve", plain.serve),
-        prune=_boolean("prune", plain.prune),
     )
     _check_ranges(config)
     _check_engine(config.engine)
