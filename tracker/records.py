@@ -203,6 +203,9 @@ class Recorded:
     conventions: str
     repo: str
     dtype: str | None
+    n_layers: int | None = None
+    n_heads: int | None = None
+    d_model: int | None = None
 
     @property
     def id(self) -> RecordId:

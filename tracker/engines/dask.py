@@ -14,7 +14,6 @@ from typing import Any
 
 from tracker.checkpoints import Inspected
 from tracker.engines.consistency import Known, model_of
-from tracker.engines.reservations import recorded_since
 from tracker.engines.scheduler import ClusterTerms, connected
 from tracker.engines.unit_batch import Sweep, UnitBatch, UnitBatchReport, carry_out
 from tracker.errors import CheckpointError, TrackerError
@@ -173,7 +172,7 @@ class _Dispatch:
 
     def _hole(self, planned: PlannedUnit) -> Outcome:
         store = Store(self._sweep.worker_spec.store)
-        found = recorded_since(store, planned, self._sweep.since)
+        found = store.recorded_since(planned, self._sweep.since)
         if found is not None:  # the last one died behind the record
             return Outcome(planned.unit, found.status, found.reason, found.seconds or 0.0)
         label, tries = planned.unit.checkpoint.label, self._terms.retries + 1

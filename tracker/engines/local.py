@@ -12,7 +12,6 @@ from types import TracebackType
 
 from tracker.engines.consistency import Known, Siblings
 from tracker.engines.prefetch import FetchedCheckpoint, Prefetch
-from tracker.engines.reservations import recorded_since
 from tracker.engines.warm_process import ProcessDied, Task, TookTooLong, WarmProcess
 from tracker.engines.worker_spec import Placement, WorkerSpec
 from tracker.errors import TrackerError
@@ -159,7 +158,7 @@ class Pool:
 
     def _recorded(self, planned: PlannedUnit) -> Outcome | None:
         """What became of a unit whose worker ended behind the record, before it could report."""
-        found = recorded_since(self._store, planned, self._since)
+        found = self._store.recorded_since(planned, self._since)
         return found and Outcome(planned.unit, found.status, found.reason, found.seconds or 0.0)
 
     def _failed(self, planned: PlannedUnit, reason: str) -> Outcome:

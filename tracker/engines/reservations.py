@@ -21,7 +21,7 @@ from typing import Literal
 
 from tracker.errors import StoreError
 from tracker.records import PlannedUnit, Recorded, digest
-from tracker.store import Store, read_record
+from tracker.store import Store
 
 PULSE_SECONDS = 5.0
 """How often a sweep touches its pulse."""
@@ -100,7 +100,7 @@ class Reservations:
         with self._writing():
             if not self._linked(name):
                 return "elsewhere"
-        standing = recorded_since(self._store, planned, self.since)
+        standing = self._store.recorded_since(planned, self.since)
         if standing is None:
             return "mine"
         self._give_back(name)
@@ -199,23 +199,6 @@ class Reservations:
                 path.unlink(missing_ok=True)
             elif path.stem not in self._held and self._linked(path.stem):
                 self._give_back(path.stem)
-
-
-def recorded_since(store: Store, planned: PlannedUnit, since: float) -> Recorded | None:
-    """The record of a pending unit, if one was stored after its plan was made.
-
-    Args:
-        store: holds it.
-        planned: a unit ``to do`` or ``missing`` had no record then, any other had one.
-        since: when the plan was made, by the file server's clock.
-    """
-    place = store.place(planned.unit)
-    try:
-        if planned.state == "retry" and place.stat().st_mtime <= since:
-            return None
-        return read_record(place) if place.exists() else None
-    except OSError:
-        return None
 
 
 def _name(planned: PlannedUnit) -> str:

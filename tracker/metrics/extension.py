@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tracker.atomic import save_json
+from tracker.atomic import update_json
 from tracker.errors import RequestError, unknown_value
 from tracker.metrics.registry import BY_NAME, DESCRIBED, METRICS, Metric
 
@@ -138,11 +138,10 @@ def write_descriptions(folder: Path, label: str, identities: Iterable[str]) -> N
     Raises:
         OSError: the store cannot be written.
     """
-    known = _read(folder)
     told = [asdict(own.metric) for own in own_metrics(identities)]
     told = [{name: repr(v) if v in _INFINITE else v for name, v in each.items()} for each in told]
-    if known.get(label) != told:
-        save_json(folder / FILE, known | {label: told})
+    if _read(folder).get(label) != told:
+        update_json(folder / FILE, lambda known: known | {label: told})
 
 
 _INFINITE = (float("inf"), float("-inf"))

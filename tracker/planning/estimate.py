@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tracker import facts
-from tracker.atomic import save_json
+from tracker.atomic import update_json
 from tracker.checkpoints import files as weights
 from tracker.checkpoints import inspect
 from tracker.checkpoints.cached import find
@@ -83,14 +83,17 @@ def note_transfer(store: Path, received: int, seconds: float) -> None:
     """Notes how much came over the network and how long that took; older notes count half."""
     if received <= 0 or seconds <= 0:
         return
-    known = _read_json(store / RATES)
-    before = known.get(platform.node(), {})
-    total = {
-        "bytes": received + before.get("bytes", 0) / 2,
-        "seconds": seconds + before.get("seconds", 0) / 2,
-    }
+
+    def added(known: dict[str, Any]) -> dict[str, Any]:
+        before = known.get(platform.node(), {})
+        total = {
+            "bytes": received + before.get("bytes", 0) / 2,
+            "seconds": seconds + before.get("seconds", 0) / 2,
+        }
+        return known | {platform.node(): total}
+
     with contextlib.suppress(OSError):  # a forecast is not worth a failure
-        save_json(store / RATES, known | {platform.node(): total})
+        update_json(store / RATES, added)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def publish(folder: Path, options: SinkOptions, *, follow: threading.Event | Non
         return Published()
     if follow is None and not (folder / "checkpoints").is_dir():
         raise RequestError(
-            f"store={folder}: holds no measurements; `tracker sweep store={folder}` makes them"
+            f"store={folder}: holds no measurements; create some with `tracker sweep store={folder}`"
         )
     try:
         with ExitStack() as held:
