@@ -14,7 +14,7 @@ from live_material import PROBE, nano_model, train
 import tracker
 from tracker.errors import RequestError
 from tracker.live import Budget, Schedule
-from tracker.metrics.extension import forget
+from tracker.metrics.registry import forget
 from tracker.models.preserve_state import preserve_state
 from tracker.store.journal import live_alerts
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tracker.metrics.extension import load_metrics
+from tracker.metrics.registry import load_metrics
 from tracker.records import ProbeSource
 from tracker.store import Store
 

@@ -43,7 +43,7 @@ class CoefficientProduct:
     ends: tuple[EndCorrection, ...]
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the product of signals (..., given), the shorter of the two going on with zeros; shape (...)."""
+        """Compute the product, shape (...), of signals (..., given), the shorter going on with zeros."""
         size = min(x.shape[-1], y.shape[-1])
         total = (x[..., :size] * y[..., :size]).sum(-1)
         for end in self.ends:

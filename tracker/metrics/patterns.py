@@ -53,7 +53,7 @@ def sink_share(attention_QK: Tensor) -> Tensor:
 
 
 def local_sum(rows_QK: Tensor, span: int, first: int = 0) -> Tensor:
-    """Sum attention on the last ``span`` keys over the queries q >= span among these rows; (..., Q, K) to (...)."""
+    """Sum attention on the last ``span`` keys over the queries q >= span; (..., Q, K) to (...)."""
     skip = max(0, span - first)
     queries = rows_QK.shape[-2] - skip
     if queries <= 0:
@@ -65,7 +65,7 @@ def local_sum(rows_QK: Tensor, span: int, first: int = 0) -> Tensor:
 
 
 def local_share(attention_QK: Tensor, span: int = 16) -> Tensor:
-    """Compute the attention on the last ``span`` keys up to and including the query, mean over q >= span (fig. 1).
+    """Compute the attention on the last ``span`` keys up to the query itself, mean over q >= span (fig. 1).
 
     Args:
         attention_QK: shape (..., n, n).
@@ -103,7 +103,7 @@ def prefix_matching_score(attention_QK: Tensor, block: int) -> Tensor:
 
 
 def map_products(maps_HQK: Tensor) -> Tensor:
-    """Compute the inner products of each pair of maps, or of the same rows of them; (..., H, Q, K) to (..., H, H)."""
+    """Compute the inner products of each pair of maps; (..., H, Q, K) to (..., H, H)."""
     flat = maps_HQK.flatten(-2)
     return flat @ flat.mT
 

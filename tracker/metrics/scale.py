@@ -98,7 +98,8 @@ def scale_sensitivity(
     """
     if align not in ALIGNMENTS:
         raise unknown_value("spectrum.align", align, ALIGNMENTS)
-    keys, kept = keys or signal.shape[-1], len(positions)
+    kept = len(positions) if keys else scaled_signal.shape[-1]
+    keys = keys or signal.shape[-1]
     product: Product | None = None
     if align == "interpolate":
         product = coefficient_product(keys, wavelet, level, mode, signal.dtype, signal.device)

@@ -12,7 +12,7 @@ from tracker.errors import unknown_value
 UNDEFINED_POWER = 1e-10
 """A signal whose total power is at or below this has no spectrum."""
 SPECTRUM_BANDS = 16
-"""Equal shares of the frequency axis whose power is stored; the low and the high band are four of them each."""
+"""Equal shares of the frequency axis whose power is stored; four each make the low and the high band."""
 WINDOWS: dict[str, Callable[..., Tensor]] = {
     "hann": torch.hann_window,
     "hamming": torch.hamming_window,
@@ -83,7 +83,8 @@ def power_spectrum(
     keys = signal.shape[-1] if keys is None else keys
     weights = taper(window, keys, signal.dtype, signal.device)[: signal.shape[-1]]
     transform = torch.fft.rfft(signal * weights, n=transform_length(keys, n_fft))
-    squares = torch.view_as_real(transform).square()
+    parts = torch.view_as_real(transform)
+    squares = parts.square() if parts.requires_grad else parts.square_()
     return squares[..., 0] + squares[..., 1]
 
 
