@@ -15,7 +15,7 @@ import tracker
 from tracker.errors import RequestError
 from tracker.live import Budget, ProbeOptions, Schedule, WatchOptions
 from tracker.live.options import with_fields
-from tracker.metrics.extension import forget
+from tracker.metrics.registry import forget
 from tracker.models.preserve_state import preserve_state
 from tracker.store.journal import live_alerts
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from test_cli import tracker
-
 from tracker.commands.verbs import VERBS
+
 from tracker.metrics.registry import markdown_table
 
 ROOT = Path(__file__).parent.parent

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pywt import wavelist  # pyright: ignore[reportAttributeAccessIssue]
 
 from tracker.errors import RequestError, unknown_value
-from tracker.metrics.extension import load_metrics, own_metrics, registered_identities
+from tracker.metrics.registry import custom_metrics, load_metrics, registered_identities
 from tracker.records import CONVENTION_CHOICES, Conventions
 
 PACKAGE = Path(__file__).parent
@@ -444,7 +444,7 @@ def conventions_of(**given: Any) -> Conventions:
     values = vars(Conventions()) | given
     if given.get("metrics") is None:
         values["metrics"] = registered_identities()
-    values["metrics"] = tuple(own.identity for own in own_metrics(values["metrics"]))
+    values["metrics"] = tuple(own.identity for own in custom_metrics(values["metrics"]))
     for name in ("alphas", "windows"):
         values[name] = tuple(values[name])
     for name, allowed in (("alphas", (0.5, 0.25)), ("windows", (16, 32, 64))):

@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from tracker.metrics.extension import FILE
+from tracker.metrics.registry import FILE
 from tracker.records import Unit
 from tracker.store import Store
 

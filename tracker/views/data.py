@@ -8,7 +8,7 @@ from typing import Any
 from tracker.analysis.axes import AXES, size_on
 from tracker.analysis.lead_lag import COVARIATES
 from tracker.checkpoints.audit import file as audit_file
-from tracker.metrics.registry import DESCRIBED, checkpoint_columns, metric_of, title_of
+from tracker.metrics.registry import Registry, checkpoint_columns, is_custom, metric_of, title_of
 from tracker.store import SPECTRUM_BANDS, Results
 from tracker.views.encode import LEVELS, MISSING, plain, rounded_list
 from tracker.views.glance import glance
@@ -68,7 +68,7 @@ def dashboard_data(
         "alerts": list(analysis.get("alerts", [])),
         "analysed": bool(analysis),
         "counts": _counts(runs, holes),
-        "metrics": _metrics(runs),
+        "metrics": _metrics(runs, results.registry),
         "first_sight": list(FIRST_SIGHT),
         "models": [{"suite": suite, "model": model} for suite, model in models],
         "colours": {theme: line_colours(len(models), theme) if models else [] for theme in ("light", "dark")},
@@ -120,15 +120,16 @@ def _counts(runs: list[Run], holes: list[dict[str, Any]]) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _metrics(runs: list[Run]) -> list[dict[str, Any]]:
+def _metrics(runs: list[Run], registry: Registry) -> list[dict[str, Any]]:
     present = {name for run in runs for name in run.series}
     described = []
-    for name in checkpoint_columns():
+    for name in checkpoint_columns(registry):
         if name in present:
-            metric = metric_of(name)
+            metric = metric_of(name, registry)
             described.append({
-                "name": name, "title": title_of(name), "unit": metric.unit, "meaning": metric.meaning,
-                "source": metric.source, "level": metric.level, "group": _group(name),
+                "name": name, "title": title_of(name, registry), "unit": metric.unit,
+                "meaning": metric.meaning, "source": metric.source, "level": metric.level,
+                "group": _group(name),
             })  # fmt: skip
     return described
 
@@ -136,7 +137,7 @@ def _metrics(runs: list[Run]) -> list[dict[str, Any]]:
 def _group(name: str) -> str:
     bare = name.removeprefix("averaged_")
     group = next((title for title, pattern in GROUPS if re.match(pattern, bare)), "Other")
-    group = OWN_GROUP if bare in DESCRIBED else group
+    group = OWN_GROUP if is_custom(name) else group
     return f"{group}, averaged signal" if bare != name else group
 
 

@@ -11,8 +11,7 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from tracker.metrics.extension import read_descriptions
-from tracker.metrics.registry import checkpoint_columns
+from tracker.metrics.registry import checkpoint_columns, registry_of
 from tracker.records import digest
 from tracker.wandb_sink.maps import MAPS, head_map
 
@@ -100,10 +99,8 @@ def row_name(place: Path) -> str:
 
 
 def _checkpoint(place: Path) -> dict[str, Any]:
-    """A record's row of the checkpoint table; what own metrics in it mean is told by the store."""
-    row = pl.read_parquet(place / "checkpoint.parquet").row(0, named=True)
-    read_descriptions(place.parents[4], {row["conventions"]})
-    return row
+    """A record's row of the checkpoint table."""
+    return pl.read_parquet(place / "checkpoint.parquet").row(0, named=True)
 
 
 def scalars_of(checkpoint: dict[str, Any]) -> dict[str, float | int | str]:
@@ -117,7 +114,7 @@ def scalars_of(checkpoint: dict[str, Any]) -> dict[str, float | int | str]:
                          (PASSING, "seconds")):  # fmt: skip
         if checkpoint[column] is not None:
             scalars[name] = checkpoint[column]
-    for metric in checkpoint_columns():
+    for metric in checkpoint_columns(registry_of(checkpoint)):
         if checkpoint.get(metric) is not None:
             scalars[metric] = checkpoint[metric]
         for spread in SPREADS:
