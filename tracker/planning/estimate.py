@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import statistics
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,7 @@ from typing import Any, Literal
 
 from tracker import facts
 from tracker.atomic import save_json
-from tracker.checkpoints import files as weights
-from tracker.checkpoints import inspect
+from tracker.checkpoints import files, inspect
 from tracker.checkpoints.cached import find
 from tracker.config import STREAM
 from tracker.errors import CheckpointError, unknown_value
@@ -194,21 +192,18 @@ def memory_needed(folder: Path, dtype: str) -> Need:
         dtype: what the weights are loaded as.
     """
     config = _read_json(folder / "config.json")
-    _, files = weights.needed([path.name for path in folder.iterdir()]) if folder.is_dir() else ([], [])
-    counts = [_numbers(folder / name, config) for name in files if name.endswith(WEIGHTS)]
+    _, heavy = files.needed([path.name for path in folder.iterdir()]) if folder.is_dir() else ([], [])
+    counts = [_numbers(folder / name, config) for name in heavy if name.endswith(WEIGHTS)]
     return _need(sum(counts), config, WIDTHS[dtype])
 
 
 def _numbers(path: Path, config: dict[str, Any]) -> int:
     """How many numbers a weight file holds: exact for safetensors, else by the dtype it claims."""
     try:
-        with open(path, "rb") as file:
-            if path.suffix == ".safetensors":
-                (length,) = struct.unpack("<Q", file.read(8))
-                header = json.loads(file.read(min(length, 100_000_000)))
-                return sum(math.prod(t["shape"]) for n, t in header.items() if n != "__metadata__")
-            size = path.stat().st_size
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError):
+        if path.suffix == ".safetensors":
+            return sum(math.prod(shape) for shape in files.read_header(path).shapes.values())
+        size = path.stat().st_size
+    except (OSError, ValueError):
         return 0
     stored = str(config.get("torch_dtype") or config.get("dtype") or "float32")
     return size // WIDTHS.get(stored, 4)

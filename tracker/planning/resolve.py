@@ -66,8 +66,7 @@ def available(config: Config) -> list[Checkpoint]:
     if isinstance(suite, HubSuite):
         found = sources.discover_hub(
             suite.repo,
-            suite=suite.name,
-            model=suite.model,
+            sources.Labels(suite.name, suite.model),
             pattern=suite.pattern,
             branch=suite.branch,
             cache_dir=config.cache.folder,
@@ -81,9 +80,7 @@ def available(config: Config) -> list[Checkpoint]:
 def _in_folder(suite: FolderSuite) -> list[Checkpoint]:
     return sources.discover_folder(
         suite.path,
-        suite=suite.name,
-        model=suite.model,
-        seed=suite.seed,
+        sources.Labels(suite.name, suite.model, suite.seed),
         step=suite.step,
         pattern=suite.pattern,
     )
