@@ -36,7 +36,7 @@ Verb = Callable[[Config, Console], int]
 
 def sweep(config: Config, console: Console) -> int:
     """Measures what is not measured yet, streams it, then analyses and draws."""
-    from tracker.wandb_sink import promised_by, start_publisher
+    from tracker.wandb_sink import start_publisher
 
     options = sink_options(config)
     surveyed = resolve(config)
@@ -52,7 +52,7 @@ def sweep(config: Config, console: Console) -> int:
     with telling(config.store) as told:
         if pending and isinstance(config.suite, NanoSuite):
             train(config, console, {planned.unit.checkpoint.model for planned in pending}, told)
-        publisher = start_publisher(config.store, options, promised_by(pending))
+        publisher = start_publisher(config.store, options)
         try:
             _tidy(config, surveyed, needed=True)
             outcomes = _measure_pending(config, surveyed, store, console, told) if pending else []
