@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def run(config: Config, console: Console) -> int:
     """Train, measure, stream, analyse and draw; 1 where any planned checkpoint is not measured."""
-    from tracker.wandb_sink import promised_by, start_publisher
+    from tracker.wandb_sink import start_publisher
 
     options = sink_options(config)
     sweep = resolve(config)
@@ -41,7 +41,7 @@ def run(config: Config, console: Console) -> int:
     with report_progress(config.store) as progress:
         if pending and isinstance(config.suite, NanoSuite):
             train(config, console, {planned.unit.checkpoint.model for planned in pending}, progress)
-        publisher = start_publisher(config.store, options, promised_by(pending))
+        publisher = start_publisher(config.store, options)
         try:
             _tidy(config, sweep, needed=True)
             outcomes = _measure(config, sweep, console, progress) if pending else []
