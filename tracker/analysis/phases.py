@@ -23,7 +23,7 @@ from tracker.analysis.labels import (
 )
 from tracker.analysis.noise import sample_variance
 from tracker.analysis.segments import Stretches
-from tracker.analysis.t_interval import (
+from tracker.analysis.bootstrap import (
     bootstrap_spans,
     bracket_confidence,
     resampled_breaks,
