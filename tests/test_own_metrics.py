@@ -88,7 +88,7 @@ def test_it_stands_in_the_store_the_dashboard_and_wandb(own: Path, tmp_path: Pat
     values = results.checkpoints().sort("step")["largest_share"].to_list()
     data = dashboard_data(results, None)
     (entry,) = [each for each in data["metrics"] if each["name"] == "largest_share"]
-    assert (entry["title"], entry["unit"], entry["group"]) == ("Largest <share>", "share", "Own metrics")
+    assert (entry["title"], entry["unit"], entry["group"]) == ("Largest <share>", "share", "Custom metrics")
     assert entry["meaning"] == "Attention on the key that gets the most."
     assert "largest_share" in data["map_metrics"]
     assert "largest_share" in data["maps"]["scales"]
@@ -109,7 +109,7 @@ def test_another_process_knows_it_from_the_store_alone(own: Path, tmp_path: Path
     code = (
         "import sys, tracker; from tracker.views import dashboard_data; "
         "data = dashboard_data(tracker.open_store(sys.argv[1]), None); "
-        "print([each['title'] for each in data['metrics'] if each['group'].startswith('Own')])"
+        "print([each['title'] for each in data['metrics'] if each['group'].startswith('Custom')])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "store")], text=True, capture_output=True, check=True
