@@ -133,7 +133,8 @@ class ServedStore:
             RequestError: no such run, or no such metric of heads.
         """
         snapshot = self._snapshot
-        present = is_custom(metric) and metric in snapshot.run(run).series
+        chosen = snapshot.run(run)
+        present = is_custom(metric) and metric in chosen.series
         if metric not in head_columns(own=False) and not present:
             raise RequestError(f"metric={metric}: no metric of heads")
         frame = self._column(snapshot, metric)
