@@ -14,7 +14,10 @@ import polars as pl
 from suite_material import REPO, VOLATILE, make_suite
 
 from tracker.checkpoints import discover_folder
-from tracker.engines import Placement, WorkerSpec, run_inline
+from tracker.engines.inline import run_inline
+from tracker.engines.placement import Placement
+from tracker.engines.worker import Worker
+from tracker.engines.worker_spec import WorkerSpec
 from tracker.measurement.probe import probe_spec
 from tracker.records import Conventions, Outcome, PlannedUnit, ProbeSource, Unit
 from tracker.store import open_store
@@ -46,7 +49,7 @@ def worker_spec(folder: Path, store: str) -> WorkerSpec:
 
 
 def measured_here(folder: Path, units: list[PlannedUnit], store: str = "alone") -> list[Outcome]:
-    return list(run_inline(units, worker_spec(folder, store).worker(HERE)))
+    return list(run_inline(units, Worker.from_spec(worker_spec(folder, store), HERE)))
 
 
 def frames(store: Path) -> dict[str, pl.DataFrame]:

@@ -90,8 +90,8 @@ def tables(store: Path) -> dict[str, pl.DataFrame]:
 
 
 def left_in(cache: Path) -> list[str]:
-    """Every file and folder of a cache, except tracker's own lock and the folders that lead to it."""
-    usual = {"hub", "hub/.locks", "hub/.locks/tracker", "hub/.locks/tracker/lock"}
+    """Every file and folder of a cache, except the library's tag, tracker's own lock and the folders that lead to it."""
+    usual = {"hub", "hub/CACHEDIR.TAG", "hub/.locks", "hub/.locks/tracker", "hub/.locks/tracker/lock"}
     return sorted({path.relative_to(cache).as_posix() for path in cache.rglob("*")} - usual)
 
 

@@ -280,10 +280,10 @@ def test_views_show_suspects_hollow(tmp_path: Path):
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (("suite=hub", "suite.repo=no/where"), "no such repository"),
-        (("suite=hub", "suite.repo=../../x"), "not the name of a repository"),
+        (("suite=hub", "suite.repo=no/where"), "the repository does not exist"),
+        (("suite=hub", "suite.repo=../../x"), "invalid repository name"),
         (("suite=folder", "suite.path=empty"), "no checkpoint there"),
-        (("suite=pythia", "suite.models=[70m]"), "no such repository"),
+        (("suite=pythia", "suite.models=[70m]"), "the repository does not exist"),
     ],
 )
 def test_what_cannot_be_audited_is_one_line_and_writes_nothing(
@@ -304,7 +304,7 @@ def test_a_private_repository_without_a_token_is_refused(hub: Hub, capsys: pytes
     save(hub.root / REPO / "step0")
     hub.private.add(REPO)
     assert run(["audit", "suite=hub", f"suite.repo={REPO}"]) == 2
-    assert "private one that was asked for without a valid token" in capsys.readouterr().err
+    assert "is private and was asked for without a valid token" in capsys.readouterr().err
 
 
 def test_commits_of_one_branch_are_checkpoints(hub: Hub, tmp_path: Path):

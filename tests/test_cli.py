@@ -69,7 +69,7 @@ REFUSALS = [
     (["sweep", "view=null"], "view=None: invalid value; expected a group of fields"),
     (["sweep", "probe=null"], "Config group override must be a string or a list. Got NoneType"),
     (["sweep", "foo"], "Error parsing override 'foo' missing EQUAL"),
-    (["analyse"], "holds no measurements; `tracker sweep store=tracker-store` makes them"),
+    (["analyse"], "holds no measurements; create some with `tracker sweep store=tracker-store`"),
     (["dashboard"], "holds no measurements"),
     (["validate", "what=breaks"], "holds no measurements"),
     (["validate", "what=heads"], "what=heads: invalid value; expected one of auto, experiments"),

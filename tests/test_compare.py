@@ -16,7 +16,7 @@ from tracker.config import Compare
 from tracker.console.terminal import comparison_table
 from tracker.errors import RequestError
 from tracker.store import open_store
-from tracker.views.compare_figure import compare_figure
+from tracker.views import compare_figure
 
 STEPS = (0, 64, 512, 1000, 4000)
 

@@ -12,7 +12,7 @@ from command_line import swept  # noqa: F401  # a fixture
 
 EXAMPLES = Path(__file__).parent.parent / "sweeps" / "examples"
 SHOWN = {
-    "launch_a_sweep": "measured checkpoints of 2 runs, 0 without a measurement",
+    "launch_a_sweep": "measured checkpoints of 2 runs, 0 not measured",
     "read_a_phase_dashboard": "open example-store/dashboard.html",
     "compare_scales": "Differences of a tenth or more",
     "watch_your_own_training": "steps measured, 0 left out, 0 failed",

@@ -25,7 +25,7 @@ from views_browser import browsing, chromium, visiting
 
 from tracker.errors import RequestError
 from tracker.store import Store, open_store
-from tracker.store.progress import Watch, telling
+from tracker.store.progress import Watch, report_progress
 from tracker.views.encode import restore, unpack
 from tracker.views.served_store import ServedStore
 from tracker.views.serving import DashboardServer
@@ -184,7 +184,7 @@ def test_a_store_that_comes_later_and_is_rewritten_is_followed(tmp_path: Path):
 
 def test_a_sweep_is_told_while_it_lives_and_named_when_it_was_killed(tmp_path: Path):
     watch = Watch(tmp_path)
-    with telling(tmp_path) as told:
+    with report_progress(tmp_path) as told:
         told.begin("measuring")
         told.moved("m seed 0", 3, 9, "2/s, 3 s left", "step 4")
         _until(lambda: watch.look() and watch.look()[0]["bars"])
@@ -194,25 +194,25 @@ def test_a_sweep_is_told_while_it_lives_and_named_when_it_was_killed(tmp_path: P
         assert sweep["bars"] == [bar]
     assert watch.look() == []
     dying = (
-        "import os, sys, time; from pathlib import Path; from tracker.store.progress import telling\n"
-        "with telling(Path(sys.argv[1])):\n    time.sleep(1)\n    os._exit(9)"
+        "import os, sys, time; from pathlib import Path; from tracker.store.progress import report_progress\n"
+        "with report_progress(Path(sys.argv[1])):\n    time.sleep(1)\n    os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", dying, str(tmp_path)], env=_environment())
     assert [sweep["alive"] for sweep in watch.look()] == [False]
-    with telling(tmp_path):
+    with report_progress(tmp_path):
         _until(lambda: [sweep["alive"] for sweep in watch.look()] == [True])
-    assert not (tmp_path / "running").exists()
+    assert not (tmp_path / ".running").exists()
 
 
 def test_a_sweep_of_another_machine_that_falls_silent_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    (tmp_path / "running").mkdir()
-    told = {"host": "elsewhere", "pid": 1, "since": 0.0, "doing": "measuring", "bars": []}
-    (tmp_path / "running" / "a.json").write_text(json.dumps(told))
+    (tmp_path / ".running").mkdir()
+    told = {"machine": "elsewhere", "pid": 1, "since": 0.0, "doing": "measuring", "bars": []}
+    (tmp_path / ".running" / "a.json").write_text(json.dumps(told))
     watch = Watch(tmp_path)
     assert [sweep["alive"] for sweep in watch.look()] == [True]
-    monkeypatch.setattr("tracker.store.progress.STALE_SECONDS", 0.0)
+    monkeypatch.setattr("tracker.store.heartbeat.STALE_SECONDS", 0.0)
     assert [sweep["alive"] for sweep in watch.look()] == [False]
 
 
@@ -300,7 +300,7 @@ def test_names_from_a_store_are_text_on_a_served_page_too(browser: Browser, tmp_
     nasty = "<script>alert(1)</script>"
     shape = SMALL[0].__class__(nasty, 2, 4, 48, 56_000)
     write_store(tmp_path, (shape,), SMALL_STEPS[:4], suite=nasty, holes=False)
-    with telling(tmp_path) as told, serving(tmp_path) as server, visiting(browser) as visit:
+    with report_progress(tmp_path) as told, serving(tmp_path) as server, visiting(browser) as visit:
         told.moved(nasty, 1, 2, nasty, nasty)
         server.store.refresh()
         visit.page.goto(f"{server.address}#run={quote(f'{nasty}/{nasty}/0')}")

@@ -36,7 +36,7 @@ class TrackedMeasurement(Measurement):
 
     def _repr_html_(self) -> str:
         """For notebooks: main metrics, the heads that have a name, and the figure."""
-        from tracker.views.measurement_html import measurement_html
+        from tracker.views import measurement_html
 
         return measurement_html(self)
 

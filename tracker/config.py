@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pywt import wavelist  # pyright: ignore[reportAttributeAccessIssue]
 
 from tracker.errors import RequestError, unknown_value
-from tracker.metrics.extension import load_metrics, own_metrics, registered_identities
+from tracker.metrics.registry import custom_metrics, load_metrics, registered_identities
 from tracker.records import CONVENTION_CHOICES, Conventions
 
 PACKAGE = Path(__file__).parent
@@ -46,7 +46,7 @@ class NanoSuite:
     peak_learning_rate: float = 8e-3
     repeat_share: float = 0.25
     interval: int | None = None
-    dense: list[int] | None = None
+    dense_steps: list[int] | None = None
     threads: int | None = None
 
 
@@ -156,8 +156,8 @@ class Engine:
     recycle_gb: float | None = 4.0
     address: str | None = None
     job: dict[str, Any] | None = None
-    least: int | None = None
-    stint: int = 4
+    min_workers: int | None = None
+    batch: int = 4
     resources: dict[str, float] | None = None
     wait: float = 10.0
 
@@ -240,7 +240,6 @@ class Config:
     figures: Path | None
     workspace: bool
     serve: bool
-    prune: bool
 
 
 SECTIONS: dict[str, type[Any]] = {
@@ -300,7 +299,6 @@ def read(composed: DictConfig) -> Config:
         figures=Path(str(plain.figures)) if plain.figures else None,
         workspace=_boolean("workspace", plain.workspace),
         serve=_boolean("serve", plain.serve),
-        prune=_boolean("prune", plain.prune),
     )
     _check_ranges(config)
     _check_engine(config.engine)
@@ -343,13 +341,13 @@ def _check_engine(engine: Engine) -> None:
         ("threads", 1),
         ("prefetch", 0),
         ("retries", 0),
-        ("least", 0),
-        ("stint", 1),
+        ("min_workers", 0),
+        ("batch", 1),
     ):
         _whole(f"engine.{name}", getattr(engine, name), least)
     most = engine.workers or 1
-    if engine.address is None and engine.least is not None and engine.least > most:
-        raise unknown_value("engine.least", engine.least, f"at most engine.workers={most}")
+    if engine.address is None and engine.min_workers is not None and engine.min_workers > most:
+        raise unknown_value("engine.min_workers", engine.min_workers, f"at most engine.workers={most}")
     for name in ("timeout", "recycle_gb", "wait"):
         _positive(f"engine.{name}", getattr(engine, name), "no bound")
 
@@ -446,7 +444,7 @@ def conventions_of(**given: Any) -> Conventions:
     values = vars(Conventions()) | given
     if given.get("metrics") is None:
         values["metrics"] = registered_identities()
-    values["metrics"] = tuple(own.identity for own in own_metrics(values["metrics"]))
+    values["metrics"] = tuple(own.identity for own in custom_metrics(values["metrics"]))
     for name in ("alphas", "windows"):
         values[name] = tuple(values[name])
     for name, allowed in (("alphas", (0.5, 0.25)), ("windows", (16, 32, 64))):

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from tracker.analysis.labels import ENTROPY, SELECTIVITY
+from tracker.analysis.t_interval import t_quantile
 from tracker.analysis.trajectories import Trajectory
 from tracker.errors import RequestError
 from tracker.facts import table
@@ -230,9 +231,8 @@ def difference(one: Sample, other: Sample, level: float = LEVEL) -> tuple[float,
 
 def _half(level: float, sequences: float, seeds: float, freedom: int) -> float:
     """Half width of an interval from two standard errors; of few seeds by Student's t."""
-    tail = (1 + level) / 2
-    wide = float(stats.t.ppf(tail, freedom)) * seeds if freedom > 0 and seeds else 0.0
-    return float(np.hypot(float(stats.norm.ppf(tail)) * sequences, wide))
+    wide = t_quantile(level, freedom) * seeds if freedom > 0 and seeds else 0.0
+    return float(np.hypot(float(stats.norm.ppf((1 + level) / 2)) * sequences, wide))
 
 
 def differences(found: Sequence[Column]) -> list[Entry]:

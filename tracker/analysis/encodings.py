@@ -13,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from tracker.analysis.labels import ENTROPY, SELECTIVITY
+from tracker.analysis.t_interval import t_half_width
 from tracker.analysis.trajectories import Trajectory
 
 Entry = dict[str, Any]
@@ -69,11 +70,7 @@ def _at(run: Trajectory, metric: str, steps: Sequence[int]) -> np.ndarray:
 
 def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float | None]:
     """Mean over seeds and half width of its interval by Student's t; None where there is one seed."""
-    count = len(values)
-    if count < 2:
-        return float(values.mean()), None
-    error = float(values.std(ddof=1)) / np.sqrt(count)
-    return float(values.mean()), float(stats.t.ppf((1 + level) / 2, count - 1)) * error
+    return float(values.mean()), t_half_width(values, level)
 
 
 def encoding_groups(

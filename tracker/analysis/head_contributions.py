@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tracker.analysis.bootstrap import resampled_means
 from tracker.analysis.lead_lag import LEVEL, Window, order_of, places_in
-from tracker.analysis.t_interval import resampled_means
 
 Entry = dict[str, Any]
 TOP = 5

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from tracker.analysis.bootstrap import resampled_means
 from tracker.analysis.changes import SHORTEST, noise_penalty
 from tracker.analysis.intervals import profile
 from tracker.analysis.noise import bend_variance, sample_variance
 from tracker.analysis.segments import Stretches
-from tracker.analysis.t_interval import resampled_means
 
 COVARIATES = (
     "loss",

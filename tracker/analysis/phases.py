@@ -8,6 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tracker.analysis.bootstrap import (
+    bootstrap_spans,
+    bracket_confidence,
+    resampled_breaks,
+    resampled_means,
+)
 from tracker.analysis.changes import ALARM, LEVEL, SHORTEST, SIMULATIONS, judge_changes, phase_breaks
 from tracker.analysis.curves import Curves, checked_steps, gather_curves
 from tracker.analysis.intervals import change_intervals, noise_draws
@@ -23,12 +29,6 @@ from tracker.analysis.labels import (
 )
 from tracker.analysis.noise import sample_variance
 from tracker.analysis.segments import Stretches
-from tracker.analysis.t_interval import (
-    bootstrap_spans,
-    bracket_confidence,
-    resampled_breaks,
-    resampled_means,
-)
 from tracker.errors import RequestError
 
 FEWEST = 5

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import stats
+
+from tracker.analysis.t_interval import t_quantile
 
 Entry = dict[str, Any]
 LEVEL = 0.95
@@ -94,7 +95,7 @@ def claimed(heads: pl.DataFrame, n: int, sequences: int) -> tuple[list[str], lis
         four sequences are stored as their mean.
     """
     freedom = max(1, sequences - 1)
-    sure = float(stats.t.ppf(1 - (1 - LEVEL) / max(1, heads.height * len(ROLES)), freedom))
+    sure = t_quantile(1 - 2 * (1 - LEVEL) / max(1, heads.height * len(ROLES)), freedom)
     names = [NO_ROLE] * heads.height
     shares: list[float | None] = [None] * heads.height
     for role in reversed(ROLES):

@@ -1,6 +1,6 @@
 """Numbers and names as people read them."""
 
-from tracker.metrics.registry import BY_NAME, title_of
+from tracker.metrics.registry import title_of
 
 
 def number(value: float) -> str:
@@ -18,6 +18,8 @@ def size_name(parameters: float) -> str:
 
 def titled(column: str) -> str:
     """A column's title inside a sentence; the column itself where it is no metric's."""
-    known = column.removeprefix("averaged_") in BY_NAME
-    title = title_of(column) if known else column
+    try:
+        title = title_of(column)
+    except KeyError:
+        title = column
     return title[0].lower() + title[1:]

@@ -56,7 +56,7 @@ def _other_results(config: Config) -> Results:
 
 
 def _write_figure(report: dict[str, Any], folder: Path) -> None:
-    from tracker.views.compare_figure import compare_figure
+    from tracker.views import compare_figure
 
     figure = compare_figure(report)
     try:

@@ -10,7 +10,7 @@ from tracker.console.terminal import DONE, Bars, say
 from tracker.errors import RequestError
 from tracker.planning.resolve import nano_recipe, resolve
 from tracker.store import Store
-from tracker.store.progress import Telling
+from tracker.store.progress import SweepProgress
 
 
 def run(config: Config, console: Console) -> int:
@@ -24,7 +24,9 @@ def run(config: Config, console: Console) -> int:
     return DONE
 
 
-def train(config: Config, console: Console, models: Iterable[str], progress: Telling | None = None) -> None:
+def train(
+    config: Config, console: Console, models: Iterable[str], progress: SweepProgress | None = None
+) -> None:
     """Train what the embedded suite lacks, with a bar per model and seed.
 
     Args:

@@ -21,7 +21,8 @@ from tracker.console.terminal import (
     say,
     tell_holes,
 )
-from tracker.errors import RequestError, counted
+from tracker.engines.placement import worker_count
+from tracker.errors import counted
 from tracker.planning.estimate import Costs, costs_of, duration, recorded_rates, transfer_rate
 from tracker.planning.memory import Need, expected_need, free_memory, how_to_run
 from tracker.planning.resolve import ResolvedSweep, checkpoint_cache, resolve, suite_name
@@ -67,24 +68,6 @@ def opening(config: Config, sweep: ResolvedSweep) -> str:
         f"{suite_name(config)}: {counted(len(plan.units), 'checkpoint')} of {counted(models, 'model')}, "
         f"{plan.count('done')} measured, {len(plan.pending)} to measure, into {config.store}"
     )
-
-
-def worker_count(config: Config) -> int:
-    """Return how many workers a sweep of this request would have on this machine; dask's own where it says.
-
-    A device that this machine lacks counts as one: the plan may be made on another machine than the sweep.
-    """
-    engine = config.engine
-    if engine.name == "inline" or (engine.name == "dask" and engine.workers is None):
-        return 1
-    if engine.workers is not None:
-        return engine.workers
-    from tracker.engines import placements
-
-    try:
-        return len(placements(config.device, None, engine.threads))
-    except RequestError:
-        return 1
 
 
 def expected_time(config: Config, costs: Mapping[str, Costs], workers: int) -> str:

@@ -6,18 +6,18 @@ from rich.console import Console
 
 from tracker.commands.audit import audit_pending
 from tracker.commands.dashboard import draw
-from tracker.commands.measuring import check_workers, measuring, sweep_results
 from tracker.commands.nano import prepare_store, train
 from tracker.commands.plan import opening
 from tracker.commands.stream import sink_options
 from tracker.config import Config, NanoSuite
 from tracker.console.terminal import DONE, SOME_FAILED, Bars, by_model, readable_time, say, tell_holes
+from tracker.engines.launch import check_workers, launch
 from tracker.errors import counted
 from tracker.planning.estimate import note_transfer
-from tracker.planning.resolve import ResolvedSweep, checkpoint_cache, resolve
+from tracker.planning.resolve import ResolvedSweep, checkpoint_cache, resolve, sweep_results
 from tracker.records import Outcome, PlannedUnit
 from tracker.store import Store
-from tracker.store.progress import Telling, telling
+from tracker.store.progress import SweepProgress, report_progress
 
 if TYPE_CHECKING:
     from tracker.wandb_sink import PublisherHandle
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def run(config: Config, console: Console) -> int:
     """Train, measure, stream, analyse and draw; 1 where any planned checkpoint is not measured."""
-    from tracker.wandb_sink import promised_by, start_publisher
+    from tracker.wandb_sink import start_publisher
 
     options = sink_options(config)
     sweep = resolve(config)
@@ -38,13 +38,13 @@ def run(config: Config, console: Console) -> int:
         return DONE
     store = Store(config.store)
     prepare_store(store)
-    with telling(config.store) as progress:
+    with report_progress(config.store) as progress:
         if pending and isinstance(config.suite, NanoSuite):
             train(config, console, {planned.unit.checkpoint.model for planned in pending}, progress)
-        publisher = start_publisher(config.store, options, promised_by(pending))
+        publisher = start_publisher(config.store, options)
         try:
             _tidy(config, sweep, needed=True)
-            outcomes = _measure(config, sweep, store, console, progress) if pending else []
+            outcomes = _measure(config, sweep, console, progress) if pending else []
             _tidy(config, sweep, needed=False)
             progress.begin("analysing")
             views = draw(sweep_results(config, sweep), config, console)
@@ -56,7 +56,7 @@ def run(config: Config, console: Console) -> int:
 
 
 def _measure(
-    config: Config, sweep: ResolvedSweep, store: Store, console: Console, progress: Telling
+    config: Config, sweep: ResolvedSweep, console: Console, progress: SweepProgress
 ) -> list[Outcome]:
     """Run the engine over the pending units, with a bar per model and seed."""
     groups = by_model(sweep.plan.pending)
@@ -66,7 +66,13 @@ def _measure(
     listed = audit_pending(config, sweep, console)
     outcomes: list[Outcome] = []
     with (
-        measuring(config, sweep, store, {} if listed is None else listed.inspected) as running,
+        launch(
+            config,
+            sweep,
+            heartbeat=progress.heartbeat,
+            cache=checkpoint_cache(config),
+            inspected={} if listed is None else listed.inspected,
+        ) as running,
         bars.running(),
     ):
         for outcome in running.outcomes:
@@ -75,10 +81,12 @@ def _measure(
             done[name] += 1
             outcomes.append(outcome)
             note = f"step {checkpoint.step} in {readable_time(outcome.seconds)}"
-            bars.advance_to(name, done[name], note, running.received[checkpoint.model, checkpoint.seed])
+            bars.advance_to(
+                name, done[name], note, running.transfer.received[checkpoint.model, checkpoint.seed]
+            )
             if outcome.status != "ok":
                 say(console, str(outcome.reason))
-    note_transfer(config.store, running.received.total(), running.seconds())
+    note_transfer(config.store, running.transfer.received.total(), running.transfer.seconds)
     return outcomes
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from tracker.checkpoints.audit.findings import FAULTS
 from tracker.planning.plan import Plan
 from tracker.records import Outcome, PlannedUnit
-from tracker.store.progress import Telling
+from tracker.store.progress import SweepProgress
 
 if TYPE_CHECKING:
     from tracker.analysis.comparison import Column, Sample
@@ -49,7 +49,7 @@ class Bars:
     ``told`` tells whoever looks on from outside the same.
     """
 
-    def __init__(self, console: Console, title: str, told: Telling | None = None) -> None:
+    def __init__(self, console: Console, title: str, told: SweepProgress | None = None) -> None:
         self._console, self._title, self._told = console, title, told
         if told is not None:
             told.begin(title)

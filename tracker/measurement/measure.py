@@ -29,8 +29,9 @@ from tracker.metrics import (
     refinement_residual,
 )
 from tracker.metrics.fused.layers import LayerValues, layer_values
-from tracker.metrics.fused.signals import SPECTRUM_BANDS, SignalPlan
+from tracker.metrics.fused.signals import SignalPlan
 from tracker.metrics.registry import layer_columns
+from tracker.metrics.spectral import SPECTRUM_BANDS
 from tracker.models import AttentionStream, ModelFacts, model_facts, sequence_losses
 from tracker.records import Conventions, Measurement, Unit, tracker_version
 

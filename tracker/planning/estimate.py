@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tracker import facts
-from tracker.atomic import locked, read_json, save_json
+from tracker.atomic import read_json, update_json
 from tracker.checkpoints import inspect
 from tracker.checkpoints.cached import find
 from tracker.errors import CheckpointError
@@ -54,14 +54,17 @@ def note_transfer(store: Path, received: int, seconds: float) -> None:
     """Record how much came over the network and how long that took; older notes count half."""
     if received <= 0 or seconds <= 0:
         return
-    with contextlib.suppress(OSError), locked(store / f".{RATES}.lock"):  # an estimate is not worth a failure
-        known = _read_rates(store)
+
+    def added(known: dict[str, Any]) -> dict[str, Any]:
         before = known.get(platform.node(), {})
         total = {
             "bytes": received + before.get("bytes", 0) / 2,
             "seconds": seconds + before.get("seconds", 0) / 2,
         }
-        save_json(store / RATES, known | {platform.node(): total})
+        return known | {platform.node(): total}
+
+    with contextlib.suppress(OSError):  # an estimate is not worth a failure
+        update_json(store / RATES, added)
 
 
 def _read_rates(store: Path) -> dict[str, Any]:

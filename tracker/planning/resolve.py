@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 from pywt import Wavelet, dwt_max_level  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -14,7 +14,7 @@ from tracker.nano import NanoRecipe, suite_checkpoints
 from tracker.planning.plan import MeasurementSpec, Plan, make_plan
 from tracker.planning.schedule import refined, select
 from tracker.records import Checkpoint, Conventions, ProbeSource, ProbeSpec, Recorded, RecordId
-from tracker.store import Store
+from tracker.store import Ledger, Results, Store, open_store
 
 NANO_SEQUENCES, DEFAULT_SEQUENCES = 16, 500
 
@@ -27,7 +27,7 @@ class ResolvedSweep:
     probe: ProbeSpec
     source: ProbeSource
     conventions: Conventions
-    ledger: Mapping[RecordId, Recorded] = field(default_factory=dict)
+    ledger: Ledger
     """The store's records when the request was resolved: read once, used by every later step."""
 
 
@@ -74,8 +74,7 @@ def available(config: Config) -> list[Checkpoint]:
     if isinstance(suite, HubSuite):
         found = sources.discover_hub(
             suite.repo,
-            suite=suite.name,
-            model=suite.model,
+            sources.Labels(suite.name, suite.model),
             pattern=suite.pattern,
             branch=suite.branch,
             cache_dir=config.cache.folder,
@@ -83,9 +82,7 @@ def available(config: Config) -> list[Checkpoint]:
     else:
         found = sources.discover_folder(
             suite.path,
-            suite=suite.name,
-            model=suite.model,
-            seed=suite.seed,
+            sources.Labels(suite.name, suite.model, suite.seed),
             step=suite.step,
             pattern=suite.pattern,
         )
@@ -158,6 +155,17 @@ def mark_missing(chosen: list[Checkpoint]) -> list[Checkpoint]:
         else each
         for each in chosen
     ]
+
+
+def sweep_results(config: Config, sweep: ResolvedSweep) -> Results:
+    """Open what the store holds of a request's suite, probe and conventions; only new records are read."""
+    return open_store(
+        config.store,
+        probe=sweep.probe.label,
+        conventions=sweep.conventions.label,
+        suite=suite_name(config),
+        ledger=sweep.ledger,
+    )
 
 
 def _refuse_lengths(config: Config) -> None:

@@ -1,6 +1,6 @@
 """Choose which checkpoints of a suite are measured: named schedules, lists, or those that narrow changes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from tracker.analysis import analyse_phases
@@ -10,8 +10,8 @@ from tracker.checkpoints.audit import file as audit_file
 from tracker.config import Config, Steps
 from tracker.errors import RequestError, unknown_value
 from tracker.planning.plan import MeasurementSpec
-from tracker.records import Checkpoint, Recorded, RecordId
-from tracker.store import Results, open_store
+from tracker.records import Checkpoint
+from tracker.store import Ledger, Results, open_store
 
 PAPER_STEPS = (0, 128, 512, 1000, 5000, 10000, 143000)
 """Steps of the paper's table 5."""
@@ -103,7 +103,7 @@ def refined(
     found: Sequence[Checkpoint],
     suite: str,
     spec: MeasurementSpec,
-    ledger: Mapping[RecordId, Recorded],
+    ledger: Ledger,
 ) -> list[Checkpoint]:
     """Select the checkpoints that would narrow the detected changes most (``steps=refine``).
 
@@ -148,12 +148,10 @@ def refined(
     )
 
 
-def _measured(
-    config: Config, suite: str, spec: MeasurementSpec, ledger: Mapping[RecordId, Recorded]
-) -> Results:
+def _measured(config: Config, suite: str, spec: MeasurementSpec, ledger: Ledger) -> Results:
     probe, conventions = spec.probe.label, spec.conventions.label
     try:
-        return open_store(config.store, probe=probe, conventions=conventions, suite=suite, known=ledger)
+        return open_store(config.store, probe=probe, conventions=conventions, suite=suite, ledger=ledger)
     except RequestError as error:
         raise RequestError(
             f"steps=refine needs stored results of suite {suite} with this probe and these conventions, and "

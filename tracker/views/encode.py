@@ -43,12 +43,6 @@ def quantise(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return codes.astype(np.uint8)
 
 
-def restore(codes: np.ndarray, low: float, high: float) -> np.ndarray:
-    """The values that codes stand for, as the page reads them; NaN for ``MISSING``."""
-    values = low + codes.astype(float) / LEVELS * (high - low or 1.0)
-    return np.where(codes == MISSING, np.nan, values)
-
-
 def pack(codes: np.ndarray) -> str:
     """A (T, ...) uint8 array as base64 of zlib of its differences along T.
 
@@ -57,12 +51,6 @@ def pack(codes: np.ndarray) -> str:
     flat = codes.reshape(len(codes), -1).astype(np.uint8)
     steps = np.diff(flat, axis=0, prepend=np.zeros((1, flat.shape[1]), np.uint8))
     return base64.b64encode(zlib.compress(steps.tobytes(), 6)).decode()
-
-
-def unpack(text: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The inverse of ``pack``: a uint8 array of ``shape`` (T, ...)."""
-    raw = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
-    return np.cumsum(raw.reshape(shape[0], -1), axis=0, dtype=np.uint8).reshape(shape)
 
 
 def plain(value: Any) -> Any:

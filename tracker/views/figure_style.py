@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 import matplotlib
@@ -13,7 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from tracker.analysis.words import size_name
+from tracker.metrics.registry import metric_of, title_of
 from tracker.views.palette import HEAT, PHASES
+from tracker.views.report import RunPhases
 
 INK, SOFT, GRID = "#1b2230", "#58606e", "#e6e4dd"
 ZERO = -1.0
@@ -37,12 +38,10 @@ STYLE: dict[str, Any] = {
 @contextmanager
 def style() -> Iterator[None]:
     """The figures' rcParams, for as long as one is made or saved."""
-    with matplotlib.rc_context():
-        # Fonts that this machine lacks would each be a logged line; keep those that it has.
-        there = {font.name for font in font_manager.fontManager.ttflist}
-        fonts = [name for name in STYLE["font.sans-serif"] if name in there]
-        for name, value in (STYLE | {"font.sans-serif": fonts}).items():
-            matplotlib.rcParams[name] = value  # type: ignore[index]
+    # Fonts that this machine lacks would each be a logged line; keep those that it has.
+    there = {font.name for font in font_manager.fontManager.ttflist}
+    fonts = [name for name in STYLE["font.sans-serif"] if name in there]
+    with matplotlib.rc_context(STYLE | {"font.sans-serif": fonts}):  # type: ignore[arg-type]
         yield
 
 
@@ -71,26 +70,23 @@ def training_axis(axes: Axes, last_step: int, *, zero: bool = True, label: bool 
         axes.set_xlabel("training step (log)")
 
 
-def shade_phases(axes: Axes, phases: dict[str, Any]) -> None:
-    """Tints one run's labelled phases and brackets its change points; ``phases`` is analysis.json's entry."""
+def shade_phases(axes: Axes, entry: RunPhases) -> None:
+    """Tint one run's labelled phases, name them where there is room, and bracket its change points."""
     low, high = axes.get_xlim()
-    for phase in phases["phases"]:
-        if phase["label"] not in PHASES:
-            continue
-        first, last = place(phase["first_step"]), place(phase["last_step"])
-        colour = PHASES[phase["label"]]["light"]
-        axes.axvspan(float(first), float(last), color=colour, alpha=0.1, lw=0, zorder=0)
-    for label, group in groupby(phases["phases"], key=itemgetter("label")):
-        members = list(group)
-        first, last = place(members[0]["first_step"]), place(members[-1]["last_step"])
+    top = axes.get_xaxis_transform()
+    for phase in entry.phases:
+        if phase.label in PHASES:
+            first, last = map(float, place([phase.first_step, phase.last_step]))
+            axes.axvspan(first, last, color=PHASES[phase.label]["light"], alpha=0.1, lw=0, zorder=0)
+    for span in entry.spans:
+        first, last = map(float, place([span.first_step, span.last_step]))
+        label = span.label
         if label in PHASES and (last - first) / (high - low) > 0.012 * len(label):
-            axes.text(float(first + last) / 2, 1.01, label, transform=axes.get_xaxis_transform(), ha="center",
-                      va="bottom", color=PHASES[label]["light"], fontsize=7.5)  # fmt: skip
-    for point in phases["change_points"]:
-        x = place([point["step_low"]] * 2 + [point["step_high"]] * 2)
-        axes.plot(
-            x, [0.97, 1, 1, 0.97], transform=axes.get_xaxis_transform(), color=SOFT, lw=0.9, clip_on=False
-        )
+            axes.text((first + last) / 2, 1.01, label, transform=top, ha="center", va="bottom",
+                      color=PHASES[label]["light"], fontsize=7.5)  # fmt: skip
+    for point in entry.change_points:
+        x = place([point.step_low] * 2 + [point.step_high] * 2)
+        axes.plot(x, [0.97, 1, 1, 0.97], transform=top, color=SOFT, lw=0.9, clip_on=False)
 
 
 def end_labels(axes: Axes, ends: list[tuple[str, str, float]], *, gap: float = 0.07) -> None:
@@ -127,16 +123,14 @@ def size_axis(axes: Axes, sizes: Sequence[float]) -> None:
         if not kept or np.log(size) - np.log(kept[-1]) >= least:
             kept.append(size)
     axes.set_xscale("log")
-    axes.set_xticks(kept, [counted(size) for size in kept])
+    axes.set_xticks(kept, [size_name(size) for size in kept])
     axes.set_xticks([], minor=True)
 
 
-def counted(size: float) -> str:
-    """A count with its magnitude: ``300k``, ``2.8B``."""
-    for unit, sign in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if size >= unit:
-            return f"{size / unit:.3g}{sign}"
-    return f"{size:.3g}"
+def titled(name: str) -> str:
+    """A metric's title with its unit, as axes and panels carry it."""
+    title, unit = title_of(name), metric_of(name).unit
+    return f"{title} ({unit})" if unit else title
 
 
 def literal(text: str) -> str:

@@ -21,7 +21,20 @@ PHASES = {
     "exploratory": {"light": "#d98a00", "dark": "#e8a93a"},
     "specialisation": {"light": "#3d8f63", "dark": "#67b98d"},
 }
-"""Tints of the phases; every shaded phase also carries its name."""
+"""Shades of the phases; every shaded phase also carries its name."""
+VERDICTS = {
+    "before": {"name": "before", "sign": "◄", "light": "#2a69a3", "dark": "#82b8e6", "print": "#2a69a3"},
+    "with": {"name": "with", "sign": "●", "light": "#58606e", "dark": "#9ca5b3", "print": "#58606e"},
+    "after": {"name": "after", "sign": "►", "light": "#b06a00", "dark": "#e8a93a", "print": "#b06a00"},
+    "cannot tell": {
+        "name": "unclear", "sign": "○", "light": "#58606e", "dark": "#9ca5b3", "print": "#c9cbd0",
+    },
+    "still": {
+        "name": "no change of direction", "sign": "–", "light": "#8a8f98", "dark": "#78828f",
+        "print": "#e4e5e7",
+    },
+}  # fmt: skip
+"""When a covariate changes, as stored in analysis.json: how page and figures name and colour it."""
 
 
 def _channels(colour: str) -> tuple[int, int, int]:

@@ -25,7 +25,7 @@ class EndCorrection:
     weights: Tensor
 
     def project(self, signal: Tensor) -> Tensor | None:
-        """x U, shape (..., r), of a signal given up to its last sample that is not zero."""
+        """Compute x U, shape (..., r), of a signal given up to its last sample that is not zero."""
         inside = min(signal.shape[-1] - self.start, len(self.directions))
         if inside <= 0:
             return None
@@ -43,7 +43,7 @@ class CoefficientProduct:
     ends: tuple[EndCorrection, ...]
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """The product of signals (..., given), the shorter of the two going on with zeros; shape (...)."""
+        """Compute the product, shape (...), of signals (..., given), the shorter going on with zeros."""
         size = min(x.shape[-1], y.shape[-1])
         total = (x[..., :size] * y[..., :size]).sum(-1)
         for end in self.ends:
@@ -54,11 +54,15 @@ class CoefficientProduct:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)
 def coefficient_product(
     length: int, wavelet: str, level: int, mode: str, dtype: torch.dtype, device: torch.device
 ) -> CoefficientProduct | None:
-    """The product for ``filter_bank(length, wavelet, level, mode)``; None where W is not orthogonal but for
-    its ends, so that transforming is the better way."""
+    """Make the product for ``filter_bank(length, wavelet, level, mode)``.
+
+    Returns:
+        None where W is not orthogonal but for its ends, so that transforming is the better way.
+    """
     bank = filter_bank(length, wavelet, level, mode)
     reach = min(length // 2, (len(bank.filters[0]) - 1) << level)
     exact = CoefficientProduct((_correction(bank, 0, reach), _correction(bank, length - reach, length)))

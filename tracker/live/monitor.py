@@ -1,8 +1,10 @@
 """Measures one model while it is trained: where that is due and time allows, and at no harm to training."""
 
 import operator
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,48 +15,62 @@ from tracker.errors import RequestError, TrackerError
 from tracker.live.budget import Budget, Schedule
 from tracker.live.guards import is_main_process, not_finite, refuse_spread_weights
 from tracker.live.observations import observation
-from tracker.live.run_record import RunRecord
-from tracker.live.terms import Account, Terms
-from tracker.measurement.given_model import Request
+from tracker.live.options import WatchOptions
+from tracker.live.run_record import Account, RunRecord
+from tracker.measurement.given_model import Request, request_for
 from tracker.measurement.measure import measure
 from tracker.models import model_facts
 from tracker.models.preserve_state import preserve_state
+from tracker.models.unwrap import unwrap
 from tracker.records import Measurement, Unit
 
 
-class TrainingWatch:
+def start_monitor(
+    model: Any, tokens: Any, *, tokenizer: Any, store: str | os.PathLike[str], options: WatchOptions
+) -> "TrainingMonitor":
+    """Encode the probe for a model and return what monitors its training.
+
+    Args:
+        model, tokens, tokenizer, store: as for ``tracker.watch``.
+        options: with a name and a seed.
+
+    Raises:
+        RequestError: no transformers model, no probe, or a convention that is not allowed.
+        CheckpointError: the model has too few positions.
+    """
+    model, probe = unwrap(model), options.probe
+    request = request_for(
+        model, tokens, tokenizer=tokenizer, number=probe.number, n=probe.n,
+        target_error=probe.target_error, **probe.conventions,
+    )  # fmt: skip
+    return TrainingMonitor(model, request, Path(store), options)
+
+
+class TrainingMonitor:
     """Call it after every optimizer step, and ``finish`` at the end; or use it as a context manager.
 
     It measures on the probe it was made with, stores what it finds, and raises alerts. Whatever goes wrong
     in measuring is recorded as a failed checkpoint and never reaches the training.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        terms: Terms,
-        request: Request,
-        *,
-        total_steps: int | None = None,
-        on_alert: Callable[[Instability], None] | None = None,
-    ) -> None:
-        self.model, self.terms = model, terms
+    def __init__(self, model: Any, request: Request, store: Path, options: WatchOptions) -> None:
+        self.model, self.options = model, options
         self.history: list[Observation] = []
-        self._request, self._total_steps = request, total_steps
-        self._schedule, self._budget = Schedule(terms.every, terms.early), Budget(terms.share)
-        self._record = RunRecord(terms, request, on_alert)
+        self._request = request
+        self._schedule, self._budget = Schedule(options.every, options.early), Budget(options.share)
+        self._record = RunRecord(store, options, request)
         self._last: int | None = None
         self._begun = False
-        self._told: set[str] = set()
+        self._alerted: set[str] = set()
         self._idle = not is_main_process()
 
     @property
     def account(self) -> Account:
-        """How many measurements there were, what they cost, and what else there was to say."""
+        """How many measurements there were, what they cost, and every message."""
         return self._record.account
 
-    def __enter__(self) -> "TrainingWatch":
-        """The watch itself."""
+    def __enter__(self) -> "TrainingMonitor":
+        """The monitor itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,7 +78,7 @@ class TrainingWatch:
         self.finish()
 
     def __call__(self, step: int, *, loss: float | None = None, tokens_seen: int | None = None) -> bool:
-        """Tells that a step is finished; measures it where it is due and time allows.
+        """Report that a step is finished; measures it where it is due and time allows.
 
         Args:
             step: finished optimizer steps, 0 before the first.
@@ -87,24 +103,24 @@ class TrainingWatch:
         return self._try(step, tokens_seen, early=self._schedule.is_early(step))
 
     def note(self, step: int, what: str, value: float) -> None:
-        """Raises an alert, once, where a number of the training's own is not finite.
+        """Raise an alert, once, where a number of the training's own is not finite.
 
         Args:
             step: finished optimizer steps.
             what: ``loss`` or ``gradient norm``.
             value: the number.
         """
-        if self._idle or what in self._told:
+        if self._idle or what in self._alerted:
             return
         with self._harmless(f"the training's {what} cannot be read"):
             number = float(value.detach() if isinstance(value, Tensor) else value)
             if not np.isfinite(number):
-                self._told.add(what)
+                self._alerted.add(what)
                 sentence = f"the training's {what} is {number} at step {step}"
                 self._record.alert([Instability(f"{what} not finite", step, sentence)])
 
     def finish(self, step: int | None = None, *, tokens_seen: int | None = None) -> Account:
-        """Measures the last step where it is not measured yet, sends the rest to W&B, and gives the account.
+        """Measure the last step where it is not measured yet, send the rest to W&B, and return the account.
 
         Args:
             step: the last one; None: it is not measured beyond what was due.
@@ -115,25 +131,25 @@ class TrainingWatch:
         if step is not None and _whole(step) != self._last:
             self._try(_whole(step), tokens_seen, early=False)
         self._idle = True
-        with self._harmless("the watch cannot be finished"):
+        with self._harmless("monitoring cannot be finished"):
             self._record.finish(self._budget)
         return self.account
 
     @contextmanager
     def _harmless(self, what: str) -> Iterator[None]:
-        """Whatever breaks in the block is told, and training goes on."""
+        """Whatever fails in the block is reported, and training goes on."""
         try:
             yield
         except Exception as error:
-            self._record.tell(f"{self._record.label}: {what}: {type(error).__name__}: {error}")
+            self._record.report(f"{self._record.label}: {what}: {type(error).__name__}: {error}")
 
     def _begin(self, step: int) -> None:
         """At the first call: what an earlier start left beyond this step makes room."""
         if self._begun:
             return
         self._begun = True
-        self._budget = Budget(self.terms.share, self._total_steps, step)
-        with self._harmless("what an earlier start has left cannot be read"):
+        self._budget = Budget(self.options.share, self.options.total_steps, step)
+        with self._harmless("the records of an earlier start cannot be read"):
             self.history = self._record.begin(step, model_facts(self.model).n_layers)
         if self.history and self.history[-1].step == step:
             self._last = step  # the weights that training goes on from are measured already
@@ -153,11 +169,12 @@ class TrainingWatch:
             self._record.alert(alerts)
             if found is not None:
                 self._record.show(unit, found)
-        self._record.settle(self._budget)
+        with self._harmless("the journal cannot be written"):
+            self._record.settle(self._budget)
         return found is not None
 
     def _measured(self, unit: Unit) -> tuple[Measurement | None, list[Instability]]:
-        """Measures and records; whatever goes wrong is recorded instead."""
+        """Measure and record; whatever goes wrong is recorded instead."""
         try:
             refuse_spread_weights(self.model)
             found = measure(unit, self.model.eval(), self._request.tokens)
@@ -169,11 +186,11 @@ class TrainingWatch:
         return found, []
 
     def _broken_weights(self, step: int) -> list[Instability]:
-        """Told once, where that is why a step cannot be measured."""
-        broken = None if "weights" in self._told else not_finite(self.model)
+        """An alert, once, where that is why a step cannot be measured."""
+        broken = None if "weights" in self._alerted else not_finite(self.model)
         if broken is None:
             return []
-        self._told.add("weights")
+        self._alerted.add("weights")
         sentence = f"weights are NaN or infinite at step {step}, first in {broken}"
         return [Instability("weights not finite", step, sentence)]
 
