@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from tracker import config
 from tracker.cli import with_current_names
 from tracker.commands import COMMANDS
-from tracker.metrics.registry import markdown_table
+from tracker.metrics.table import markdown_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

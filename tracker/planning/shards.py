@@ -36,7 +36,7 @@ def shard_of(checkpoint: Checkpoint, count: int) -> int:
 
 
 def rung(step: int) -> int:
-    """Return the place of a step on the ladder: 0, 1, 2, 4 ... 512, 1000, 2000, 3000 ... stand on 0, 1, 2, 3 ..."""
+    """Return the rung of a step: 0, 1, 2, 4 ... 512, 1000, 2000, 3000 ... stand on rungs 0, 1, 2, 3 ..."""
     if step & (step - 1) == 0:
         return step.bit_length()
     return POWERS + next(step // spacing for spacing in SPACINGS if step % spacing == 0)
