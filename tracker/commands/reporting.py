@@ -8,7 +8,7 @@ from rich.console import Console
 from tracker.atomic import save_json
 from tracker.checkpoints.audit.file import suspects as suspects_of
 from tracker.config import Config
-from tracker.console.chart import show_charts
+from tracker.console.charts import show_charts
 from tracker.console.terminal import DONE, SOME_FAILED, Bars, comparison_table, say, tell_alerts
 from tracker.errors import RequestError, StoreError, counted
 from tracker.store import Results, open_store, record_folders
@@ -100,7 +100,7 @@ def analyse_store(config: Config, console: Console) -> int:
 def compare(config: Config, console: Console) -> int:
     """Models side by side, or two stores checkpoint by checkpoint: table, text and compare.json."""
     from tracker.commands.comparison import compare_encodings, compare_models, compare_stores
-    from tracker.console.encoding_table import encoding_table
+    from tracker.console.tables import encoding_table
 
     results = view(config)
     _, suspects = _for_fits(results, config)

@@ -140,12 +140,12 @@ class Report:
 
 def read_report(analysis: Mapping[str, Any] | None) -> Report:
     """Read the content of analysis.json, NaN as None; an empty report where there is none."""
-    analysis = plain(analysis or {})
+    content: dict[str, Any] = plain(analysis or {})
     unread: list[str] = []
 
     def entries(section: str, read: Callable[[Mapping[str, Any]], Kind]) -> tuple[Kind, ...]:
         found = []
-        for entry in analysis.get(section) or ():
+        for entry in content.get(section) or ():
             try:
                 found.append(read(entry))
             except (AttributeError, KeyError, TypeError, ValueError):
