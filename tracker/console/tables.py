@@ -120,10 +120,7 @@ def encoding_table(entry: dict[str, Any]) -> Table:
     for metric in dict.fromkeys(name for model in models for name in model["metrics"]):
         for number, step in enumerate(shown_steps(sorted(shared))):
             last = step == max(shared)
-            cells = [
-                _encoding_cell(model, metric, step, last and (model["model"], metric) in stars)
-                for model in models
-            ]
+            cells = [_encoding_cell(model, metric, step, stars if last else ()) for model in models]
             table.add_row("" if number else title_of(metric), str(step), *cells, end_section=last)
     for label in ("exploratory", "specialisation"):
         counts = [f"{model['phases'][label]} of {len(model['seeds'])}" for model in models]
