@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from tracker.analysis.text import size_name
 from tracker.views.palette import HEAT, PHASES
 
 INK, SOFT, GRID = "#1b2230", "#58606e", "#e6e4dd"
@@ -133,10 +134,7 @@ def size_axis(axes: Axes, sizes: Sequence[float]) -> None:
 
 def counted(size: float) -> str:
     """A count with its magnitude: ``300k``, ``2.8B``."""
-    for unit, sign in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if size >= unit:
-            return f"{size / unit:.3g}{sign}"
-    return f"{size:.3g}"
+    return size_name(size)
 
 
 def literal(text: str) -> str:
