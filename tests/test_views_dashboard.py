@@ -184,7 +184,7 @@ def test_line_ends_and_end_tags_cannot_break_an_inline_script():
 @pytest.mark.slow
 def test_the_full_pythia_suite_opens_in_three_seconds_below_fifteen_megabytes(visit: Visit, tmp_path: Path):
     results = open_store(write_store(tmp_path, PYTHIA, PYTHIA_STEPS, suite="pythia"))
-    analysis = analyse(results.checkpoints(), results.sequences(), results.heads(HEAD_COLUMNS))
+    analysis = analyse(results.checkpoints(), results.sequences(), results.heads(HEAD_COLUMNS)).to_dict()
     start = time.perf_counter()
     path = write_dashboard(results, analysis, tmp_path / "dashboard.html")
     assert time.perf_counter() - start < 60

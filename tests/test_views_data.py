@@ -16,7 +16,7 @@ from tracker.views.data import landmarks_of
 from tracker.views.encode import json_for_html, pack, plain, quantise, rounded, rounded_list
 from tracker.views.head_maps import MAP_METRICS
 from tracker.views.palette import between, line_colours
-from tracker.views.report import read_report
+from tracker.views.prepared import read_report
 from tracker.views.runs import Run, common_steps, runs_of
 from tracker.views.summary import summary_rows
 
@@ -183,7 +183,7 @@ def entry_of(seed: int, begins: tuple[int, int] | None, confidence: float | None
     """A run's entry of analysis.json whose second phase, if any, begins at a step."""
     low, high = begins or (0, 0)
     evidence = [
-        {name: {"extremum": value, "extremum_step": step}
+        {name: {"first": 0.7, "last": 0.2, "extremum": value, "extremum_step": step}
          for name in ("spectral_entropy", "frequency_selectivity")}
         for value, step in ((0.7, 8), (0.1, 64 + seed))
     ]  # fmt: skip
@@ -234,7 +234,7 @@ def strip(analysis: Any, key: str) -> Any:
     ("absent", "unread"),
     [
         ("confidence", []), ("evidence", []), ("carriers", []), ("interval", []), ("sentence", []),
-        ("change_points", []), ("peak_step", []), ("first_step", ["phases"]), ("verdict", ["lead_lag"]),
+        ("change_points", []), ("peak_step", []), ("first_step", []), ("verdict", []),
         ("axis", ["thresholds"]), ("model", ["phases", "lead_lag"]),
     ],
 )  # fmt: skip

@@ -182,7 +182,7 @@ def test_an_older_analysis_is_served_and_the_follower_survives_a_broken_one(tmp_
     for entry in analysis["phases"]:
         entry.pop("change_points")
     for change in analysis["lead_lag"]:
-        change.pop("step_low")
+        change.pop("model")
     path.write_text(json.dumps(analysis))
     with serving(folder) as server:
         _until(lambda: asked(server, "progress")["measured"] == 16)

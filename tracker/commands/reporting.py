@@ -1,5 +1,6 @@
 """The verbs that read a store and tell: analyse, compare, validate, dashboard."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +42,13 @@ def _analysed(results: Results, config: Config, console: Console) -> dict[str, A
     from tracker.analysis.roles import COLUMNS, head_roles
 
     checkpoints, suspects = _for_fits(results, config)
-    report = analyse(
+    found = analyse(
         results.checkpoints(), results.sequences(), results.heads(HEAD_COLUMNS), suspects=suspects
     )
-    report["alerts"] = alerts_of(break_conditions(checkpoints, report["phases"], _limits(config)))
-    report["alerts"] += live_alerts(config.store, report["probe"], report["conventions"])
-    report["roles"] = head_roles(results.heads(COLUMNS), checkpoints)
+    alerts = alerts_of(break_conditions(checkpoints, found.phases, _limits(config)))
+    roles = head_roles(results.heads(COLUMNS), checkpoints, config.conventions)
+    report = replace(found, alerts=alerts, roles=tuple(roles)).to_dict()
+    report["alerts"] += live_alerts(config.store, found.probe, found.conventions)
     write_json(config.store / "analysis.json", report)
     show_charts(console, checkpoints, report["phases"])
     for sentence in report["summary"]:
@@ -105,14 +107,16 @@ def compare(config: Config, console: Console) -> int:
     results = view(config)
     _, suspects = _for_fits(results, config)
     if config.compare.other is not None:
-        report = compare_stores(results, _other_view(config))
+        report = compare_stores(results, _other_view(config)).to_dict()
     elif config.compare.by == "encoding":
-        report = compare_encodings(results, suspects)
-        for entry in report["encodings"]:
+        found = compare_encodings(results, suspects)
+        report = found.to_dict()
+        for entry in found.encodings:
             console.print(encoding_table(entry))
     else:
-        found, report = compare_models(results, config.compare, suspects)
-        console.print(comparison_table(found))
+        found = compare_models(results, config.compare, suspects)
+        report = found.to_dict()
+        console.print(comparison_table(found.models))
         if config.figures:
             _write_comparison(report, config.figures)
     for sentence in report["sentences"]:
@@ -205,6 +209,8 @@ def validate(config: Config, console: Console) -> int:
         findings = _detected(config.validate.runs, config.validate.seed, console)
         console.print(findings_table("Analysis: synthetic runs whose truth is known", findings))
         passed += [each.passed for each in findings]
+        if (config.store / "checkpoints").is_dir():
+            passed += _stored_alarms(view(config), config, console)
     if results is not None:
         passed += _conditions(results, config, console)
     failed = passed.count(False)
@@ -225,6 +231,17 @@ def _detected(runs: int, seed: int, console: Console) -> "list[Finding]":
 
     with bars.running():
         return detection(runs, moved, seed=seed)
+
+
+def _stored_alarms(results: Results, config: Config, console: Console) -> list[bool]:
+    """Shows how often the analysis claims a change on null curves made of the store's own noise."""
+    from tracker.validate import findings_table, stored_alarms
+
+    checkpoints, suspects = _for_fits(results, config)
+    findings = stored_alarms(checkpoints, results.sequences(), suspects)
+    if findings:
+        console.print(findings_table(f"Analysis: null curves from {config.store}", findings))
+    return [each.passed for each in findings]
 
 
 def _conditions(results: Results, config: Config, console: Console) -> list[bool]:

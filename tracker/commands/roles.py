@@ -11,6 +11,7 @@ from tracker.console.terminal import DONE, SOME_FAILED, say
 from tracker.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from tracker.analysis.schema import ModelRoles
     from tracker.records import Checkpoint
 
 SHOWN_HEADS = 64
@@ -21,14 +22,15 @@ def roles(config: Config, console: Console) -> int:
     """The role of every head at the last checkpoint of each model; with ``prune=true`` heads that look alike
     are switched off and the loss is told."""
     from tracker.analysis.roles import COLUMNS, head_roles
+    from tracker.analysis.schema import to_dict
 
     results = view(config)
-    entries = head_roles(results.heads(COLUMNS), results.checkpoints())
+    entries = head_roles(results.heads(COLUMNS), results.checkpoints(), config.conventions)
     for entry in entries:
-        if any(any(counts[-1:]) for counts in entry["counts"].values()):
+        if any(any(counts[-1:]) for counts in entry.counts.values()):
             console.print(roles_table(entry))
-        say(console, entry["sentence"])
-    report: dict[str, Any] = {"roles": entries}
+        say(console, entry.sentence)
+    report: dict[str, Any] = {"roles": to_dict(entries)}
     failed = False
     if config.prune:
         report["pruning"], failed = _pruned(config, entries, console)
@@ -37,33 +39,32 @@ def roles(config: Config, console: Console) -> int:
     return SOME_FAILED if failed else DONE
 
 
-def roles_table(entry: dict[str, Any]) -> Table:
+def roles_table(entry: "ModelRoles") -> Table:
     """One row per head with a role, in order of layer and head; of many the surest."""
-    from tracker.analysis.roles import NO_ROLE, born
+    from tracker.analysis.text.roles import born
 
-    title = f"{entry['model']} seed {entry['seed']}, step {entry['step']}"
+    title = f"{entry.model} seed {entry.seed}, step {entry.step}"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     table.add_column("layer, head", no_wrap=True)
     table.add_column("role")
     for name in ("sure share", "band", "scale, tokens", "since step"):
         table.add_column(name, justify="right")
-    named = [each for each in entry["heads"] if each["role"] != NO_ROLE]
-    shown = sorted(named, key=lambda each: -each["margin"])[:SHOWN_HEADS]
-    for each in sorted(shown, key=lambda each: (each["layer"], each["head"])):
-        scale = "" if each["scale"] is None else f"{each['scale']:.1f}"
+    named = [each for each in entry.heads if each.birth is not None]
+    shown = sorted(named, key=lambda each: -(each.margin or 0.0))[:SHOWN_HEADS]
+    for each in sorted(shown, key=lambda each: (each.layer, each.head)):
         table.add_row(
-            f"{each['layer']}, {each['head']}",
-            each["role"],
-            f"{each['margin']:.0%}",
-            f"{each['band']} {each['band_share']:.0%}",
-            scale,
-            born(each["birth"]),
+            f"{each.layer}, {each.head}",
+            each.role,
+            f"{each.margin:.0%}",
+            "" if each.band_share is None else f"{each.band} {each.band_share:.0%}",
+            "" if each.scale is None else f"{each.scale:.1f}",
+            born(each.birth or ()),
         )
     return table
 
 
 def _pruned(
-    config: Config, entries: list[dict[str, Any]], console: Console
+    config: Config, entries: "list[ModelRoles]", console: Console
 ) -> tuple[list[dict[str, Any]], bool]:
     """Tries the last measured checkpoint of each model; whether any could not be tried."""
     from tracker.engines.load import load_with_probe
@@ -73,7 +74,7 @@ def _pruned(
     surveyed = resolve(config)
     found, failed = [], False
     for entry in entries:
-        label = f"{entry['model']} seed {entry['seed']} step {entry['step']}"
+        label = f"{entry.model} seed {entry.seed} step {entry.step}"
         try:
             checkpoint = _checkpoint(surveyed.plan.units, entry)
             model, ids = load_with_probe(surveyed, checkpoint, config.dtype)
@@ -84,13 +85,13 @@ def _pruned(
             continue
         for sentence in pruning_sentences(label, groups):
             say(console, sentence)
-        keys = {name: entry[name] for name in ("suite", "model", "seed", "step")}
+        keys = {name: getattr(entry, name) for name in ("suite", "model", "seed", "step")}
         found.append(keys | {"groups": pruned_entry(groups)})
     return found, failed
 
 
-def _checkpoint(planned: Any, entry: dict[str, Any]) -> "Checkpoint":
-    wanted = tuple(entry[name] for name in ("suite", "model", "seed", "step"))
+def _checkpoint(planned: Any, entry: "ModelRoles") -> "Checkpoint":
+    wanted = tuple(getattr(entry, name) for name in ("suite", "model", "seed", "step"))
     for each in planned:
         at = each.unit.checkpoint
         if (at.suite, at.model, at.seed, at.step) == wanted:

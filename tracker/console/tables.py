@@ -16,6 +16,7 @@ from tracker.records import PlannedUnit
 
 if TYPE_CHECKING:
     from tracker.analysis.comparison import Column
+    from tracker.analysis.schema import EncodedModel, EncodingComparison
 
 SHOWN_STEPS = 6
 
@@ -99,39 +100,39 @@ def shown_steps(steps: list[int], most: int = SHOWN_STEPS) -> list[int]:
     return sorted({steps[int(np.abs(places - place).argmin())] for place in wanted})
 
 
-def encoding_table(entry: dict[str, Any]) -> Table:
+def encoding_table(entry: "EncodingComparison") -> Table:
     """Tabulate position encodings, as the paper's table 4 over training.
 
     Rows: metrics at some steps of training; columns: encodings; cells: mean and half width of the 95 %
     interval over seeds; a star where the end differs from the reference.
 
     Args:
-        entry: one of ``encodings`` in analysis.json.
+        entry: one of the comparisons in analysis.json.
     """
-    models = entry["models"]
+    models = entry.models
     table = Table(box=None, pad_edge=False, title=_title(entry), title_justify="left")
     table.add_column("metric", no_wrap=True)
     table.add_column("step", justify="right")
     for model in models:
-        own = " (own architecture)" if model["own_body"] else ""
-        table.add_column(Text(f"{_short(model['model'])}{own}"), justify="right", overflow="fold")
-    shared = set.intersection(*(set(model["steps"]) for model in models))
-    stars = {(each["model"], each["metric"]) for each in entry["differences"] if each["matters"]}
-    for metric in dict.fromkeys(name for model in models for name in model["metrics"]):
+        own = " (own architecture)" if model.own_body else ""
+        table.add_column(Text(f"{_short(model.model)}{own}"), justify="right", overflow="fold")
+    shared = set.intersection(*(set(model.steps) for model in models))
+    stars = {(each.model, each.metric) for each in entry.differences if each.matters}
+    for metric in dict.fromkeys(name for model in models for name in model.metrics):
         for number, step in enumerate(shown_steps(sorted(shared))):
             last = step == max(shared)
             cells = [_encoding_cell(model, metric, step, stars if last else ()) for model in models]
             table.add_row("" if number else title_of(metric), str(step), *cells, end_section=last)
     for label in ("exploratory", "specialisation"):
-        counts = [f"{model['phases'][label]} of {len(model['seeds'])}" for model in models]
+        counts = [f"{model.phases[label]} of {len(model.seeds)}" for model in models]
         table.add_row(f"Runs with phase {label}", "", *counts)
     return table
 
 
-def _title(entry: dict[str, Any]) -> str:
-    seeds = sorted({len(model["seeds"]) for model in entry["models"]})
+def _title(entry: "EncodingComparison") -> str:
+    seeds = sorted({len(model.seeds) for model in entry.models})
     return (
-        f"{entry['suite']}, {entry['reference']}: {' or '.join(map(str, seeds))} seeds, mean and half width "
+        f"{entry.suite}, {entry.reference}: {' or '.join(map(str, seeds))} seeds, mean and half width "
         "of the 95% interval over seeds; *: differs from the first column at the end"
     )
 
@@ -141,13 +142,13 @@ def _short(model: str) -> str:
     return encoding or f"{size} (rotary)"
 
 
-def _encoding_cell(model: dict[str, Any], metric: str, step: int, marked: Collection[tuple[str, str]]) -> str:
-    curve = model["metrics"].get(metric)
-    if curve is None:
+def _encoding_cell(model: "EncodedModel", metric: str, step: int, marked: Collection[tuple[str, str]]) -> str:
+    band = model.metrics.get(metric)
+    if band is None:
         return ""
-    at = model["steps"].index(step)
-    star = "*" if (model["model"], metric) in marked else ""
-    return _interval(curve["mean"][at], curve["half"][at]) + star
+    at = model.steps.index(step)
+    star = "*" if (model.model, metric) in marked else ""
+    return _interval(band.mean[at], band.half[at]) + star
 
 
 def _interval(mean: float | None, half: float | None) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from tracker.analysis import analyse_phases
-from tracker.analysis.phase_report import reach
 from tracker.analysis.refine import propose
 from tracker.checkpoints.audit import file as audit_file
 from tracker.config import Config
@@ -39,7 +38,7 @@ def refined(
         for pair in analyse_phases(checkpoints, results.sequences(), suspects)
         if (pair[0].model, pair[0].seed) in there
     ]
-    intervals = [[reach(point) for point in entry["change_points"]] for _, entry in pairs]
+    intervals = [[point.reach for point in entry.change_points] for _, entry in pairs]
     if not any(intervals):
         raise RequestError(
             "steps=refine: no change is detected in what is measured, so there is nothing to narrow; "

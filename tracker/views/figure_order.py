@@ -7,11 +7,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from tracker.analysis.schema import ChangeContext, Lag
 from tracker.metrics.registry import title_of
 from tracker.views.figure_style import INK, SOFT, empty_figure, literal, place, style, training_axis
 from tracker.views.palette import PHASES, VERDICTS
 from tracker.views.prepared import Checkpoints, LeadLag
-from tracker.views.report import Change, Covariate
 from tracker.views.runs import Run
 
 MARKERS = {"before": "<", "with": "o", "after": ">", "cannot tell": "o", "still": "_"}
@@ -52,7 +52,7 @@ def _colour(verdict: str) -> str:
     return VERDICTS[verdict]["print"]
 
 
-def _changes(axes: Axes, run: Run, changes: Sequence[Change], names: Sequence[str]) -> None:
+def _changes(axes: Axes, run: Run, changes: Sequence[ChangeContext], names: Sequence[str]) -> None:
     for change in changes:
         low, high = map(float, place([change.step_low, change.step_high]))
         axes.axvspan(low, high, color=PHASES["exploratory"]["light"], alpha=0.2, lw=0)
@@ -68,7 +68,7 @@ def _changes(axes: Axes, run: Run, changes: Sequence[Change], names: Sequence[st
     axes.set_title(f"{literal(run.label)}: {len(changes)} changes (shaded)")
 
 
-def _mark(axes: Axes, y: float, change: Change, covariate: Covariate) -> None:
+def _mark(axes: Axes, y: float, change: ChangeContext, covariate: Lag) -> None:
     verdict, colour = covariate.verdict, _colour(covariate.verdict)
     ends = place(covariate.bracket or (change.step_low, change.step_high))
     if covariate.bracket:

@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from tracker.analysis.words import size_name
+from tracker.analysis.schema import RunPhases
+from tracker.analysis.text import size_name
 from tracker.metrics.registry import metric_of, title_of
 from tracker.views.palette import HEAT, PHASES
-from tracker.views.report import RunPhases
+from tracker.views.prepared import spans
 
 INK, SOFT, GRID = "#1b2230", "#58606e", "#e6e4dd"
 ZERO = -1.0
@@ -78,7 +79,7 @@ def shade_phases(axes: Axes, entry: RunPhases) -> None:
         if phase.label in PHASES:
             first, last = map(float, place([phase.first_step, phase.last_step]))
             axes.axvspan(first, last, color=PHASES[phase.label]["light"], alpha=0.1, lw=0, zorder=0)
-    for span in entry.spans:
+    for span in spans(entry.phases):
         first, last = map(float, place([span.first_step, span.last_step]))
         label = span.label
         if label in PHASES and (last - first) / (high - low) > 0.012 * len(label):

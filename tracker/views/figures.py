@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tracker.analysis.schema import RunPhases
 from tracker.store import Results
 from tracker.views.figure_style import (
     INK,
@@ -21,8 +22,7 @@ from tracker.views.figure_style import (
     training_axis,
 )
 from tracker.views.palette import PHASES, line_colours
-from tracker.views.prepared import Trajectories
-from tracker.views.report import RunPhases, read_report
+from tracker.views.prepared import Trajectories, read_report
 from tracker.views.runs import Run, model_names, runs_of
 
 DASHES = ("-", "--", ":", "-.")
