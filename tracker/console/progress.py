@@ -82,7 +82,7 @@ class Bars:
         Args:
             name: of the bar.
             done: how many of its steps are done.
-            note: stands behind it.
+            note: text shown after it.
             fetched: bytes fetched for it so far, None where unknown.
         """
         self._bars.update(self._tasks[name], completed=done, note=note)

@@ -11,7 +11,7 @@ from tracker.analysis.schema import AnalysisReport, ChangeContext, RunPhases, Th
 from tracker.checkpoints.audit import file as audit_file
 from tracker.metrics.registry import DESCRIBED, checkpoint_columns, metric_of, title_of
 from tracker.store import SPECTRUM_BANDS, Results
-from tracker.views.encode import LEVELS, MISSING, plain, rounded_list
+from tracker.views.encode import LEVELS, MISSING, rounded_list
 from tracker.views.head_maps import SPECTRUM_HIGH, SPECTRUM_LOW, head_maps, head_shapes, map_metrics
 from tracker.views.palette import HEAT, PHASES, VERDICTS, line_colours
 from tracker.views.prepared import (
@@ -85,7 +85,7 @@ def dashboard_data(
         "landmarks": landmarks_of(runs),
         "audit": _audit(results, runs),
     }
-    return plain(data | _models(runs, holes_of(results)) | _colours(runs) | _report(runs, report))
+    return to_dict(data | _models(runs, holes_of(results)) | _colours(runs) | _report(runs, report))
 
 
 def _models(runs: list[Run], holes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def _run(run: Run) -> dict[str, Any]:
 
 
 def capital(title: str) -> str:
-    """A title with a large first letter and all others as they are."""
+    """Return a title with a large first letter and all others as they are."""
     return title[:1].upper() + title[1:]
 
 

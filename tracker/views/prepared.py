@@ -11,9 +11,15 @@ import polars as pl
 
 from tracker.analysis.axes import size_on
 from tracker.analysis.lead_lag import COVARIATES
-from tracker.analysis.schema import AnalysisReport, ChangeContext, Phase, RunPhases, ThresholdEntry
+from tracker.analysis.schema import (
+    AnalysisReport,
+    ChangeContext,
+    Phase,
+    RunPhases,
+    ThresholdEntry,
+    to_dict,
+)
 from tracker.store import SPECTRUM_BANDS, Results
-from tracker.views.encode import plain
 from tracker.views.head_maps import HeadRows
 from tracker.views.runs import Run, common_steps, records_of
 
@@ -31,7 +37,7 @@ RunName = tuple[str, str, int]
 
 def read_report(analysis: Mapping[str, Any] | None) -> AnalysisReport:
     """Read the content of analysis.json, of any version; an empty report where there is none."""
-    return AnalysisReport.from_dict(plain(analysis or {}))
+    return AnalysisReport.from_dict(to_dict(analysis or {}))
 
 
 def unread_sections(analysis: Mapping[str, Any] | None, report: AnalysisReport) -> list[str]:
@@ -41,17 +47,17 @@ def unread_sections(analysis: Mapping[str, Any] | None, report: AnalysisReport) 
 
 
 def name_of(entry: Any) -> RunName:
-    """Suite, model and seed of a run's entry."""
+    """Return suite, model and seed of a run's entry."""
     return entry.suite, entry.model, entry.seed
 
 
 def is_labelled(entry: RunPhases) -> bool:
-    """Whether any phase has a name."""
+    """Return whether any phase has a name."""
     return any(phase.label for phase in entry.phases)
 
 
 def spans(phases: Sequence[Phase]) -> list[Phase]:
-    """The labelled phases, neighbours of one label (with a change between them) as one."""
+    """Return the labelled phases, neighbours of one label (with a change between them) as one."""
     groups = [list(group) for _, group in groupby(phases, key=lambda phase: phase.label)]
     return [
         Phase(group[0].label, group[0].first_step, group[-1].last_step) for group in groups if group[0].label
