@@ -270,7 +270,7 @@ def test_views_show_suspects_hollow(tmp_path: Path):
     suspects = audit_file.suspects(tmp_path).among(results.checkpoints().iter_rows(named=True))
     phases = {
         each["model"]: each
-        for each in analyse(results.checkpoints(), results.sequences(), suspects=suspects)["phases"]
+        for each in analyse(results.checkpoints(), results.sequences(), suspects=suspects).to_dict()["phases"]
     }
     assert phases["0.8m"]["left_out"] == [{"step": 64, "reason": told_of}]
     assert 64 in phases["0.05m"]["steps"]

@@ -257,13 +257,13 @@ def test_names_are_never_markup():
 
 
 def test_many_alerts_are_cut_short(capsys: pytest.CaptureFixture[str]):
-    from tracker.console.terminal import make_console, tell_alerts
+    from tracker.console.output import make_console, print_alerts
 
-    tell_alerts(make_console(), [f"sentence {number}" for number in range(8)])
+    print_alerts(make_console(), [f"sentence {number}" for number in range(8)])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6
     assert lines[-1] == "and 3 more: tracker validate"
-    tell_alerts(make_console(), ["a"] * 5)
+    print_alerts(make_console(), ["a"] * 5)
     assert capsys.readouterr().out == "Alert: a\n" * 5
 
 

@@ -13,10 +13,10 @@ from tracker.metrics.registry import checkpoint_columns
 from tracker.store import Results, Store, open_store
 from tracker.views import dashboard_data, head_maps
 from tracker.views.data import landmarks_of
-from tracker.views.encode import json_for_html, pack, plain, quantise, rounded, rounded_list
+from tracker.views.encode import json_for_html, pack, quantise, rounded, rounded_list
 from tracker.views.head_maps import MAP_METRICS
-from tracker.views.palette import between, line_colours
-from tracker.views.report import read_report
+from tracker.views.palette import line_colours
+from tracker.views.prepared import read_report
 from tracker.views.runs import Run, common_steps, runs_of
 from tracker.views.summary import summary_rows
 
@@ -183,7 +183,7 @@ def entry_of(seed: int, begins: tuple[int, int] | None, confidence: float | None
     """A run's entry of analysis.json whose second phase, if any, begins at a step."""
     low, high = begins or (0, 0)
     evidence = [
-        {name: {"extremum": value, "extremum_step": step}
+        {name: {"first": 0.7, "last": 0.2, "extremum": value, "extremum_step": step}
          for name in ("spectral_entropy", "frequency_selectivity")}
         for value, step in ((0.7, 8), (0.1, 64 + seed))
     ]  # fmt: skip
@@ -234,7 +234,7 @@ def strip(analysis: Any, key: str) -> Any:
     ("absent", "unread"),
     [
         ("confidence", []), ("evidence", []), ("carriers", []), ("interval", []), ("sentence", []),
-        ("change_points", []), ("peak_step", []), ("first_step", ["phases"]), ("verdict", ["lead_lag"]),
+        ("change_points", []), ("peak_step", []), ("first_step", []), ("verdict", []),
         ("axis", ["thresholds"]), ("model", ["phases", "lead_lag"]),
     ],
 )  # fmt: skip
@@ -263,8 +263,6 @@ def test_numbers_are_rounded_and_never_nan():
     assert rounded(1.23456789) == 1.235
     assert rounded(0.000123456, 2) == 0.00012
     assert rounded_list([None, float("nan"), float("inf"), 0.0]) == [None, None, None, 0.0]
-    found = plain({"a": np.float64("nan"), "b": np.arange(2), "c": (np.int64(3), "x")})
-    assert found == {"a": None, "b": [0, 1], "c": [3, "x"]}
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 3), (7, 4, 5), (3, 0, 2)])
@@ -296,7 +294,7 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.parametrize("count", [2, 3, 5, 10])
+@pytest.mark.parametrize("count", [1, 2, 10])
 def test_colours_are_ordered_by_lightness_and_stand_out_from_the_paper(count: int):
     light = [luminance(colour) for colour in line_colours(count, "light")]
     dark = [luminance(colour) for colour in line_colours(count, "dark")]
@@ -305,10 +303,3 @@ def test_colours_are_ordered_by_lightness_and_stand_out_from_the_paper(count: in
     paper, night = luminance("#fcfbf8"), luminance("#10141b")
     assert min((paper + 0.05) / (shade + 0.05) for shade in light) > 2.2
     assert min((shade + 0.05) / (night + 0.05) for shade in dark) > 3.0
-
-
-def test_one_model_has_a_colour_and_mixing_meets_its_anchors():
-    assert len(line_colours(1)) == 1
-    assert between(("#000000", "#ffffff"), 0.0) == "#000000"
-    assert between(("#000000", "#ffffff"), 1.0) == "#ffffff"
-    assert between(("#000000", "#ffffff"), 0.5) == "#808080"

@@ -20,6 +20,7 @@ from synthetic_store import (
 )
 from views_browser import shared_store
 
+from tracker.analysis.schema import AnalysisReport
 from tracker.errors import StoreError
 from tracker.records import Measurement
 from tracker.store import Results, Store, open_store
@@ -29,12 +30,11 @@ from tracker.views.figure_maps import HEAD_METRIC, draw_maps, draw_spectrograms
 from tracker.views.figure_order import draw_checkpoints, draw_lead_lag
 from tracker.views.figure_style import ZERO, end_labels, place, style
 from tracker.views.prepared import Checkpoints, LeadLag, Scale, Spectrogram, Trajectories, map_table
-from tracker.views.report import Report
 from tracker.views.runs import Run, runs_of
 
 
 def scale_table(runs: list[Run]) -> pl.DataFrame:
-    return Scale.of(Trajectories.of(runs, Report()), Report(), "params_non_embedding").table
+    return Scale.of(Trajectories.of(runs, AnalysisReport()), AnalysisReport(), "params_non_embedding").table
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_every_view_is_written_in_every_format_with_its_data(results: Results, w
             assert len(image.convert("RGB").getcolors(1 << 24) or []) > 50
     with open(written / "phases.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    table = Trajectories.of(runs_of(results), Report()).table()
+    table = Trajectories.of(runs_of(results), AnalysisReport()).table()
     assert len(rows) == table.height == 46 * 4
     assert float(rows[0]["mean"]) == pytest.approx(table["mean"][0])
 
@@ -214,7 +214,7 @@ def test_suspect_checkpoints_are_hollow_in_every_figure(tmp_path: Path):
 
 
 def test_without_changes_or_spectra_the_figures_say_so():
-    nothing = LeadLag.of(Trajectories.of([], Report()), Report())
+    nothing = LeadLag.of(Trajectories.of([], AnalysisReport()), AnalysisReport())
     assert nothing.shown is None
     assert "No change was found" in draw_lead_lag(nothing).texts[0].get_text()
     assert "has a spectrum" in draw_spectrograms([]).texts[0].get_text()

@@ -83,7 +83,7 @@ def run_script(command: Callable[["Config", "Console"], int], arguments: Sequenc
     from omegaconf.errors import OmegaConfBaseException
 
     from tracker import config
-    from tracker.console.terminal import make_console
+    from tracker.console.output import make_console
     from tracker.errors import TrackerError
 
     overrides = with_current_names(arguments)
@@ -162,7 +162,7 @@ def _remove_traces(sweeps: set[Path]) -> None:
 
 def _run_command(command: str, composed: object) -> int:
     from tracker import config
-    from tracker.console.terminal import make_console
+    from tracker.console.output import make_console
     from tracker.errors import TrackerError
 
     # polars' own handler lets waits go on behind it: Ctrl-C would be heard only when the next unit ends.

@@ -278,6 +278,8 @@ def unit_row(unit: Unit, facts: ModelFacts, tokens: ProbeTokens, commit: str | N
         "dtype": unit.dtype,
         "n_sequences": tokens.ids.shape[0],
         "n_tokens": tokens.ids.shape[1],
+        "local_span": unit.conventions.span,
+        "prefix_block": tokens.prefix_ids.shape[1] // 2,
         "token_digest": tokens.digest,
         "tracker_version": tracker_version(),
     }

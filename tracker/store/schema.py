@@ -63,6 +63,8 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         "device": pl.String(),
         "n_sequences": pl.Int64(),
         "n_tokens": pl.Int64(),
+        "local_span": pl.Int64(),
+        "prefix_block": pl.Int64(),
         "token_digest": pl.String(),
         "tracker_version": pl.String(),
         "seconds": pl.Float64(),

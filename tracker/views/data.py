@@ -3,19 +3,26 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from tracker import facts
 from tracker.analysis.axes import AXES, size_on
+from tracker.analysis.schema import AnalysisReport, ChangeContext, RunPhases, ThresholdEntry, to_dict
 from tracker.checkpoints.audit import file as audit_file
 from tracker.metrics.registry import Registry, checkpoint_columns, is_custom, metric_of, title_of
 from tracker.store import SPECTRUM_BANDS, Results
-from tracker.views.encode import LEVELS, MISSING, plain, rounded_list
+from tracker.views.encode import LEVELS, MISSING, rounded_list
 from tracker.views.head_maps import SPECTRUM_HIGH, SPECTRUM_LOW, head_maps, head_shapes, map_metrics
 from tracker.views.palette import HEAT, PHASES, VERDICTS, line_colours
-from tracker.views.prepared import LAST_COMMON, LeadLag, Trajectories
-from tracker.views.report import Report, RunPhases, Threshold, read_report
+from tracker.views.prepared import (
+    LAST_COMMON,
+    LeadLag,
+    Trajectories,
+    name_of,
+    read_report,
+    spans,
+    unread_sections,
+)
 from tracker.views.runs import Run, common_steps, holes_of, model_names, runs_of
 from tracker.views.summary import summary_rows
 
@@ -63,6 +70,8 @@ def dashboard_data(
     maps = head_shapes(runs) if served else head_maps(results, runs)
     bands = {"count": SPECTRUM_BANDS, "low": SPECTRUM_LOW, "high": SPECTRUM_HIGH, "scale": "log10 of share"}
     data = {
+        "unread": unread_sections(analysed, report),
+        "alerts": [alert for alert in (analysed or {}).get("alerts") or () if "sentence" in alert],
         "store": results.folder.name,
         "probe": _only(results, "probe"),
         "conventions": _only(results, "conventions"),
@@ -76,7 +85,7 @@ def dashboard_data(
         "landmarks": landmarks_of(runs),
         "audit": _audit(results, runs),
     }
-    return plain(data | _models(runs, holes_of(results)) | _colours(runs) | _report(runs, report))
+    return to_dict(data | _models(runs, holes_of(results)) | _colours(runs) | _report(runs, report))
 
 
 def _models(runs: list[Run], holes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -99,7 +108,7 @@ def _colours(runs: list[Run]) -> dict[str, Any]:
     }
 
 
-def _report(runs: list[Run], report: Report) -> dict[str, Any]:
+def _report(runs: list[Run], report: AnalysisReport) -> dict[str, Any]:
     """The sections of analysis.json, and which run of each is shown first."""
     trajectories = Trajectories.of(runs, report)
     lead_lag = LeadLag.of(trajectories, report)
@@ -115,43 +124,37 @@ def _report(runs: list[Run], report: Report) -> dict[str, Any]:
         },
         "summary_rows": summary_rows(report),
         "summary": report.summary,
-        "alerts": report.alerts,
-        "unread": report.unread,
         "phases": [_phases(entry) for entry in report.phases],
-        "lead_lag": [asdict(change) | {"key": _key(change.name)} for change in report.changes],
+        "lead_lag": [_change(change) for change in report.lead_lag],
         "covariates": [{"name": name, "title": title_of(name)} for name in lead_lag.covariates],
         "verdict_counts": [
             {"covariate": name, "verdict": verdict, "changes": number}
             for (name, verdict), number in lead_lag.counts.items()
         ],
         "thresholds": [_threshold(each, shared) for each in report.thresholds],
-        "roles": [entry | {"key": _key((entry["suite"], entry["model"], entry["seed"]))}
-                  for entry in map(dict, report.roles)],
-        "encodings": report.encodings,
-    }  # fmt: skip
+        "roles": [to_dict(entry) | {"key": _key(entry)} for entry in report.roles],
+        "encodings": [to_dict(entry) for entry in report.encodings],
+    }
 
 
-def _key(name: tuple[str, str, int]) -> str:
-    return "/".join(map(str, name))
+def _key(entry: Any) -> str:
+    return "/".join(map(str, name_of(entry)))
 
 
 def _phases(entry: RunPhases) -> dict[str, Any]:
-    phases = [
-        {"label": each.label, "first_step": each.first_step, "last_step": each.last_step,
-         "peak_step": each.peak_step} for each in entry.phases
-    ]  # fmt: skip
-    spans = [
-        {"label": each.label, "first_step": each.first_step, "last_step": each.last_step}
-        for each in entry.spans
-    ]
-    points = [asdict(point) for point in entry.change_points]
-    return {"key": _key(entry.name), "phases": phases, "spans": spans, "change_points": points,
-            "sentence": entry.sentence}  # fmt: skip
+    kept = {name: to_dict(getattr(entry, name)) for name in ("phases", "change_points", "sentence")}
+    return kept | {"key": _key(entry), "spans": to_dict(spans(entry.phases))}
 
 
-def _threshold(threshold: Threshold, shared: list[int]) -> dict[str, Any]:
+def _change(change: ChangeContext) -> dict[str, Any]:
+    by_metric = change.contributions
+    heads = by_metric.get("frequency_selectivity") or by_metric.get("spectral_entropy")
+    return to_dict(change) | {"key": _key(change), "contributions": to_dict(heads)}
+
+
+def _threshold(threshold: ThresholdEntry, shared: list[int]) -> dict[str, Any]:
     step = shared[-1] if threshold.step == LAST_COMMON and shared else threshold.step
-    return asdict(threshold) | {"step": step}
+    return to_dict(threshold) | {"step": step}
 
 
 def _audit(results: Results, runs: list[Run]) -> list[dict[str, Any]]:
@@ -209,7 +212,7 @@ def _run(run: Run) -> dict[str, Any]:
 
 
 def capital(title: str) -> str:
-    """A title with a large first letter and all others as they are."""
+    """Return a title with a large first letter and all others as they are."""
     return title[:1].upper() + title[1:]
 
 

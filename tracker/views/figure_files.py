@@ -24,9 +24,9 @@ from tracker.views.prepared import (
     Trajectories,
     map_steps,
     map_table,
+    read_report,
     spectrum_table,
 )
-from tracker.views.report import read_report
 from tracker.views.runs import holes_of, runs_of
 
 MAIN_AXIS = "params_non_embedding"

@@ -92,7 +92,7 @@ def draw_map(
 
 
 def shown_runs(runs: Sequence[Run]) -> list[Run]:
-    """The first seed of each model, at most ``MOST_RUNS`` of the largest, smallest first."""
+    """Choose the first seed of each model, at most ``MOST_RUNS`` of the largest, smallest first."""
     firsts = {run.rank: run for run in reversed(runs)}
     return [firsts[rank] for rank in sorted(firsts)][-MOST_RUNS:]
 

@@ -3,15 +3,25 @@
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from tracker.analysis.schema import ChangeContext, Lag
 from tracker.metrics.registry import title_of
-from tracker.views.figure_style import INK, SOFT, empty_figure, literal, place, style, training_axis
+from tracker.views.figure_style import (
+    INK,
+    SOFT,
+    empty_figure,
+    literal,
+    name_rows,
+    place,
+    style,
+    training_axis,
+)
 from tracker.views.palette import PHASES, VERDICTS
 from tracker.views.prepared import Checkpoints, LeadLag
-from tracker.views.report import Change, Covariate
 from tracker.views.runs import Run
 
 MARKERS = {"before": "<", "with": "o", "after": ">", "cannot tell": "o", "still": "_"}
@@ -48,11 +58,12 @@ def draw_lead_lag(view: LeadLag) -> Figure:
     return figure
 
 
-def _colour(verdict: str) -> str:
-    return VERDICTS[verdict]["print"]
+def _colour(verdict: str) -> tuple[float, float, float, float]:
+    """As on the page's light theme; pale where nothing is claimed."""
+    return to_rgba(VERDICTS[verdict]["light"], 0.25 if verdict in PALE else 1.0)
 
 
-def _changes(axes: Axes, run: Run, changes: Sequence[Change], names: Sequence[str]) -> None:
+def _changes(axes: Axes, run: Run, changes: Sequence[ChangeContext], names: Sequence[str]) -> None:
     for change in changes:
         low, high = map(float, place([change.step_low, change.step_high]))
         axes.axvspan(low, high, color=PHASES["exploratory"]["light"], alpha=0.2, lw=0)
@@ -62,13 +73,11 @@ def _changes(axes: Axes, run: Run, changes: Sequence[Change], names: Sequence[st
             if covariate.verdict in MARKERS and name in names:
                 _mark(axes, names.index(name) + offset, change, covariate)
     training_axis(axes, int(run.steps[-1]), zero=0 in run.steps)
-    axes.set_yticks(range(len(names)), [title_of(name) for name in names])
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
+    name_rows(axes, [title_of(name) for name in names])
     axes.set_title(f"{literal(run.label)}: {len(changes)} changes (shaded)")
 
 
-def _mark(axes: Axes, y: float, change: Change, covariate: Covariate) -> None:
+def _mark(axes: Axes, y: float, change: ChangeContext, covariate: Lag) -> None:
     verdict, colour = covariate.verdict, _colour(covariate.verdict)
     ends = place(covariate.bracket or (change.step_low, change.step_high))
     if covariate.bracket:
@@ -114,9 +123,7 @@ def draw_checkpoints(view: Checkpoints) -> Figure:
             label = f"{state}: {part.height}"
             axes.plot(place(part["step"]), y, marker, color=colour, ms=size, ls="", mfc=fill, label=label)
         training_axis(axes, int(table["step"].max()), zero=0 in table["step"])  # type: ignore[arg-type]
-        axes.set_yticks(range(len(rows)), [literal(label) for label in view.labels.values()])
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
+        name_rows(axes, list(view.labels.values()))
         axes.grid(False)
         figure.legend(loc="outside upper right", ncols=4, frameon=False, fontsize=8)
     return figure

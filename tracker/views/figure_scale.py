@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tracker.analysis.axes import AXES
+from tracker.analysis.schema import ThresholdEntry
 from tracker.store import Results
 from tracker.views.figure_style import SOFT, empty_figure, literal, size_axis, style, titled
 from tracker.views.palette import PHASES, line_colours
-from tracker.views.prepared import Scale, Trajectories
-from tracker.views.report import Threshold, read_report
+from tracker.views.prepared import Scale, Trajectories, read_report
 from tracker.views.runs import Run, model_names, runs_of
 
 
@@ -77,7 +77,7 @@ def _scale_panel(
     axes.set_title(titled(table["metric"][0]))
 
 
-def _shade_threshold(axes: Axes, threshold: Threshold) -> None:
+def _shade_threshold(axes: Axes, threshold: ThresholdEntry) -> None:
     colour = PHASES["exploratory"]["light"]
     axes.axvspan(threshold.low or 0.0, threshold.high or 0.0, color=colour, alpha=0.15, lw=0)
     for bound in threshold.interval or ():

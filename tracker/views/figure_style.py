@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from tracker.analysis.words import size_name
+from tracker.analysis.schema import RunPhases
+from tracker.analysis.text import size_name
 from tracker.metrics.registry import metric_of, title_of
 from tracker.views.palette import HEAT, PHASES
-from tracker.views.report import RunPhases
+from tracker.views.prepared import spans
 
 INK, SOFT, GRID = "#1b2230", "#58606e", "#e6e4dd"
 ZERO = -1.0
@@ -37,7 +38,7 @@ STYLE: dict[str, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The figures' rcParams, for as long as one is made or saved."""
+    """Set the figures' rcParams while one is made or saved."""
     # Fonts that this machine lacks would each be a logged line; keep those that it has.
     there = {font.name for font in font_manager.fontManager.ttflist}
     fonts = [name for name in STYLE["font.sans-serif"] if name in there]
@@ -46,18 +47,18 @@ def style() -> Iterator[None]:
 
 
 def heat_map() -> LinearSegmentedColormap:
-    """The page's light heat scale as a matplotlib colour map."""
+    """Return the page's light heat scale as a matplotlib colour map."""
     return LinearSegmentedColormap.from_list("tracker", list(HEAT["light"]))
 
 
 def place(steps: Any) -> np.ndarray:
-    """Steps (any shape) as places on the log2 axis; step 0 stands at ``ZERO``."""
+    """Convert steps (any shape) to places on the log2 axis; step 0 stands at ``ZERO``."""
     steps = np.asarray(steps, dtype=float)
     return np.where(steps > 0, np.log2(np.maximum(steps, 1.0)), ZERO)
 
 
 def training_axis(axes: Axes, last_step: int, *, zero: bool = True, label: bool = True) -> None:
-    """Log-step ticks 0, 1, 4, 16 ... with a break between 0 and 1."""
+    """Set log-step ticks 0, 1, 4, 16 ... with a break between 0 and 1."""
     powers = np.arange(0, np.log2(max(last_step, 2)) + 1e-9, 2)
     ticks = [ZERO, *powers] if zero else list(powers)
     axes.set_xticks(ticks, [f"{0 if tick < 0 else 2 ** int(tick)}" for tick in ticks])
@@ -70,6 +71,13 @@ def training_axis(axes: Axes, last_step: int, *, zero: bool = True, label: bool 
         axes.set_xlabel("training step (log)")
 
 
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a panel, the first on top."""
+    axes.set_yticks(range(len(names)), [literal(name) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
 def shade_phases(axes: Axes, entry: RunPhases) -> None:
     """Tint one run's labelled phases, name them where there is room, and bracket its change points."""
     low, high = axes.get_xlim()
@@ -78,7 +86,7 @@ def shade_phases(axes: Axes, entry: RunPhases) -> None:
         if phase.label in PHASES:
             first, last = map(float, place([phase.first_step, phase.last_step]))
             axes.axvspan(first, last, color=PHASES[phase.label]["light"], alpha=0.1, lw=0, zorder=0)
-    for span in entry.spans:
+    for span in spans(entry.phases):
         first, last = map(float, place([span.first_step, span.last_step]))
         label = span.label
         if label in PHASES and (last - first) / (high - low) > 0.012 * len(label):
@@ -90,7 +98,7 @@ def shade_phases(axes: Axes, entry: RunPhases) -> None:
 
 
 def end_labels(axes: Axes, ends: list[tuple[str, str, float]], *, gap: float = 0.07) -> None:
-    """Names at the right edge beside the line ends, moved apart to ``gap`` (share of the axis) or more.
+    """Write names at the right edge beside the line ends, moved apart to ``gap`` (share of the axis) or more.
 
     Args:
         axes: where the lines are, with its y limits final.
@@ -115,7 +123,7 @@ def end_labels(axes: Axes, ends: list[tuple[str, str, float]], *, gap: float = 0
 
 
 def size_axis(axes: Axes, sizes: Sequence[float]) -> None:
-    """A log axis whose ticks are the models' own sizes, labelled 100k, 1M, 1B, as far as they fit."""
+    """Set a log axis whose ticks are the models' own sizes, labelled 100k, 1M, 1B, as far as they fit."""
     ordered = sorted(set(sizes))
     least = (np.log(ordered[-1]) - np.log(ordered[0])) / MOST_TICKS
     kept: list[float] = []
@@ -128,18 +136,18 @@ def size_axis(axes: Axes, sizes: Sequence[float]) -> None:
 
 
 def titled(name: str) -> str:
-    """A metric's title with its unit, as axes and panels carry it."""
+    """Return a metric's title with its unit."""
     title, unit = title_of(name), metric_of(name).unit
     return f"{title} ({unit})" if unit else title
 
 
 def literal(text: str) -> str:
-    """``text`` as matplotlib draws it unchanged: a dollar sign would start mathematics."""
+    """Escape ``text`` so that matplotlib draws it unchanged: a dollar sign would start mathematics."""
     return text.replace("$", r"\$")
 
 
 def empty_figure(sentence: str) -> Figure:
-    """A figure that says why there is nothing to draw."""
+    """Return a figure that says why there is nothing to draw."""
     with style():
         figure = Figure(figsize=(6, 2))
         figure.text(0.5, 0.5, sentence, ha="center", va="center", color=SOFT)

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tracker.analysis.schema import RunPhases
 from tracker.store import Results
 from tracker.views.figure_style import (
     INK,
@@ -14,6 +15,7 @@ from tracker.views.figure_style import (
     empty_figure,
     end_labels,
     literal,
+    name_rows,
     place,
     shade_phases,
     style,
@@ -21,8 +23,7 @@ from tracker.views.figure_style import (
     training_axis,
 )
 from tracker.views.palette import PHASES, line_colours
-from tracker.views.prepared import Trajectories
-from tracker.views.report import RunPhases, read_report
+from tracker.views.prepared import Trajectories, read_report
 from tracker.views.runs import Run, model_names, runs_of
 
 DASHES = ("-", "--", ":", "-.")
@@ -120,9 +121,8 @@ def _phase_strip(axes: Axes, strip: Sequence[tuple[Run, RunPhases]]) -> None:
             if phase.peak_step is not None:
                 axes.plot(place(phase.peak_step), row, "D", color=INK, ms=3.2, zorder=3)
     training_axis(axes, max(int(run.steps[-1]) for run, _ in strip))
-    axes.set_yticks(range(len(strip)), [literal(run.label) for run, _ in strip])
-    axes.tick_params(axis="y", length=0)
+    name_rows(axes, [run.label for run, _ in strip])
+    axes.invert_yaxis()
     axes.grid(False)
-    axes.set_ylim(-0.6, len(strip) - 0.4)
     axes.spines["left"].set_visible(False)
     axes.set_title("Phases by model (diamond: selectivity minimum)")

@@ -27,7 +27,7 @@ SPECTRUM_LOW, SPECTRUM_HIGH = -4.0, 0.0
 
 
 def head_maps(results: Results, runs: list[Run]) -> dict[str, Any]:
-    """Maps of the main metrics and the mean spectrum per layer.
+    """Pack the maps of the main metrics and the mean spectrum per layer.
 
     Args:
         results: the store's tables.
@@ -69,7 +69,7 @@ def map_metrics(runs: list[Run]) -> list[str]:
 
 
 def head_shapes(runs: list[Run]) -> dict[str, Any]:
-    """``head_maps`` without maps and spectra: the layers and heads of each run alone."""
+    """Return ``head_maps`` without maps and spectra: the layers and heads of each run alone."""
     nothing: dict[str, Any] = {"metrics": {}, "spectrum": None, "energy": None, "scales": 0}
     shapes = {
         run.key: {"layers": layers, "heads": heads} | nothing
@@ -96,13 +96,13 @@ class HeadRows:
         return cls(rows, index, (len(run.steps), int(layer.max()) + 1, int(head.max()) + 1))
 
     def values(self, metric: str) -> np.ndarray:
-        """(T, layers, heads) one metric of every head, NaN where it does not exist."""
+        """Return (T, layers, heads): one metric of every head, NaN where it does not exist."""
         values = np.full(self.shape, np.nan)
         values[self.index] = self.rows[metric].fill_null(float("nan")).to_numpy()
         return values
 
     def layer_means(self, name: str) -> np.ndarray | None:
-        """(T, layers, parts) mean shares over the heads of each layer; None where no head has any.
+        """Return (T, layers, parts): mean shares over the heads of each layer; None where no head has any.
 
         Args:
             name: ``spectrum`` or ``wavelet_energy``.
@@ -122,7 +122,7 @@ class HeadRows:
 
 
 def scale_of(column: pl.Series) -> dict[str, Any]:
-    """The linear scale of a metric's codes: its low and high end, and whether values lie beyond them.
+    """Choose the linear scale of a metric's codes: its low and high end, and whether values lie beyond them.
 
     Args:
         column: every value of the metric that is to be drawn on this scale; at least one is no null.
@@ -135,12 +135,12 @@ def scale_of(column: pl.Series) -> dict[str, Any]:
 
 
 def pack_map(heads: HeadRows, name: str, scale: dict[str, Any]) -> str:
-    """One metric of every head of a run, packed (T, layers, heads) in codes of ``scale``."""
+    """Pack one metric of every head of a run, (T, layers, heads) in codes of ``scale``."""
     return pack(quantise(heads.values(name), scale["low"], scale["high"]))
 
 
 def pack_shares(heads: HeadRows, name: str) -> tuple[str | None, int]:
-    """log10 of ``layer_means``, packed (T, layers, parts), and the number of parts; None, 0 without any."""
+    """Pack log10 of ``layer_means`` (T, layers, parts), and the number of parts; None, 0 without any."""
     means = heads.layer_means(name)
     if means is None:
         return None, 0

@@ -11,7 +11,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tracker.analysis.named_heads import INDUCTION, PREVIOUS_TOKEN, named_heads
+from tracker.analysis.roles import NAMED, measured_as, named_heads
 from tracker.metrics.registry import metric_of, title_of
 from tracker.records import Measurement
 from tracker.store import SPECTRUM_BANDS
@@ -100,13 +100,13 @@ def measurement_html(measurement: Measurement) -> str:
 
 def head_sentences(measurement: Measurement) -> list[str]:
     """Name the previous-token and induction heads, or say that there is none."""
-    found = named_heads(measurement.heads)
+    found = named_heads(measurement.heads, measured_as(measurement.checkpoint.row(0, named=True)))
     sentences = []
-    for name, column in ((PREVIOUS_TOKEN, "previous_token_score"), (INDUCTION, "prefix_matching_score")):
+    for name, column in ((role.name.replace("-", " "), role.column) for role in NAMED):
         rows = found.filter(name=name).to_dicts()
         if rows:
             named = ", ".join(f"layer {r['layer']} head {r['head']} ({r['score']:.2f})" for r in rows)
-            sentences.append(f"{name.capitalize()} heads (from {rows[0]['limit']:g}): {named}.")
+            sentences.append(f"{name.capitalize()} heads (from {rows[0]['limit']:.2g}): {named}.")
         elif measurement.heads[column].count():
             most = measurement.heads[column].max()
             sentences.append(f"No {name} head: the largest {title_of(column).lower()} is {most:.2g}.")

@@ -1,8 +1,9 @@
 """The data of each view, made once from runs and report: page, figures and tables all draw these."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,16 @@ import polars as pl
 
 from tracker.analysis.axes import size_on
 from tracker.analysis.lead_lag import COVARIATES
+from tracker.analysis.schema import (
+    AnalysisReport,
+    ChangeContext,
+    Phase,
+    RunPhases,
+    ThresholdEntry,
+    to_dict,
+)
 from tracker.store import SPECTRUM_BANDS, Results
 from tracker.views.head_maps import HeadRows
-from tracker.views.report import Change, Report, RunName, RunPhases, Threshold
 from tracker.views.runs import Run, common_steps, records_of
 
 PANELS = ("spectral_entropy", "frequency_selectivity", "band_power_low")
@@ -23,6 +31,37 @@ LAST_COMMON = "last common step"
 TEXTS = ("suite", "model", "metric", "state", "why", "covariate", "verdict")
 WHOLE = ("seed", "step", "step_low", "step_high", "lag", "lag_low", "lag_high", "bracket_low", "bracket_high")
 """Columns that are no measured numbers."""
+RunName = tuple[str, str, int]
+"""Suite, model and seed."""
+
+
+def read_report(analysis: Mapping[str, Any] | None) -> AnalysisReport:
+    """Read the content of analysis.json, of any version; an empty report where there is none."""
+    return AnalysisReport.from_dict(to_dict(analysis or {}))
+
+
+def unread_sections(analysis: Mapping[str, Any] | None, report: AnalysisReport) -> list[str]:
+    """Name the sections with entries that could not be read: another version wrote them."""
+    sections = ("phases", "lead_lag", "thresholds", "roles", "encodings")
+    return [name for name in sections if len((analysis or {}).get(name) or ()) > len(getattr(report, name))]
+
+
+def name_of(entry: Any) -> RunName:
+    """Return suite, model and seed of a run's entry."""
+    return entry.suite, entry.model, entry.seed
+
+
+def is_labelled(entry: RunPhases) -> bool:
+    """Return whether any phase has a name."""
+    return any(phase.label for phase in entry.phases)
+
+
+def spans(phases: Sequence[Phase]) -> list[Phase]:
+    """Return the labelled phases, neighbours of one label (with a change between them) as one."""
+    groups = [list(group) for _, group in groupby(phases, key=lambda phase: phase.label)]
+    return [
+        Phase(group[0].label, group[0].first_step, group[-1].last_step) for group in groups if group[0].label
+    ]
 
 
 @dataclass(frozen=True)
@@ -37,13 +76,13 @@ class Trajectories:
     """Whose phases are shaded: the largest model with labelled phases, else with change points."""
 
     @classmethod
-    def of(cls, runs: Sequence[Run], report: Report) -> "Trajectories":
+    def of(cls, runs: Sequence[Run], report: AnalysisReport) -> "Trajectories":
         """Prepare the trajectories of a store."""
         present = {name for run in runs for name in run.series}
         metrics = [name for name in PANELS if name in present]
         metrics += [name for name in FOURTH if name in present][:1]
-        phases = {entry.name: entry for entry in report.phases}
-        labelled = [run for run in runs if run.name in phases and phases[run.name].is_labelled]
+        phases = {name_of(entry): entry for entry in report.phases}
+        labelled = [run for run in runs if run.name in phases and is_labelled(phases[run.name])]
         changing = [run for run in runs if run.name in phases and phases[run.name].change_points]
         shown = max(labelled or changing, key=lambda run: run.rank, default=None)
         return cls(runs, metrics, phases, shown)
@@ -52,7 +91,7 @@ class Trajectories:
     def labelled(self) -> list[tuple[Run, RunPhases]]:
         """The runs whose phases carry labels, with them."""
         pairs = [(run, self.phases[run.name]) for run in self.runs if run.name in self.phases]
-        return [(run, entry) for run, entry in pairs if entry.is_labelled]
+        return [(run, entry) for run, entry in pairs if is_labelled(entry)]
 
     def table(self) -> pl.DataFrame:
         """suite, model, seed, step, metric, mean, low, high (95 % over sequences), q25, q75 (over heads)."""
@@ -74,11 +113,11 @@ class Scale:
     """The last step that all runs share; None: each run stands at its own last one."""
     table: pl.DataFrame
     """suite, model, seed, the size (named as the axis), step, metric, mean, low, high, suspect."""
-    thresholds: dict[str, Threshold]
+    thresholds: dict[str, ThresholdEntry]
     """Per metric what is claimed at this step."""
 
     @classmethod
-    def of(cls, trajectories: Trajectories, report: Report, axis: str) -> "Scale":
+    def of(cls, trajectories: Trajectories, report: AnalysisReport, axis: str) -> "Scale":
         """Prepare one axis of size; models of unknown size are left out."""
         runs = trajectories.runs
         shared = common_steps(runs)
@@ -134,7 +173,7 @@ def spectrum_table(spectrograms: Sequence[Spectrogram]) -> pl.DataFrame:
 class LeadLag:
     """What else changes around each change of the spectrum."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[ChangeContext, ...]
     covariates: list[str]
     counts: Counter[tuple[str, str]]
     """(covariate, verdict) -> number of changes of all runs."""
@@ -142,28 +181,28 @@ class LeadLag:
     """The run shown first: that of the shaded phases where it changes, else the largest that does."""
 
     @classmethod
-    def of(cls, trajectories: Trajectories, report: Report) -> "LeadLag":
+    def of(cls, trajectories: Trajectories, report: AnalysisReport) -> "LeadLag":
         """Prepare the changes of all runs."""
-        changes = report.changes
+        changes = report.lead_lag
         there = {name for change in changes for name in change.covariates}
         covariates = [name for name in COVARIATES if name in there]
         counts = Counter((name, each.verdict) for e in changes for name, each in e.covariates.items())
-        changing = {change.name for change in changes}
+        changing = {name_of(change) for change in changes}
         runs = [run for run in trajectories.runs if run.name in changing]
         largest = max(runs, key=lambda run: (run.rank, -run.seed), default=None)
         preferred = trajectories.shown
         shown = preferred if preferred and preferred.name in changing else largest
         return cls(changes, covariates, counts, shown)
 
-    def of_run(self, run: Run) -> list[Change]:
+    def of_run(self, run: Run) -> list[ChangeContext]:
         """The changes of one run."""
-        return [change for change in self.changes if change.name == run.name]
+        return [change for change in self.changes if name_of(change) == run.name]
 
     def table(self) -> pl.DataFrame:
         """One row per change and covariate: verdict, lag in checkpoints, its 90 % interval, and the
         covariate's own change (bracket_low, bracket_high]."""
         rows = [
-            (*change.name, change.step_low, change.step_high, name, each.verdict, each.lag,
+            (*name_of(change), change.step_low, change.step_high, name, each.verdict, each.lag,
              *(each.interval or (None, None)), *(each.bracket or (None, None)))
             for change in self.changes for name, each in change.covariates.items()
         ]  # fmt: skip

@@ -47,7 +47,7 @@ class Run:
     facts: dict[str, Any]
     series: dict[str, Series]
     suspects: list[str | None]
-    """Per step why it may not be what its name says; None where nothing speaks against it."""
+    """Per step why its weights may not match its name; None where nothing speaks against it."""
     label: str = ""
     rank: int = 0
     """Place of the model among the models of the store, by size."""
@@ -71,7 +71,7 @@ class Run:
 
 
 def runs_of(results: Results) -> list[Run]:
-    """Every run of a store that has at least one measured checkpoint, smallest model first."""
+    """Read every run of a store that has at least one measured checkpoint, smallest model first."""
     checkpoints = results.checkpoints().filter(pl.col("status") == "ok").sort([*RUN, "step"])
     halves, suspects = _half_widths(results), suspects_of(results.folder)
     parts = checkpoints.partition_by(RUN, as_dict=True)
@@ -137,23 +137,23 @@ def _named(runs: list[Run]) -> list[Run]:
 
 
 def records_of(results: Results, run: Run) -> Results:
-    """The records of one run alone."""
+    """Select the records of one run."""
     below = results.folder / "checkpoints" / safe_name(run.suite) / safe_name(run.model) / f"seed-{run.seed}"
     return Results(results.folder, tuple(place for place in results.records if place.parent == below))
 
 
 def common_steps(runs: Sequence[Run]) -> list[int]:
-    """Steps that every run has measured, ascending."""
+    """Return the steps that every run has measured, ascending."""
     shared = set.intersection(*({int(step) for step in run.steps} for run in runs)) if runs else set()
     return sorted(shared)
 
 
 def model_names(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """(suite, model) of every model, smallest first."""
+    """Return (suite, model) of every model, smallest first."""
     return [name for _, name in sorted({(run.rank, (run.suite, run.model)) for run in runs})]
 
 
 def holes_of(results: Results) -> list[dict[str, Any]]:
-    """Checkpoints that failed or do not exist: suite, model, seed, step, status, reason."""
+    """List checkpoints that failed or do not exist: suite, model, seed, step, status, reason."""
     frame = results.checkpoints([*RUN, "step", "status", "reason"])
     return frame.filter(pl.col("status") != "ok").sort([*RUN, "step"]).to_dicts()

@@ -6,14 +6,14 @@ from itertools import groupby
 from typing import Any
 
 from tracker.analysis.labels import label_columns
-from tracker.views.report import ChangePoint, Report, RunPhases
+from tracker.analysis.schema import AnalysisReport, ChangePoint, RunPhases
 
 NO_SAMPLES = "not available: one sequence"
 LEAST_CHECKPOINTS = 5
 """Fewer than these cannot show a change of phase."""
 
 
-def summary_rows(report: Report) -> list[dict[str, Any]]:
+def summary_rows(report: AnalysisReport) -> list[dict[str, Any]]:
     """Summarise the phases of each model that was analysed.
 
     Returns:
@@ -22,7 +22,7 @@ def summary_rows(report: Report) -> list[dict[str, Any]]:
         over the seeds.
     """
     analysed = [entry for entry in report.phases if entry.steps]
-    return [_row(list(seeds)) for _, seeds in groupby(analysed, key=lambda entry: entry.name[:2])]
+    return [_row(list(seeds)) for _, seeds in groupby(analysed, key=lambda entry: (entry.suite, entry.model))]
 
 
 def _row(seeds: Sequence[RunPhases]) -> dict[str, Any]:
@@ -55,9 +55,8 @@ def _minimum(entry: RunPhases) -> int | None:
     columns = label_columns(list(entry.phases[0].evidence))
     if columns is None:
         return None
-    found = [phase.evidence.get(columns[1], {}) for phase in entry.phases]
-    known = [each for each in found if {"extremum", "extremum_step"} <= set(each)]
-    return min(known, key=lambda each: each["extremum"])["extremum_step"] if known else None
+    found = [phase.evidence[columns[1]] for phase in entry.phases if columns[1] in phase.evidence]
+    return min(found, key=lambda each: each.extremum).extremum_step if found else None
 
 
 def _brackets(points: Sequence[ChangePoint | None], seeds: Sequence[RunPhases]) -> str:

@@ -227,7 +227,7 @@ function drawStrip() {
   const names = ['initial', 'exploratory', 'specialisation'].map(label => `<span style="color:${phaseColour(label)}">■</span> ${label}`).join('   ');
   draw('strip', [marks(points, { size: 14, opacity: 0 }), marks(peaks, { size: 9, symbol: 'diamond', color: css('--ink') })], {
     height: 74 + 22 * runs.length, margin: { l: 52, r: 64, t: 24, b: 42 }, shapes,
-    annotations: [...axisBreak(runs), { text: `${names}   ◆ selectivity minimum`, x: 0, y: 1, xref: 'paper', yref: 'paper', xanchor: 'left', yanchor: 'bottom', showarrow: false, font: { size: 12 } }],
+    annotations: [...axisBreak(runs), { text: `${names}   ◆ ${byId('strip').clientWidth < 480 ? 'minimum' : 'selectivity minimum'}`, x: 0, y: 1, xref: 'paper', yref: 'paper', xanchor: 'left', yanchor: 'bottom', showarrow: false, font: { size: 12 } }],
     xaxis: trainingAxis(runs, (byId('strip').clientWidth || 1100) - 116),
     yaxis: { range: [-0.6, runs.length - 0.4], tickvals: runs.map((_, row) => row), ticktext: runs.map(run => plotText(cut(run.label, 18))), showline: false, ticks: '', showgrid: false, fixedrange: true },
   }, 'Phases by model over training');

@@ -11,7 +11,7 @@ from rich.text import Text
 from tracker.metrics.registry import title_of
 
 CURVES = {"frequency_selectivity": "cyan", "spectral_entropy": "magenta"}
-"""The metrics that are drawn, and their colours; the colours tell nothing that the names do not."""
+"""The metrics that are drawn, and their colours; the names alone distinguish them too."""
 ROWS = 2
 """Height of a curve in lines; a line has four dots."""
 MOST_RUNS = 6
@@ -24,7 +24,7 @@ DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
 
 def places(steps: Sequence[int], width: int) -> list[int]:
-    """Where steps lie on a log axis of ``width`` columns, from the first to the last, step 0 included."""
+    """Place steps on a log axis of ``width`` columns, from the first to the last, step 0 included."""
     logs = [math.log1p(step) for step in steps]
     low, high = min(logs), max(logs)
     span = high - low or 1.0
@@ -32,7 +32,7 @@ def places(steps: Sequence[int], width: int) -> list[int]:
 
 
 def braille(steps: Sequence[int], values: Sequence[float], width: int, rows: int = ROWS) -> list[str]:
-    """A curve as lines of braille characters, the largest value on top.
+    """Draw a curve as lines of braille characters, the largest value on top.
 
     Args:
         steps: increasing, at least one.
@@ -54,7 +54,7 @@ def braille(steps: Sequence[int], values: Sequence[float], width: int, rows: int
 
 
 def phase_line(steps: Sequence[int], phases: Sequence[dict[str, Any]], width: int) -> str:
-    """The phases of a run as one line below its curves: ``|initial   |exploratory  |specialisation``."""
+    """Return the phases of a run as one line: ``|initial   |exploratory  |specialisation``."""
     line = [" "] * width
     begins = [
         min(width - 1, places([*steps, phase["first_step"]], width)[-1])
@@ -68,7 +68,7 @@ def phase_line(steps: Sequence[int], phases: Sequence[dict[str, Any]], width: in
 
 
 def axis_line(steps: Sequence[int], width: int) -> str:
-    """The first, the middle and the last step below the axis, which is logarithmic."""
+    """Return the first, the middle and the last step below the axis, which is logarithmic."""
     middle = min(steps, key=lambda step: abs(places([*steps, step], width)[-1] - width // 2))
     line = f"{steps[0]:<{width}}"
     ends = str(steps[-1])
@@ -79,7 +79,7 @@ def axis_line(steps: Sequence[int], width: int) -> str:
 
 
 def run_chart(run: pl.DataFrame, phases: Sequence[dict[str, Any]], width: int) -> Group:
-    """The chart of one model and seed.
+    """Draw the chart of one model and seed.
 
     Args:
         run: its rows of the checkpoint table that are ok, in step order.
@@ -111,7 +111,7 @@ def run_chart(run: pl.DataFrame, phases: Sequence[dict[str, Any]], width: int) -
 
 
 def show_charts(console: Console, checkpoints: pl.DataFrame, phases: Sequence[dict[str, Any]]) -> None:
-    """Draws every run that has at least three checkpoints; nothing where there is no terminal for it.
+    """Draw every run that has at least three checkpoints; nothing where there is no terminal for it.
 
     Args:
         console: where to.
