@@ -14,7 +14,7 @@ from loopback_hub import Hub, loopback_hub, use_hub
 from saved_models import FORMS, expected, load, save
 
 from tracker import checkpoints
-from tracker.checkpoints import Labels, answers, cached, declared, discover_hub, inspect
+from tracker.checkpoints import CheckpointCache, Labels, answers, cached, declared, discover_hub, inspect
 from tracker.errors import CheckpointError, MissingCheckpoint, RequestError
 from tracker.records import Checkpoint
 
@@ -275,6 +275,20 @@ def test_cut_connection_is_taken_up_again(hub: Hub, serve, monkeypatch: pytest.M
     assert (path / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
     parts = [line.sent for line in hub.log if "/content/" in line.path]
     assert parts == [10_000, (source / "model.safetensors").stat().st_size - 10_000]
+
+
+def test_xet_storage_is_used_and_its_bytes_are_counted(hub: Hub, saved, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved["safetensors"], hub.root / REPO / "step7"))
+    hub.xet = tmp_path / "xet"
+    cache = CheckpointCache(tmp_path / "cache", max_bytes=1_000_000)
+    hold = cache.fetch(at())
+    assert (hold.fetched.path / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert hub.asked("/content/") == [], "nothing went by plain HTTP"
+    assert 40_000 < hold.received < 60_000, "Xet storage compresses"
+    blob = (hold.fetched.path / "model.safetensors").resolve()
+    assert blob.parent == cached.repository(REPO, cache.folder) / "blobs", "not in a store that repositories share"
+    cache.release(hold, measured=True)
+    assert not blob.exists()
 
 
 def test_loopback_hub_serves_ranges_as_the_hub_does(hub: Hub, serve) -> None:

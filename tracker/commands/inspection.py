@@ -61,11 +61,11 @@ def look_first(config: Config, surveyed: ResolvedSweep, console: Console) -> Lis
 
     listed = look(remote)
     entries = audit_listed(config, [planned.unit.checkpoint for planned in surveyed.plan.units], listed)
-    suspicious = [each for entry in entries for each in entry["findings"] if each["fault"] in SUSPICIOUS]
+    suspicious = [each for entry in entries for each in entry.findings if each.fault in SUSPICIOUS]
     if suspicious:
         say(
             console,
-            f"{counted(len(suspicious), 'finding')} on what the checkpoints are; suspect ones are measured, "
+            f"checkpoint audit: {counted(len(suspicious), 'finding')}; suspect checkpoints are measured, "
             "marked, and left out of fits (view.suspects=true uses them):",
         )
         tell_findings(console, suspicious)
@@ -73,7 +73,7 @@ def look_first(config: Config, surveyed: ResolvedSweep, console: Console) -> Lis
 
 
 def audit(config: Config, console: Console) -> int:
-    """Are the checkpoints what their names say? Table and audit.json; 1 where any is not, or is missing."""
+    """Verify that checkpoint weights match their names. Table and audit.json; 1 where any does not."""
     from tracker.checkpoints.audit.inspect import audit_all
 
     chosen = select(available(config), config.steps)
@@ -90,16 +90,15 @@ def audit(config: Config, console: Console) -> int:
     except CheckpointError as error:
         raise RequestError(str(error)) from error
     console.print(audit_table(entries))
-    found = [each for entry in entries for each in entry["findings"]]
-    bad = [each for each in found if each["fault"] != "expected-twin"]
+    found = [each for entry in entries for each in entry.findings]
+    bad = [each for each in found if each.fault != "expected-twin"]
     tell_findings(console, bad, most=None)
     for entry in entries:
-        for each in entry["disagreements"]:
-            steps = ", ".join(map(str, each["steps"][:8])) + (" ..." if len(each["steps"]) > 8 else "")
+        for each in entry.disagreements:
+            steps = ", ".join(map(str, each.steps[:8])) + (" ..." if len(each.steps) > 8 else "")
             say(
                 console,
-                f"{entry['repo']} step {steps}: reported in {each['source']} ({each['reported']}); the hub "
-                f"{each['hub']}",
+                f"{entry.repo} step {steps}: reported in {each.source} ({each.reported}); the hub {each.hub}",
             )
     say(console, f"Details: {config.store / audit_file.NAME}")
     return SOME_FAILED if bad else DONE
@@ -219,7 +218,8 @@ def _suspects(config: Config, units: Sequence[PlannedUnit]) -> dict[int, str]:
     for planned in units:
         checkpoint = planned.unit.checkpoint
         reason = known.of(checkpoint)
-        looked_at = {each["revision"] for each in audited.get(checkpoint.location, {}).get("revisions", ())}
+        audit = audited.get(checkpoint.location)
+        looked_at = set() if audit is None else {each.name for each in audit.revisions}
         if reason is None and checkpoint.kind == "hub" and checkpoint.revision not in looked_at:
             reason = _reported(checkpoint)
         if reason is not None:

@@ -2,16 +2,17 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from tracker.checkpoints.audit.findings import FAULTS
+from tracker.checkpoints.audit.file import RepoAudit
+from tracker.checkpoints.audit.findings import FAULTS, Finding
 from tracker.planning.plan import Plan
 from tracker.records import Outcome, PlannedUnit
 from tracker.store.progress import Telling
@@ -168,7 +169,7 @@ def plan_table(plan: Plan, rows: dict[str, tuple[str, str, str, str]]) -> Table:
     return table
 
 
-def audit_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+def audit_table(entries: Sequence[RepoAudit]) -> Table:
     """What an audit found, a row per repository or folder: how many steps have each fault.
 
     Args:
@@ -182,20 +183,20 @@ def audit_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             title, overflow="fold", min_width=24 if left else None, justify="left" if left else "right"
         )
     for entry in entries:
-        counts = Counter(finding["fault"] for finding in entry["findings"])
+        counts = Counter(finding.fault for finding in entry.findings)
         table.add_row(
-            Text(entry["repo"]), str(len(entry["checked"])), *(str(counts[each]) for each in FAULTS)
+            Text(entry.repo), str(len(entry.checked)), *(str(counts[each]) for each in FAULTS)
         )
     return table
 
 
 def tell_findings(
-    console: Console, findings: Sequence[Mapping[str, Any]], most: int | None = SHOWN_HOLES
+    console: Console, findings: Sequence[Finding], most: int | None = SHOWN_HOLES
 ) -> None:
     """Names the findings of an audit, what was reported before with its source; many are cut short."""
     for finding in findings[:most]:
-        known = f" (reported in {finding['known']})" if finding["known"] else ""
-        say(console, f"  {finding['fault']}: {finding['sentence']}{known}")
+        known = f" (reported in {finding.known})" if finding.known else ""
+        say(console, f"  {finding.fault}: {finding.sentence}{known}")
     if most is not None and len(findings) > most:
         say(console, f"  ... and {len(findings) - most} more; `tracker audit` and the dashboard list them")
 
