@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,17 @@ def test_a_branch_that_moved_since_its_audit_is_no_suspect():
     assert suspects.why("o/n", "step1", "a" * 40) == "suspect: same-weights"
     assert suspects.why("o/n", "step1") == "suspect: same-weights"
     assert suspects.why("o/n", "step1", "b" * 40) is None
+
+
+def test_audits_recorded_at_once_are_all_kept(tmp_path: Path):
+    def add(number: int) -> None:
+        audit_file.record(tmp_path, lambda before: [audit_file.RepoAudit(f"o/{number}", (len(before),), ())])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    found = audit_file.read(tmp_path)
+    assert sorted(found) == sorted(f"o/{number}" for number in range(40))
+    assert sorted(audit.checked[0] for audit in found.values()) == list(range(40)), "one after the other"
 
 
 @pytest.mark.parametrize(

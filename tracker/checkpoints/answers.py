@@ -55,11 +55,14 @@ class Subject:
     """None where the whole repository is asked about."""
     who: str
     """The configuration field, or the checkpoint's model, seed and step."""
+    file: str | None = None
+    """None where it is not about one file."""
 
     @property
     def where(self) -> str:
         """How messages begin."""
-        return f"{self.who}: {self.repo}" + (f" at {self.revision}" if self.revision else "")
+        place = f"{self.who}: {self.repo}" + (f" at {self.revision}" if self.revision else "")
+        return f"{place}: {self.file}" if self.file else place
 
 
 def ask(call: Callable[[], Answer], about: Subject, pause: Pause = time.sleep) -> Answer:

@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -133,7 +133,8 @@ def _bring(request: Request, item: Item) -> int:
         there = item.blob.exists()
         if not there:
             remove_partial(request.about.repo, request.cache, item.blob.name)
-            ask(lambda: _fetch(request, item, bar), request.about, request.pause)
+            about = replace(request.about, file=item.file.name)
+            ask(lambda: _fetch(request, item, bar), about, request.pause)
         if not (there and item.trusted):
             try:
                 _check(request, item)
