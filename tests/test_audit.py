@@ -314,7 +314,7 @@ def test_a_private_repository_without_a_token_is_refused(hub: Hub, capsys: pytes
     save(hub.root / REPO / "step0")
     hub.private.add(REPO)
     assert run(["audit", "suite=hub", f"suite.repo={REPO}"]) == 2
-    assert "is private and was asked for without a valid token" in capsys.readouterr().err
+    assert "is private and asked for without a valid token" in capsys.readouterr().err
 
 
 def test_commits_of_one_branch_are_checkpoints(hub: Hub, tmp_path: Path):
