@@ -67,7 +67,7 @@ def test_a_unit_that_takes_too_long_or_whose_worker_keeps_dying_is_a_hole(tmp_pa
     assert Store(tmp_path / "slow").recorded()[units[0].unit.id].reason == reasons[0]
     supply = Prefetch(units[:1])
     with supply, Pool(supply, worker_spec(tmp_path, "dying"), PoolOptions((HERE,), retries=0)) as pool:
-        while not pool.slots[0].started:
+        while not pool.workers[0].ready:
             time.sleep(0.05)
         time.sleep(0.3)
         (worker,) = [each for each in multiprocessing.active_children() if each.name == "worker 1"]
@@ -94,6 +94,7 @@ def test_a_unit_whose_time_ends_behind_its_record_counts_as_recorded(tmp_path: P
 def test_a_worker_is_deaf_to_ctrl_c_from_its_first_moment(tmp_path: Path):
     units = suite(tmp_path, 1)
     process = WarmProcess(worker_spec(tmp_path, "pool"), HERE, "worker 1")
+    process.start()
     (worker,) = [each for each in multiprocessing.active_children() if each.name == "worker 1"]
     os.kill(int(worker.pid or 0), signal.SIGINT)
     with Prefetch(units) as supply:
