@@ -77,6 +77,14 @@ def test_sequences_without_a_value_once_do_not_silence_the_alarm(spoilt: list[in
     assert [each.condition for each in instabilities(history)] == ["sudden change of spectral_entropy"]
 
 
+def test_the_steps_of_a_sudden_change_are_those_that_have_a_value():
+    """The checkpoint before the last has none: the move goes from the one before it."""
+    history = [observation(100 * t, level) for t, level in enumerate(JUMP)]
+    history.insert(-1, Observation(550, {"spectral_entropy": np.full(SEQUENCES, np.nan)}, np.ones(3), 3.6))
+    (found,) = instabilities(history)
+    assert "from step 500 to 600;" in found.sentence
+
+
 def test_measurements_that_stopped_at_other_numbers_of_sequences_are_compared_on_those_they_share():
     history = [observation(100 * t, level) for t, level in enumerate(JUMP)]
     cut = {"spectral_entropy": history[2].samples["spectral_entropy"][:8]}

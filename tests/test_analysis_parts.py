@@ -7,7 +7,7 @@ from scipy import stats
 from tracker.analysis.changes import judge_changes, noise_penalty, segment
 from tracker.analysis.labels import joint_score, label_spans, with_peak
 from tracker.analysis.noise import bend_variance, difference_variance, noise_covariance, sample_variance
-from tracker.analysis.segments import Stretches
+from tracker.analysis.segments import Segments
 from tracker.analysis.smooth import best_drift, drift_residual, drift_shapes
 from tracker.analysis.synthetic import drift, log_steps, noisy_samples
 
@@ -72,15 +72,15 @@ def test_segments_are_the_cheapest_of_all():
 def test_stretch_costs_equal_least_squares():
     rng = np.random.default_rng(18)
     places, values = np.sort(rng.uniform(0, 17, 12)), rng.normal(size=(12, 3))
-    stretches = Stretches(places, values, 0.7, 2)
+    segments = Segments(places, values, 0.7, 2)
     for low, high in [(0, 12), (3, 8), (4, 6)]:
         part = values[low:high]
         level = ((part - part.mean(axis=0)) ** 2).sum()
         lines = [np.polyfit(places[low:high], column, 1, full=True)[1].sum() for column in part.T]
         expected = min(level, sum(lines) + 0.7) if high - low > 2 else level
-        assert stretches.cost(low, high) == pytest.approx(expected)
+        assert segments.cost(low, high) == pytest.approx(expected)
     level = values[4:6] - values[4:6].mean(axis=0)
-    whole = Stretches(places, values, 0.0, 2)
+    whole = Segments(places, values, 0.0, 2)
     assert whole.residual((4, 6)) == pytest.approx(whole.cost(0, 4) + (level**2).sum() + whole.cost(6, 12))
 
 
@@ -88,9 +88,9 @@ def test_a_staircase_on_a_line_is_merged_and_a_shift_is_not():
     line = np.linspace(-1.7, 1.7, 18)[:, None]
     step = np.where(np.arange(18) < 9, -1.0, 1.0)[:, None]
     places = np.arange(18.0)
-    assert Stretches(places, line, 0.1, 2).merged((3, 6, 9, 12, 15)) == ()
-    assert Stretches(places, step, 0.1, 2).merged((3, 9, 12)) == (9,)
-    assert Stretches(places, step, 0.1, 2).moved((7,)) == (9,)
+    assert Segments(places, line, 0.1, 2).merged((3, 6, 9, 12, 15)) == ()
+    assert Segments(places, step, 0.1, 2).merged((3, 9, 12)) == (9,)
+    assert Segments(places, step, 0.1, 2).moved((7,)) == (9,)
 
 
 def test_drift_shapes_fit_what_they_are():

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from tracker.analysis import find_phases
+from tracker.analysis.schema import Extent
 from tracker.analysis.synthetic import drift, log_steps, noisy_samples, shifting_run, training_curves
 from tracker.errors import RequestError
 from tracker.facts import table
 
 STEPS = log_steps(19)
 PLACES = np.log2(STEPS + 1.0)
-RUNS = 200
+RUNS = 100
 
 
 def brackets(found):
@@ -34,10 +35,8 @@ def test_table5_has_the_papers_phases():
     assert [phase.label for phase in found.phases] == ["initial", "exploratory", "specialisation"]
     exploratory = found.phases[1]
     assert (exploratory.first_step, exploratory.last_step, exploratory.peak_step) == (512, 1000, 1000)
-    assert exploratory.evidence["frequency_selectivity"] == {
-        "first": 0.369, "last": 0.230, "extremum": 0.230, "extremum_step": 1000,
-    }  # fmt: skip
-    assert exploratory.evidence["spectral_entropy"]["extremum"] == 3.522
+    assert exploratory.evidence["frequency_selectivity"] == Extent(0.369, 0.230, 0.230, 1000)
+    assert exploratory.evidence["spectral_entropy"].extremum == 3.522
     assert [point.confidence for point in found.change_points] == [None, None]
 
 
@@ -193,8 +192,7 @@ def test_four_checkpoints_say_what_to_measure():
     assert found.change_points == ()
     assert found.p_value is None
     assert found.note == (
-        "no phases can be told from 4 checkpoints: measure at least 5, better 10 or more spread evenly over "
-        "log steps"
+        "phases need at least 5 checkpoints, better 10 or more spread evenly over log steps (4 measured)"
     )
 
 
@@ -210,7 +208,7 @@ def test_metrics_without_values_are_left_out_with_a_note():
 def test_only_undefined_metrics_say_so():
     found = find_phases(STEPS, {"nothing": np.full(19, np.nan)})
     assert found.note is not None
-    assert found.note.startswith("no phases can be told: no metric is defined and varies; measure")
+    assert found.note.startswith("phases need a metric that is defined and varies; measure")
     assert found.change_points == ()
 
 

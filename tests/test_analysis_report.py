@@ -7,7 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tracker.analysis import analyse, trajectories
+from tracker.analysis import AnalysisReport, trajectories
+from tracker.analysis import analyse as analysed
+from tracker.analysis.schema import ChangePoint, Extent, Phase, RunPhases
 from tracker.analysis.synthetic import (
     SyntheticRun,
     log_steps,
@@ -16,13 +18,18 @@ from tracker.analysis.synthetic import (
     stored_tables,
     training_curves,
 )
-from tracker.analysis.wording import summary_of
-from tracker.analysis.words import size_name
+from tracker.analysis.text import size_name
+from tracker.analysis.text.phases import summary_of
 from tracker.errors import StoreError
 from tracker.store import SCHEMAS, conform
 
 STEPS = log_steps(16)
 SIZES = {"0.05m": 50_000, "0.2m": 200_000, "0.8m": 800_000}
+
+
+def analyse(*tables: pl.DataFrame) -> dict:
+    """The content of analysis.json."""
+    return analysed(*tables).to_dict()
 
 
 def training_run(seed: int) -> SyntheticRun:
@@ -148,12 +155,12 @@ def test_analysis_has_every_run_and_is_json():
 def test_the_summary_says_it_in_words():
     checkpoints, sequences = nano_tables()
     summary = analyse(checkpoints, sequences)["summary"]
-    assert len(summary) == 5
-    assert summary[0].startswith("0.05m seed 0: exploratory phase from step (128, 256] (in ")
-    assert "selectivity lowest (0.2" in summary[0]
-    assert "at step 1000; specialisation from (1000, 2000] (in " in summary[0]
+    assert len(summary) == 4
+    assert summary[0].startswith("0.05m seed 0: exploratory phase from step (128, 256] (bootstrap ")
+    assert "selectivity minimum 0.2" in summary[0]
+    assert "at step 1000; specialisation from (1000, 2000] (bootstrap support " in summary[0]
     assert summary[3].startswith(
-        "frequency selectivity at step 16000: a threshold cannot be told from 3 sizes: measure at least 8. "
+        "frequency selectivity at step 16000: a threshold needs at least 8 sizes (3 measured). "
         "Over the 3 sizes it "
     )
     assert "in 0.05m to " in summary[3]
@@ -171,32 +178,32 @@ def two_levels(*, turn: int = 12) -> np.ndarray:
 
 def test_changes_of_other_metrics_are_told_without_names():
     assert sentence_of({"band_power_low": two_levels()}).endswith(
-        "(64, 128] (in 100% of resamples, at 90% in this gap); without spectral entropy and selectivity "
-        "phases have no names. A hidden Markov model parts the run into 2 states and agrees on 1 of 1 "
-        "changes."
+        "(64, 128] (bootstrap support 100%, 90% interval the same); labels need spectral entropy and "
+        "selectivity."
     )
 
 
 def test_changes_in_the_other_direction_are_not_called_exploratory():
     curves = {"spectral_entropy": -two_levels(), "frequency_selectivity": two_levels()}
-    assert "but selectivity does not fall while entropy rises to an extremum there" in sentence_of(curves)
+    assert "no exploratory phase, since selectivity does not fall while entropy rises" in sentence_of(curves)
 
 
 def test_a_missing_recovery_is_told():
     curves = {"spectral_entropy": two_levels(), "frequency_selectivity": -two_levels()}
     sentence = sentence_of(curves)
     assert (
-        "exploratory phase from step (64, 128] (in 100% of resamples, at 90% in this gap); selectivity lowest"
+        "exploratory phase from step (64, 128] (bootstrap support 100%, 90% interval the same); selectivity "
+        "minimum"
         in sentence
     )
-    assert re.search(r"entropy has come back -?\d+% of the way \(to .*a phase of its own needs 10%", sentence)
+    assert re.search(r"entropy has recovered -?\d+% of its rise \(to .*specialisation phase needs 10%", sentence)
     assert "by step 16000 entropy" in sentence
 
 
 def test_an_extremum_at_the_end_is_told():
     curves = {"spectral_entropy": two_levels(turn=15), "frequency_selectivity": -two_levels(turn=15)}
     assert (
-        "the extremum is the last checkpoint, so a recovery cannot be told: measure later ones."
+        "the extremum is the last checkpoint, so a recovery needs later ones."
     ) in sentence_of(curves)
 
 
@@ -204,8 +211,8 @@ def test_noise_is_told_with_its_p_value():
     flat = np.zeros(len(STEPS))
     sentence = sentence_of({"spectral_entropy": flat, "frequency_selectivity": flat})
     assert sentence.startswith(
-        "0.8m seed 0: no phase change over 16 checkpoints (steps 0 to 16000) that noise or a smooth drift "
-        "does not explain (p = "
+        "0.8m seed 0: no phase change over 16 checkpoints (steps 0 to 16000) beyond noise or a smooth "
+        "drift (p = "
     )
 
 
@@ -249,7 +256,7 @@ def test_seeds_are_averaged_at_the_last_common_step():
 def test_one_model_says_what_to_measure():
     result = analyse(*stored_tables({("0.8m", 0): training_run(0)}, SIZES))
     assert result["summary"][1] == (
-        "synthetic: 1 model size measured, so nothing can be said about size: measure at least 8."
+        "synthetic: a threshold over size needs at least 8 model sizes (1 measured)."
     )
     assert all(entry["low"] is None and entry["high"] is None for entry in result["thresholds"])
 
@@ -258,8 +265,8 @@ def test_few_checkpoints_say_what_to_measure():
     checkpoints, sequences = nano_tables()
     early = analyse(checkpoints.filter(pl.col("step") < 4), sequences.filter(pl.col("step") < 4))
     assert early["phases"][0]["sentence"] == (
-        "0.05m seed 0: no phases can be told from 3 checkpoints: measure at least 5, better 10 or more "
-        "spread evenly over log steps."
+        "0.05m seed 0: phases need at least 5 checkpoints, better 10 or more spread evenly over log steps "
+        "(3 measured)."
     )
     assert early["phases"][0]["change_points"] == []
 
@@ -269,11 +276,10 @@ def test_all_undefined_metrics_say_so():
     empty = checkpoints.with_columns(pl.lit(None, pl.Float64).alias(name) for name in training_curves(STEPS))
     result = analyse(empty)
     assert result["phases"][0]["sentence"] == (
-        "0.05m seed 0: no phases can be told, none of the metrics they need has a value; `tracker sweep` "
-        "measures them."
+        "0.05m seed 0: no phases, since none of the metrics they need has a value; run `tracker sweep`."
     )
     assert result["thresholds"][0]["sentence"].startswith(
-        "spectral entropy at step 16000: no threshold can be told, it has no value there in any model"
+        "spectral entropy at step 16000: no threshold, since it has no value there in any model"
     )
     assert result["thresholds"][0]["left_out"][0] == {
         "model": "0.05m", "reason": "spectral_entropy is not known there",
@@ -288,7 +294,7 @@ def test_a_run_without_any_measurement_is_reported():
     result = analyse(lost, sequences)
     entry = result["phases"][1]
     assert entry["sentence"] == (
-        "0.2m seed 0: no phases can be told, no checkpoint was measured; `tracker sweep` measures them. "
+        "0.2m seed 0: no phases, since no checkpoint was measured; run `tracker sweep`. "
         "Left out: 16 checkpoints not measured."
     )
     assert entry["left_out"][0] == {"step": 0, "reason": "out of memory"}
@@ -303,7 +309,7 @@ def test_models_without_a_common_step_are_told():
     entry = analyse(checkpoints.filter(apart), sequences)["thresholds"][0]
     assert entry["step"] is None
     assert entry["sentence"] == (
-        "spectral entropy: no threshold can be told, the models share no measured step: measure one in all."
+        "spectral entropy: no threshold, since the models share no measured step; measure one in all."
     )
 
 
@@ -330,21 +336,32 @@ def test_size_names(parameters, name):
     assert size_name(parameters) == name
 
 
-def test_several_seeds_are_told_together_with_how_far_they_agree():
-    def entry(seed: int, low: int, high: int, lowest: float, label: str | None = "exploratory") -> dict:
-        evidence = {"extremum": lowest, "extremum_step": 10 * high, "first": 1.0, "last": lowest}
-        return {
-            "suite": "s", "model": "m", "seed": seed, "sentence": f"seed {seed}",
-            "metrics": ["spectral_entropy", "frequency_selectivity"],
-            "change_points": [{"step_low": low, "step_high": high, "confidence": 1.0}],
-            "phases": [{"label": label, "first_step": high, "last_step": 999,
-                        "evidence": {"spectral_entropy": evidence, "frequency_selectivity": evidence}}],
-        }  # fmt: skip
+def test_several_seeds_are_reported_together_with_how_far_they_agree():
+    def entry(seed: int, low: int, high: int, lowest: float, label: str | None = "exploratory") -> RunPhases:
+        extent = Extent(1.0, lowest, lowest, 10 * high)
+        evidence = {"spectral_entropy": extent, "frequency_selectivity": extent}
+        return RunPhases(
+            "s", "m", seed, sentence=f"seed {seed}", metrics=tuple(evidence),
+            change_points=(ChangePoint(low, high, 1.0),), phases=(Phase(label, high, 999, None, evidence),),
+        )  # fmt: skip
 
     seeds = [entry(0, 16, 32, 0.2), entry(1, 16, 32, 0.1), entry(2, 8, 16, 0.3), entry(3, 8, 16, 0.0, None)]
     assert summary_of(seeds, []) == [
         "m, 4 seeds: exploratory phase in 3 of 4 seeds, from step (16, 32] (2 seeds), (8, 16] (1 seed); "
-        "selectivity lowest at 0.1 to 0.3, at steps 160 to 320; specialisation in 0 of 4 seeds "
-        "(come back at the end, of the way to the extremum: entropy 0% to 0%, selectivity 0% to 0%)."
+        "selectivity minimum 0.1 to 0.3, at steps 160 to 320; specialisation in 0 of 4 seeds "
+        "(recovered by the last checkpoint: entropy 0% to 0%, selectivity 0% to 0%)."
     ]
     assert summary_of(seeds[:1], []) == ["seed 0"]
+
+
+def test_a_report_reads_back_and_older_ones_with_it():
+    report = analysed(*nano_tables(seeds=2))
+    stored = json.loads(json.dumps(report.to_dict()))
+    assert AnalysisReport.from_dict(stored).to_dict() == stored
+    older = {"phases": [{**stored["phases"][0], "hidden_markov": {"states": 2}}, {"model": "no suite"}]}
+    del older["phases"][0]["left_out"], older["phases"][0]["change_points"][0]["interval"]
+    read = AnalysisReport.from_dict(older)
+    assert [(each.model, each.left_out) for each in read.phases] == [("0.05m", ())]
+    assert read.phases[0].change_points[0].interval is None
+    assert (read.thresholds, read.alerts, read.controls.twins) == ((), (), ())
+    assert AnalysisReport.from_dict({"phases": "broken"}) == AnalysisReport()

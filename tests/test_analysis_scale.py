@@ -6,8 +6,8 @@ import pytest
 
 from tracker.analysis import analyse, judge_threshold
 from tracker.analysis.axes import indistinct, size_on, support
-from tracker.analysis.corrections import Trial, corrected_p_values
-from tracker.analysis.splits import places_of, step_interval
+from tracker.analysis.schema import LeaveOneOut, to_dict
+from tracker.analysis.splits import Trial, corrected_p_values, places_of, step_interval
 from tracker.analysis.synthetic import scale_values
 from tracker.analysis.thresholds import leave_one_out
 from tracker.facts import table
@@ -35,7 +35,7 @@ def paper_store() -> pl.DataFrame:
 
 
 def test_table6_breaks_on_sizes_and_the_report_says_that_it_cannot_pass_the_correction():
-    entries = analyse(paper_store())["thresholds"]
+    entries = to_dict(analyse(paper_store()).thresholds)
     by_axis = {e["axis"]: e for e in entries if e["metric"] == "averaged_scale_sensitivity_0.5"}
     assert len(by_axis) == 8
     entry = by_axis["params_total"]
@@ -43,7 +43,7 @@ def test_table6_breaks_on_sizes_and_the_report_says_that_it_cannot_pass_the_corr
     assert entry["interval"] == [162322944, 405334016]
     assert entry["p_value"] == pytest.approx(2 / 56)
     assert entry["p_corrected"] > 0.05
-    assert "by permutation alone it could be chance among so many: 8 models" in entry["sentence"]
+    assert "by permutation alone it could be chance: 8 models" in entry["sentence"]
     assert "the data cannot separate this axis from" in entry["sentence"]
     assert entry["leave_one_out"]["of"] == 8
     selectivity = [e for e in entries if e["metric"] == "averaged_frequency_selectivity"]
@@ -57,7 +57,7 @@ def test_the_other_initialisation_is_told_where_it_is_confounded():
     )
     ten = pl.concat([late, late.head(2).with_columns(
         model=pl.Series(["31m", "1b"]), params_non_embedding=pl.Series([4739072, 805736448]))])  # fmt: skip
-    entries = analyse(ten)["thresholds"]
+    entries = to_dict(analyse(ten).thresholds)
     entry = next(e for e in entries if e["main"] and e["low"] is not None)
     assert entry["confounded"] == (
         "the models above it were also initialised differently (0.02 against small_init)"
@@ -69,11 +69,11 @@ def test_one_odd_model_moves_the_step_when_it_is_left_out():
     found = judge_threshold(SCALE, values).found
     assert found is not None
     names = PAPER["model"].to_list()
-    assert set(leave_one_out(SCALE, values, names, found)["moved_by"]) <= set(names)
+    assert set(leave_one_out(SCALE, values, names, found).moved_by) <= set(names)
     clean = np.where(np.arange(8) < 4, 1.0, 0.0) + 0.01 * np.random.default_rng(0).normal(size=8)
     kept = judge_threshold(SCALE, clean).found
     assert kept is not None
-    assert leave_one_out(SCALE, clean, names, kept) == {"kept": 8, "of": 8, "moved_by": []}
+    assert leave_one_out(SCALE, clean, names, kept) == LeaveOneOut(8, 8, ())
 
 
 def test_corrected_p_values_are_those_of_the_smallest_under_permutation():

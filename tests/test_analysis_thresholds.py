@@ -52,10 +52,7 @@ def test_steps_are_found_where_they_are():
     assert places.count((SCALE[2], SCALE[3])) >= 0.95 * len(places)
 
 
-@pytest.mark.parametrize(
-    ("kind", "height"),
-    [("noise", 0), ("line", 3), ("line", 10), ("line", 99), ("sigmoid", 3), ("sigmoid", 8), ("sigmoid", 99)],
-)
+@pytest.mark.parametrize(("kind", "height"), [("noise", 0), ("line", 10), ("sigmoid", 8)])
 def test_noise_and_drift_are_no_threshold(kind, height):
     rng = np.random.default_rng(2)
     curves = [scale_values(SCALE, kind, height, rng, width=rng.uniform(0.5, 1)) for _ in range(RUNS)]
@@ -102,26 +99,23 @@ def test_models_of_one_size_are_not_parted():
     values = np.array([1, 1, 1, 1, 0, 0, 0, 0.0])
     verdict = judge_threshold(scale, values)
     assert verdict.found is None
-    assert verdict.reason == (
-        "a threshold cannot be told: the models do not differ in this size on both sides"
-    )
+    assert verdict.reason == "no threshold: the models do not differ in this size on both sides"
 
 
 @pytest.mark.parametrize(
     ("count", "reason"),
     [
-        (1, "a threshold cannot be told from 1 size: measure at least 8"),
-        (4, "a threshold cannot be told from 4 sizes: measure at least 8"),
-        (5, "a threshold cannot be told from 5 sizes: even the cleanest step has p = 0.20 among "
-            "permutations, above 0.05; measure at least 8"),
-        (7, "a threshold cannot be told from 7 sizes: even the cleanest step has p = 0.06 among "
-            "permutations, above 0.05; measure at least 8"),
+        (1, "(1 measured)"),
+        (4, "(4 measured)"),
+        (5, "(5 measured: even the cleanest step has p = 0.20 among permutations, above 0.05)"),
+        (7, "(7 measured: even the cleanest step has p = 0.06 among permutations, above 0.05)"),
     ],
-)  # fmt: skip
+)
 def test_few_sizes_say_what_to_measure(count, reason):
     values = SIZES["scale_sensitivity_0.5"].to_numpy()[:count]
     verdict = judge_threshold(SCALE[:count], values)
-    assert (verdict.found, verdict.sizes, verdict.reason) == (None, count, reason)
+    assert (verdict.found, verdict.sizes) == (None, count)
+    assert verdict.reason == f"a threshold needs at least 8 sizes {reason}"
     assert find_threshold(SCALE[:count], values) is None
 
 

@@ -4,17 +4,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tests.synthetic_suite import pythia_like
 from tracker.analysis import analyse, find_phases, trajectories
-from tracker.analysis.controls import alarm_rates, twins
-from tracker.analysis.curves import gather_curves
-from tracker.analysis.head_contributions import carriers
-from tracker.analysis.hidden_states import agreement, second_opinion
+from tracker.analysis.controls import alarm_rates, find_twins
 from tracker.analysis.lead_lag import covariate_lags, windows
-from tracker.analysis.lead_lag_report import landmarks_at
-from tracker.analysis.phase_report import phases_entry
+from tracker.analysis.lead_lag_report import head_contributions, landmarks_at
+from tracker.analysis.phase_report import run_phases
 from tracker.analysis.refine import propose
+from tracker.analysis.schema import LeftOut
 from tracker.analysis.synthetic import SyntheticRun, log_steps, noisy_samples, stored_tables, training_curves
-from tracker.analysis.synthetic_suite import pythia_like
 
 STEPS = log_steps(19)
 
@@ -36,9 +34,10 @@ def test_covariates_are_placed_before_with_or_after(at, verdict, lag):
     high = int(STEPS[10])
     (entry,) = covariate_lags(STEPS, [high], {"metric": drawn["metric"]}, {"covariate": drawn["covariate"]})
     found = entry["covariate"]
-    assert (found["verdict"], found["lag"]) == (verdict, lag)
-    assert found["interval"][0] <= lag <= found["interval"][1]
-    assert found["bracket"] == [STEPS[at - 1], STEPS[at]]
+    assert (found.verdict, found.lag) == (verdict, lag)
+    assert found.interval is not None
+    assert found.interval[0] <= lag <= found.interval[1]
+    assert found.bracket == (STEPS[at - 1], STEPS[at])
 
 
 @pytest.mark.parametrize("curve", [np.zeros(19), np.linspace(0, 40, 19)], ids=["noise", "a straight drift"])
@@ -46,14 +45,14 @@ def test_what_has_no_change_of_its_own_is_still(curve):
     places = np.log2(STEPS + 1.0)
     drawn = samples(metric=shift(10), covariate=curve if not curve.any() else 3 * places)
     (entry,) = covariate_lags(STEPS, [int(STEPS[10])], {"m": drawn["metric"]}, {"c": drawn["covariate"]})
-    assert entry["c"]["verdict"] == "still"
+    assert entry["c"].verdict == "still"
 
 
 def test_a_covariate_with_a_hole_is_undefined():
     drawn = samples(metric=shift(10))
     holed = np.where(np.arange(19) == 9, np.nan, 1.0)
     (entry,) = covariate_lags(STEPS, [int(STEPS[10])], drawn, {"c": holed})
-    assert entry["c"]["verdict"] == "undefined"
+    assert entry["c"].verdict == "undefined"
 
 
 def test_the_heads_that_carry_a_change_are_named():
@@ -63,13 +62,13 @@ def test_the_heads_that_carry_a_change_are_named():
     values[:, 6] += shift(12, 1.0)
     layers, heads = np.repeat([0, 1, 2], 4), np.tile(np.arange(4), 3)
     (window,) = windows(STEPS, [int(STEPS[10])])
-    found = carriers(window, values, layers, heads)
+    found = head_contributions(window, values, layers, heads)
     assert found is not None
-    assert (found["heads"][0]["layer"], found["heads"][0]["head"]) == (1, 1)
-    assert found["heads"][0]["share"] == pytest.approx(0.8, abs=0.05)
-    assert (found["half_by"], found["of"]) == (1, 12)
-    assert sum(layer["share"] for layer in found["layers"]) == pytest.approx(1)
-    assert found["layers"][1]["lag"] == 0
+    assert (found.heads[0].layer, found.heads[0].head) == (1, 1)
+    assert found.heads[0].share == pytest.approx(0.8, abs=0.05)
+    assert (found.half_by, found.of) == (1, 12)
+    assert sum(layer.share for layer in found.layers) == pytest.approx(1)
+    assert found.layers[1].lag == 0
 
 
 def test_landmarks_are_those_of_the_model_within_the_interval():
@@ -77,7 +76,7 @@ def test_landmarks_are_those_of_the_model_within_the_interval():
         tables = stored_tables(
             {(model, 0): SyntheticRun(STEPS, samples(a=shift(9)), ())}, {model: 5}, suite=suite
         )
-        return [each["name"] for each in landmarks_at(trajectories(tables[0])[0], interval)]
+        return [each.name for each in landmarks_at(trajectories(tables[0])[0], interval)]
 
     assert named("70m", "pythia", (512, 2000)) == [
         "learning-rate warm-up ends", "steepest LAMBADA log-perplexity drop", "induction bump 2.5-5e9 tokens",
@@ -85,22 +84,6 @@ def test_landmarks_are_those_of_the_model_within_the_interval():
     ]  # fmt: skip
     assert "exploratory phase begins / peaks" in named("6.9b", "pythia", (512, 2000))
     assert named("70m", "nano", (512, 2000)) == []
-
-
-# second opinion
-
-
-def test_the_hidden_markov_model_agrees_on_clear_shifts_and_sees_one_state_in_noise():
-    rng = np.random.default_rng(0)
-    curve = shift(5) - shift(12)
-    opinion = second_opinion(gather_curves(STEPS, noisy_samples({"a": curve, "b": -curve}, 16, rng)))
-    assert opinion is not None
-    assert opinion.boundaries == ((8, 16), (1000, 2000))
-    assert agreement([(4, 16), (2000, 4000)], opinion) == 1
-    quiet = second_opinion(gather_curves(STEPS, noisy_samples({"a": 0 * curve, "b": 0 * curve}, 16, rng)))
-    assert quiet is not None
-    assert quiet.states == 1
-    assert second_opinion(gather_curves(STEPS[:5], {"a": np.arange(5.0)})) is None
 
 
 # controls
@@ -115,21 +98,21 @@ def pythia(suite: str = "pythia", twin: bool = True) -> tuple[pl.DataFrame, pl.D
 
 
 def test_twins_measure_alike_or_are_named():
-    assert [pair["same"] for pair in twins(trajectories(pythia()[0]))] == [True]
-    (pair,) = twins(trajectories(pythia(twin=False)[0]))
-    assert not pair["same"]
+    assert [pair.same for pair in find_twins(trajectories(pythia()[0]))] == [True]
+    (pair,) = find_twins(trajectories(pythia(twin=False)[0]))
+    assert not pair.same
     both = pl.concat([pythia()[0], pythia("pythia-deduped")[0]])
-    assert sum(pair["suites"] == ["pythia", "pythia-deduped"] for pair in twins(trajectories(both))) == 1
-    summary = analyse(*pythia(twin=False))["summary"]
+    assert sum(pair.suites == ("pythia", "pythia-deduped") for pair in find_twins(trajectories(both))) == 1
+    summary = analyse(*pythia(twin=False)).summary
     assert any("steps 0 and 1, should hold the same weights but" in sentence for sentence in summary)
 
 
 def test_controls_hardly_ever_claim_a_change():
     runs = trajectories(*pythia())
-    rates = alarm_rates(runs, [phases_entry(run) for run in runs])
-    assert rates["resampled"]["curves"] == 50
-    assert rates["resampled"]["claimed"] <= 5
-    assert rates["permuted"]["claimed"] <= 8
+    rates = alarm_rates(runs, [run_phases(run) for run in runs])
+    assert rates.resampled.curves == 50
+    assert rates.resampled.claimed <= 5
+    assert rates.permuted.claimed <= 8
 
 
 def test_suspect_checkpoints_are_left_out_with_a_note_unless_asked():
@@ -137,11 +120,11 @@ def test_suspect_checkpoints_are_left_out_with_a_note_unless_asked():
     run = checkpoints.select("suite", "model", "seed").row(0)
     reason = "suspect: same-weights, holds the weights of main"
     suspects = {(*run, 64): reason, ("another", *run[1:], 128): reason}
-    entry = analyse(checkpoints, sequences, suspects=suspects)["phases"][0]
-    assert 64 not in entry["steps"]
-    assert entry["left_out"] == [{"step": 64, "reason": reason}]
-    assert "Left out: 1 checkpoint found suspect by the audit." in entry["sentence"]
-    assert 64 in analyse(checkpoints, sequences)["phases"][0]["steps"]
+    entry = analyse(checkpoints, sequences, suspects=suspects).phases[0]
+    assert 64 not in entry.steps
+    assert entry.left_out == (LeftOut(64, reason),)
+    assert "Left out: 1 checkpoint found suspect by the audit." in entry.sentence
+    assert 64 in analyse(checkpoints, sequences).phases[0].steps
 
 
 # refinement
@@ -187,10 +170,10 @@ def test_a_full_suite_is_analysed_in_a_minute_and_two_gigabytes():
     result = analyse(checkpoints, sequences, heads)
     assert time.perf_counter() - before < 60
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2e6  # kilobytes
-    for entry in result["phases"]:
-        (first, *_) = entry["change_points"]
-        assert first["interval"][0] < 512
-        assert first["step_low"] >= 64
-    found = next(e for e in result["thresholds"] if e["main"] and e["low"] is not None)
-    assert found["metric"] == "averaged_scale_sensitivity_0.5"
-    assert (found["low"], found["high"]) == (85056000, 302311424)
+    for entry in result.phases:
+        first = entry.change_points[0]
+        assert first.reach[0] < 512
+        assert first.step_low >= 64
+    found = next(each for each in result.thresholds if each.main and each.low is not None)
+    assert found.metric == "averaged_scale_sensitivity_0.5"
+    assert (found.low, found.high) == (85056000, 302311424)

@@ -103,7 +103,7 @@ def test_a_sweep_audits_first_marks_suspects_and_leaves_them_out_of_fits(
     shutil.copytree(hub.root / REPO / "step3000", hub.root / REPO / "main")
     copy(hub.root / REPO, "main", "step1000", "model.safetensors")
     np.save("ids.npy", np.random.default_rng(0).integers(0, 128, (2, 48)))
-    probe = ("probe.ids=ids.npy", "probe.n=48", "probe.number=2", "sink=none")
+    probe = ("probe.ids=ids.npy", "probe.n=48", "probe.sequences=2", "sink=none")
     request = ("suite=pythia", "suite.models=[14m]", "steps.list=[0,1000,2000,3000]", *probe)
     assert run(["sweep", *request]) == 0
     said = capsys.readouterr().out
@@ -270,7 +270,7 @@ def test_views_show_suspects_hollow(tmp_path: Path):
     suspects = audit_file.suspects(tmp_path).among(results.checkpoints().iter_rows(named=True))
     phases = {
         each["model"]: each
-        for each in analyse(results.checkpoints(), results.sequences(), suspects=suspects)["phases"]
+        for each in analyse(results.checkpoints(), results.sequences(), suspects=suspects).to_dict()["phases"]
     }
     assert phases["0.8m"]["left_out"] == [{"step": 64, "reason": told_of}]
     assert 64 in phases["0.05m"]["steps"]
@@ -280,10 +280,10 @@ def test_views_show_suspects_hollow(tmp_path: Path):
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (("suite=hub", "suite.repo=no/where"), "no such repository"),
-        (("suite=hub", "suite.repo=../../x"), "not the name of a repository"),
+        (("suite=hub", "suite.repo=no/where"), "the repository does not exist"),
+        (("suite=hub", "suite.repo=../../x"), "invalid repository name"),
         (("suite=folder", "suite.path=empty"), "no checkpoint there"),
-        (("suite=pythia", "suite.models=[70m]"), "no such repository"),
+        (("suite=pythia", "suite.models=[70m]"), "the repository does not exist"),
     ],
 )
 def test_what_cannot_be_audited_is_one_line_and_writes_nothing(
@@ -304,7 +304,7 @@ def test_a_private_repository_without_a_token_is_refused(hub: Hub, capsys: pytes
     save(hub.root / REPO / "step0")
     hub.private.add(REPO)
     assert run(["audit", "suite=hub", f"suite.repo={REPO}"]) == 2
-    assert "private one that was asked for without a valid token" in capsys.readouterr().err
+    assert "is private and was asked for without a valid token" in capsys.readouterr().err
 
 
 def test_commits_of_one_branch_are_checkpoints(hub: Hub, tmp_path: Path):

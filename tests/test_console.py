@@ -2,15 +2,13 @@
 
 import io
 import re
-import time
-from types import SimpleNamespace
 
 import polars as pl
 import pytest
 from rich.console import Console
 
-from tracker.console.chart import axis_line, braille, phase_line, places, show_charts
-from tracker.console.terminal import Bars, readable_rate
+from tracker.console import Bars, print_alerts, readable_rate
+from tracker.console.charts import axis_line, braille, phase_line, places, show_charts
 
 PHASES = [{"label": "initial", "first_step": 0}, {"label": "exploratory", "first_step": 128},
           {"label": None, "first_step": 1000}]  # fmt: skip
@@ -32,66 +30,91 @@ def table(models: list[str], steps: list[int], status: str = "ok") -> pl.DataFra
     return pl.DataFrame(rows)
 
 
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.mark.parametrize(
     ("rate", "text"), [(3, "3/s"), (0.2, "12/min"), (1 / 600, "6/h"), (1 / 43200, "2/d")]
 )
-def test_a_rate_is_told_in_the_unit_that_people_count_in(rate: float, text: str):
+def test_a_rate_has_the_unit_that_people_count_in(rate: float, text: str):
     assert readable_rate(rate) == text
 
 
-def test_plain_lines_tell_rate_time_left_and_bytes_where_there_is_no_terminal():
-    console = Console(file=io.StringIO(), width=200)
-    bars = Bars(console, "measuring")
+def test_plain_lines_carry_rate_time_left_bytes_and_note_where_there_is_no_terminal():
+    console, clock = Console(file=io.StringIO(), width=200), Clock()
+    bars = Bars(console, "measuring", get_time=clock)
     bars.add("70m seed 0", 4)
     with bars.running():
         for done in range(1, 5):
-            time.sleep(0.02)
+            clock.now += 0.5
             bars.advance_to("70m seed 0", done, f"step {done}", fetched=2.5e9 * done)
-    lines = written(console).splitlines()
-    assert len(lines) == 4
-    assert lines[1].startswith("measuring 70m seed 0: 2/4, ")
-    assert re.search(r"2/4, [\d.]+/s, [\d.]+ s left, ", lines[1])
-    assert lines[1].endswith(" s left, 5 GB fetched, step 2")
-    assert "left" not in lines[3]
-    assert lines[3].endswith("10 GB fetched, step 4")
+    assert written(console).splitlines() == [
+        "measuring 70m seed 0: 1/4, 2.5 GB fetched, step 1",
+        "measuring 70m seed 0: 2/4, 2/s, 1 s left, 5 GB fetched, step 2",
+        "measuring 70m seed 0: 3/4, 2/s, 0.5 s left, 7.5 GB fetched, step 3",
+        "measuring 70m seed 0: 4/4, 2/s, 10 GB fetched, step 4",
+    ]
 
 
-def test_in_a_terminal_a_bar_per_model_carries_the_same():
-    console = terminal(140)
-    bars = Bars(console, "measuring")
-    bars.add("70m seed 0", 2)
-    bars.add("<b>[red]", 2)
-    with bars.running():
-        bars.advance_to("70m seed 0", 1, "step 0 in 2 s", fetched=3e6)
-    assert "3 MB fetched" in written(console)
-    assert "measuring <b>[red]" in written(console)
-
-
-def test_a_narrow_terminal_keeps_bar_and_count_and_drops_the_note():
-    console = terminal(80)
-    bars = Bars(console, "measuring")
-    bars.add("pythia-410m seed 0", 8)
-    with bars.running():
-        bars.advance_to("pythia-410m seed 0", 1, "step 0 in 0.5 s", fetched=1.28e9)
-    assert re.search(r"━ +1/8 [\d.]+/s, .* left, 1.28 GB fetched", written(console))
-    assert "step 0" not in written(console)
-
-
-def test_the_rate_leaves_out_what_starting_up_cost(monkeypatch: pytest.MonkeyPatch):
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr("tracker.console.terminal.time", SimpleNamespace(monotonic=lambda: clock.now))
-    console = Console(file=io.StringIO(), width=200)
-    bars = Bars(console, "training")
-    for name in ("a", "b"):
-        bars.add(name, 10)
-    for clock.now, name, done in ((60.0, "a", 1), (61.0, "a", 2), (63.0, "b", 1), (64.0, "b", 2)):
+def test_the_rate_leaves_out_what_starting_up_cost():
+    console, clock = Console(file=io.StringIO(), width=200), Clock()
+    bars = Bars(console, "training", get_time=clock)
+    bars.add("a", 10)
+    bars.add("b", 10)
+    for clock.now, name, done in ((600.0, "a", 1), (660.0, "a", 2), (720.0, "b", 3), (724.0, "b", 5)):
         bars.advance_to(name, done)
     assert written(console).splitlines() == [
-        "training a: 1/10, 1/min, 9 min left",
-        "training a: 2/10, 1/s, 8 s left",
-        "training b: 1/10, 30/min, 18 s left",
-        "training b: 2/10, 1/s, 8 s left",
+        "training a: 1/10",
+        "training a: 2/10, 1/min, 8 min left",
+        "training b: 3/10",
+        "training b: 5/10, 30/min, 10 s left",
     ]
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_in_a_terminal_a_bar_per_model_carries_the_same_and_its_note_where_there_is_room(width: int):
+    console, clock = terminal(width), Clock()
+    bars = Bars(console, "measuring", get_time=clock)
+    bars.add("70m seed 0", 8)
+    bars.add("<b>[red]", 2)
+    with bars.running():
+        for done in (1, 2):
+            clock.now += 1
+            bars.advance_to("70m seed 0", done, "step 0 in 0.5 s", fetched=1.28e9)
+    assert re.search(r"━ +2/8 1/s, 6 s left, 1.28 GB fetched", written(console))
+    assert "measuring <b>[red]" in written(console)
+    assert ("step 0 in 0.5 s" in written(console)) == (width == 140)
+
+
+def test_whoever_follows_from_outside_gets_the_same_reports():
+    reports: list[tuple[object, ...]] = []
+
+    class Listener:
+        def begin(self, doing: str) -> None:
+            reports.append((doing,))
+
+        def moved(self, name: str, done: int, total: int, pace: str = "", note: str = "") -> None:
+            reports.append((name, done, total, pace, note))
+
+    bars = Bars(terminal(), "measuring", Listener())
+    bars.show("m", 0, 4)
+    bars.advance_to("m", 1, "step 1", fetched=2e6)
+    assert reports == [
+        ("measuring",), ("m", 0, 4, "", ""), ("m", 0, 4, "", ""), ("m", 1, 4, "2 MB fetched", "step 1"),
+    ]  # fmt: skip
+
+
+def test_long_lists_are_cut_short_and_never_read_as_markup():
+    console = Console(file=io.StringIO(), width=200)
+    print_alerts(console, [f"[b]m{number}[/b]" for number in range(7)])
+    lines = written(console).splitlines()
+    assert (len(lines), lines[0], lines[-1]) == (6, "Alert: [b]m0[/b]", "and 2 more: tracker validate")
 
 
 def test_a_curve_goes_from_corner_to_corner():

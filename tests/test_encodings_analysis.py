@@ -15,14 +15,14 @@ from tests.views_browser import Visit, browsing, chromium, visiting
 from tracker.analysis.encodings import (
     METRICS,
     OWN_BODY,
+    compare_encodings,
     differences,
-    encoding_entries,
     encoding_groups,
-    interval,
 )
+from tracker.analysis.schema import Phase, RunPhases
 from tracker.analysis.trajectories import Trajectory
 from tracker.cli import run as run_cli
-from tracker.console.encoding_table import shown_steps
+from tracker.console.tables import shown_steps
 from tracker.nano.encoding import OWN_BODY as TRAINED_WITH_OWN_BODY
 from tracker.store import open_store
 from tracker.views.dashboard import write_dashboard
@@ -63,11 +63,12 @@ def test_models_of_one_shape_stand_together_with_rotary_first_and_other_bodies_l
 def test_a_planted_difference_is_found_within_seeds_though_seeds_scatter_more():
     (group,) = encoding_groups(suite(0.5), ENCODINGS)
     found = differences(group)
-    matter = {(each["model"], each["metric"]) for each in found if each["matters"]}
+    matter = {(each.model, each.metric) for each in found if each.matters}
     assert matter == {("m-alibi", "spectral_entropy"), ("m-bloom", "spectral_entropy")}
-    alibi = next(each for each in found if (each["model"], each["metric"]) == ("m-alibi", "spectral_entropy"))
-    assert abs(alibi["difference"] - 0.5) < alibi["half"]
-    assert group[1].values("spectral_entropy")[:, -1].std() > 2 * alibi["half"]
+    alibi = next(each for each in found if (each.model, each.metric) == ("m-alibi", "spectral_entropy"))
+    assert alibi.half is not None
+    assert abs(alibi.difference - 0.5) < alibi.half
+    assert group[1].values("spectral_entropy")[:, -1].std() > 2 * alibi.half
 
 
 def test_of_no_difference_few_are_claimed():
@@ -79,24 +80,24 @@ def test_of_no_difference_few_are_claimed():
             for model in ("m", "m-alibi", "m-none", "m-bloom") for seed in range(first, first + 4)
         ]  # fmt: skip
         (group,) = encoding_groups(runs, ENCODINGS)
-        claimed += any(each["matters"] for each in differences(group))
+        claimed += any(each.matters for each in differences(group))
     assert claimed <= 12
 
 
 def test_one_seed_claims_nothing_and_says_so():
-    entry = encoding_entries(suite(5.0, seeds=1), ENCODINGS, [])[0]
-    assert not any(each["matters"] for each in entry["differences"])
-    assert "one seed tells no difference from chance" in entry["sentences"][0]
+    entry = compare_encodings(suite(5.0, seeds=1), ENCODINGS, [])[0]
+    assert not any(each.matters for each in entry.differences)
+    assert "one seed cannot separate a difference from chance" in entry.sentences[0]
 
 
 def test_a_model_that_cannot_be_compared_is_named():
     """One seed in common, or none: not the same as no difference."""
     runs = [each for each in suite(0.0) if (each.model, each.seed) not in {("m-alibi", s) for s in (1, 2, 3)}]
     runs = [replace(each, seed=each.seed + 9) if each.model == "m-none" else each for each in runs]
-    told = encoding_entries(runs, ENCODINGS, [])[0]["sentences"][0]
-    assert told.count("fewer than two seeds of the reference, so nothing can be told") == 2
-    assert "m-alibi: fewer" in told
-    assert "m-none: fewer" in told
+    told = compare_encodings(runs, ENCODINGS, [])[0].sentences[0]
+    assert told.count("not tested, fewer than two seeds of the reference") == 2
+    assert "m-alibi: not tested" in told
+    assert "m-none: not tested" in told
 
 
 def test_nothing_is_said_of_before_training_where_step_0_is_not_measured():
@@ -105,8 +106,8 @@ def test_nothing_is_said_of_before_training_where_step_0_is_not_measured():
         for each in suite(0.5)
     ]
     for measured, said in ((runs, False), (suite(0.5), True)):
-        (entry,) = encoding_entries(measured, ENCODINGS, [])
-        assert any("before training" in sentence for sentence in entry["sentences"]) == said
+        (entry,) = compare_encodings(measured, ENCODINGS, [])
+        assert any("before training" in sentence for sentence in entry.sentences) == said
 
 
 def test_the_end_is_the_last_step_that_all_share():
@@ -117,25 +118,19 @@ def test_the_end_is_the_last_step_that_all_share():
         replace(each, steps=each.steps[:-1], metrics={name: v[:-1] for name, v in each.metrics.items()})
         for each in runs
     ]  # fmt: skip
-    sentences = encoding_entries(runs, ENCODINGS, [])[0]["sentences"]
+    sentences = compare_encodings(runs, ENCODINGS, [])[0].sentences
     assert any("Spectral entropy: from" in each and "at step 8;" in each for each in sentences)
-
-
-def test_the_interval_is_students():
-    mean, half = interval(np.array([1.0, 2.0, 3.0]))
-    assert (mean, half) == (2.0, pytest.approx(4.30265 / np.sqrt(3), rel=1e-5))
-    assert interval(np.array([1.0])) == (1.0, None)
 
 
 def test_shares_and_bases_of_rotary_stand_together_and_are_told_apart():
     names = ("m", "m-rotary100", "m-rotary100base500")
     runs = [run(model, seed, 0.5) for model in names for seed in range(2)]
     encodings = {("s", each.model): "rotary" for each in runs}
-    (entry,) = encoding_entries(runs, encodings, [])
-    assert tuple(each["model"] for each in entry["models"]) == names
-    (told,) = (each for each in entry["sentences"] if each.startswith("Spectral entropy: from"))
+    (entry,) = compare_encodings(runs, encodings, [])
+    assert tuple(each.model for each in entry.models) == names
+    (told,) = (each for each in entry.sentences if each.startswith("Spectral entropy: from"))
     assert told.count("(m-rotary100") + told.count("(m)") == 4
-    assert encoding_entries([replace(each, model=each.model[:3]) for each in runs[:2]], encodings, []) == []
+    assert compare_encodings([replace(each, model=each.model[:3]) for each in runs[:2]], encodings, []) == []
 
 
 @pytest.mark.parametrize(
@@ -143,20 +138,19 @@ def test_shares_and_bases_of_rotary_stand_together_and_are_told_apart():
     [
         ({"m", "m-alibi"}, "rotary is not needed for it: alibi shows it too"),
         ({"m"}, "only rotary shows it"),
-        ({"m-none"}, "rotary does not show it in most of its seeds; the body without an encoding shows it"),
+        ({"m-none"}, "rotary does not show it in most of its seeds; no positional encoding shows it"),
         (set(), "no encoding shows it"),
     ],
 )
 def test_the_answer_is_told_whichever_way_it_comes_out(with_it, told):
     runs = suite(0.5)
     phases = [
-        {"suite": "s", "model": each.model, "seed": each.seed,
-         "phases": [{"label": "exploratory"}] if each.model in with_it else []}
+        RunPhases("s", each.model, each.seed, phases=(Phase("exploratory", 0, 1),) * (each.model in with_it))
         for each in runs
-    ]  # fmt: skip
-    (entry,) = encoding_entries(runs, ENCODINGS, phases)
-    assert any("exploratory" in sentence and told in sentence for sentence in entry["sentences"])
-    assert any("Spectral entropy: from" in sentence for sentence in entry["sentences"])
+    ]
+    (entry,) = compare_encodings(runs, ENCODINGS, phases)
+    assert any("exploratory" in sentence and told in sentence for sentence in entry.sentences)
+    assert any("Spectral entropy: from" in sentence for sentence in entry.sentences)
 
 
 def test_steps_of_the_table_are_spread_over_training():
@@ -197,8 +191,8 @@ def test_models_of_one_size_are_no_sizes(store: Path):
 
     results = open_store(store)
     report = analyse(results.checkpoints(), results.sequences())
-    assert len(report["encodings"]) == 1
-    assert {model for each in report["thresholds"] for model in each.get("models", [])} <= {"0.2m"}
+    assert len(report.encodings) == 1
+    assert {model for each in report.thresholds for model in each.models} <= {"0.2m"}
 
 
 @pytest.mark.parametrize(
@@ -237,8 +231,9 @@ def test_the_page_shows_encodings_and_roles(browser: Browser, store: Path):
     from tracker.analysis.roles import COLUMNS, head_roles
 
     results = open_store(store)
-    report = analyse(results.checkpoints(), results.sequences())
-    report["roles"] = head_roles(results.heads(COLUMNS), results.checkpoints())
+    found = analyse(results.checkpoints(), results.sequences())
+    roles = head_roles(results.heads(COLUMNS), results.checkpoints())
+    report = replace(found, roles=tuple(roles)).to_dict()
     path = write_dashboard(results, report, store / "page.html")
     with visiting(browser) as visit:
         _looked_at(visit, path, report)

@@ -66,7 +66,7 @@ def sweep_here(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -
     make_suite(folder, range(2))
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
-    request = ("suite=folder", "suite.path=hub/lab/pythia-some", "probe.number=4", *PROBE)
+    request = ("suite=folder", "suite.path=hub/lab/pythia-some", "probe.sequences=4", *PROBE)
     return run(["sweep", *request, *overrides])
 
 

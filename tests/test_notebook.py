@@ -66,7 +66,7 @@ def test_tables_are_polars_and_hold_what_was_asked():
         ([[3] * 47 + [-1]], {}, "tokens: ids are -1 to 3, the model's vocabulary is 0 to 63"),
         (np.zeros((0, 48), int), {}, r"tokens: int64 of shape \(0, 48\); wanted whole numbers"),
         ([[1] * 48, [1] * 47], {}, "tokens: setting an array element .*; wanted whole numbers, shape"),
-        ([[1] * 48], {"target_error": -1}, "probe.target_error=-1: not known"),
+        ([[1] * 48], {"target_error": -1}, "probe.target_error=-1: invalid value"),
         ([[1] * 65], {}, "tokens: 65 a sequence, the model has 64 positions"),
         ([[1] * 48], {"alphas": (0.3,)}, "spectrum.alphas=0.3: invalid value; expected one of 0.5, 0.25"),
         ([[1] * 48], {"algn": "gather"}, "algn: no such option; there are align, alphas"),

@@ -4,12 +4,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tracker.planning.refine import refined
 
 from tests.synthetic_store import PROBE, SMALL, SMALL_STEPS, unit_of, write_store
 from tracker.checkpoints.audit import file as audit_file
 from tracker.errors import RequestError
+from tracker.planning.plan import MeasurementSpec
+from tracker.planning.schedule import refined
 from tracker.records import Conventions
+from tracker.store import Store
 
 MEASURED = [0, 1, 4, 16, 32, 64, 256, 1000, 4000, 8000, 16000]
 
@@ -20,7 +22,8 @@ def asked(store: Path, budget: int = 6, suspects: bool = False) -> list[tuple[st
         store=store, steps=SimpleNamespace(budget=budget), view=SimpleNamespace(suspects=suspects)
     )
     there = [unit_of("nano", shape, 0, step).checkpoint for shape in SMALL for step in SMALL_STEPS]
-    found = refined(config, there, "nano", PROBE, Conventions())  # pyright: ignore[reportArgumentType]
+    spec, ledger = MeasurementSpec(PROBE, Conventions()), Store(store).recorded()
+    found = refined(config, there, "nano", spec, ledger)  # pyright: ignore[reportArgumentType]
     return [(each.model, each.step) for each in found]
 
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not can_run(), reason="no slu
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 REPO = "EleutherAI/pythia-14m"
 STEPS = [0, *(2**power for power in range(10)), *range(1000, 20_000, 1000)]
-SMALL = ("suite.models=[14m]", "probe.ids=ids.npy", "probe.n=48", "probe.number=100", "sink=none")
+SMALL = ("suite.models=[14m]", "probe.ids=ids.npy", "probe.n=48", "probe.sequences=100", "sink=none")
 
 
 @pytest.fixture

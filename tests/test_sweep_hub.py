@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from command_line import tracker
 from loopback_hub import Hub, loopback_hub
 from saved_models import save
-from test_cli import tracker
 
 import tracker as package
 
@@ -24,7 +24,7 @@ def sweep(folder: Path, hub: Hub, *overrides: str):
         "suite.models=[14m]",
         "probe.ids=ids.npy",
         "probe.n=48",
-        "probe.number=4",
+        "probe.sequences=4",
         "sink=none",
         *overrides,
         HF_ENDPOINT=hub.url,
@@ -98,7 +98,7 @@ def test_branches_of_any_repository_are_discovered(tmp_path: Path):
             f"suite.repo={REPO}",
             "probe.ids=ids.npy",
             "probe.n=48",
-            "probe.number=4",
+            "probe.sequences=4",
             "sink=none",
             HF_ENDPOINT=hub.url,
             HF_HOME=str(tmp_path / "cache"),

@@ -107,7 +107,7 @@ def test_a_throttled_sweep_of_twelve_takes_little_longer_than_the_longer_of_its_
 def sweep_here(*overrides: str) -> int:
     """A sweep in this process; its exit code."""
     number = len(np.load("ids.npy"))
-    return run(["sweep", "suite=hub", f"suite.repo={REPO}", f"probe.number={number}", *PROBE, *overrides])
+    return run(["sweep", "suite=hub", f"suite.repo={REPO}", f"probe.sequences={number}", *PROBE, *overrides])
 
 
 def test_what_was_there_before_stays_and_all_else_goes_when_it_is_measured(hub: Hub, tmp_path: Path):
@@ -120,7 +120,7 @@ def test_what_was_there_before_stays_and_all_else_goes_when_it_is_measured(hub: 
     after = {path: path.stat().st_ino for path in cache.rglob("*") if ".locks" not in path.parts}
     assert after == before
     assert hub.asked(hub.commit(hub.root / REPO / "step1")) == [
-        f"GET /api/models/{REPO}/tree/{hub.commit(hub.root / REPO / 'step1')}"
+        f"GET /api/models/{REPO}/revision/{hub.commit(hub.root / REPO / 'step1')}"
     ]
     rows = package.open_store(tmp_path / "tracker-store").checkpoints()
     assert rows["status"].to_list() == ["ok"] * 4
@@ -149,9 +149,9 @@ def test_without_a_bound_everything_stays_and_serves_offline(
     assert sweep_here() == 0
     # The branches for the plan and for the audit, each commit once (main's too), each content once.
     assert len(hub.asked("/refs")) == 2
-    assert len(hub.asked("/tree/")) == 4
-    assert len(hub.asked("/resolve/")) == 4  # the configuration is the same file in every step
-    assert len(hub.asked()) == 2 + 4 + 4 + 3
+    assert len(hub.asked("/revision/")) == 4
+    assert len(hub.asked("/resolve/")) == 2 + 3  # the configuration is the same file in every step
+    assert len(hub.asked()) == 2 + 4 + 5 + 3
     hub.log.clear()
     assert sweep_here() == 0
     assert hub.asked() == [f"GET /api/models/{REPO}/refs"], "what is done is not asked for"
@@ -190,7 +190,7 @@ def killed_again_and_again(folder: Path, kills: int, count: int) -> None:
         request = (bound(size, 3), "engine.prefetch=2")
         done = []
         for life in range(kills):
-            asked, sign = len(hub.log), "/tree/" if life % 4 == 0 else "/content/"
+            asked, sign = len(hub.log), "/revision/" if life % 4 == 0 else "/content/"
             process = start_sweep(folder, hub.url, *request)
             # After the imports, which are most of a short sweep's time; a quarter while the hub is asked.
             wait_for(lambda n=asked, s=sign: any(s in each.path for each in hub.log[n:]), process)

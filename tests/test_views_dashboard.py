@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Error
 from synthetic_store import PYTHIA, PYTHIA_STEPS, SMALL, SMALL_STEPS, synthetic_analysis, unit_of, write_store
-from views_browser import Visit, browsing, chromium, visiting
+from views_browser import Visit, browsing, chromium, shared_store, visiting
 
 from tracker.analysis import analyse
 from tracker.analysis.lead_lag_report import HEAD_COLUMNS
@@ -32,8 +32,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_store(tmp_path_factory.mktemp("store"), seeds=2)
-    return write_dashboard(open_store(folder), synthetic_analysis(seeds=2), folder / "dashboard.html")
+    folder = shared_store(tmp_path_factory, seeds=2)
+    path = tmp_path_factory.mktemp("page") / "dashboard.html"
+    return write_dashboard(open_store(folder), synthetic_analysis(seeds=2), path)
 
 
 @pytest.fixture
@@ -48,8 +49,8 @@ def test_it_opens_without_a_complaint_or_a_request(visit: Visit, path: Path):
     assert visit.complaints == []
     assert [url for url in visit.requests if url.startswith("file://")] == [path.as_uri()]
     assert visit.outside() == []
-    row = visit.page.locator("#glance tbody tr").last.inner_text().split("\t")
-    assert row[:4] == ["0.8m", "(32, 64] in 2 of 2 seeds", "97 %", "256"]
+    row = visit.page.locator("#phase-table tbody tr").last.inner_text().split("\t")
+    assert row[:4] == ["0.8m", "between 32 and 64 in 2 of 2 seeds", "97 %", "256"]
     assert "no threshold is claimed over 3 sizes" in visit.text("#summary")
     visit.page.click("#more-name")
     assert "0.8m: exploratory phase from step (32, 64]" in visit.text("#more")
@@ -68,7 +69,7 @@ def test_names_that_look_like_html_are_text(visit: Visit, tmp_path: Path):
     assert visit.complaints == []
     assert visit.outside() == []
     assert NASTY in visit.text("#chips")
-    assert NASTY in visit.text("#glance")
+    assert NASTY in visit.text("#phase-table")
     assert NASTY in visit.text("#why-title")
     visit.page.click("#more-name")
     assert NASTY in visit.text("#more")
@@ -140,10 +141,8 @@ def test_a_complaint_would_be_noticed(visit: Visit, path: Path):
     assert visit.complaints == ["error: seen", "thrown"]
 
 
-def test_the_file_is_whole_or_absent_and_its_place_is_named(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    results = open_store(path.parent)
+def test_the_file_is_whole_or_absent_and_its_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    results = open_store(write_store(tmp_path / "store", SMALL[:1], SMALL_STEPS[:2], holes=False))
     (tmp_path / "file").write_text("")
     with pytest.raises(
         StoreError, match=r"cannot write the dashboard to .*file/page.html: .*; free or change it"
@@ -185,7 +184,7 @@ def test_line_ends_and_end_tags_cannot_break_an_inline_script():
 @pytest.mark.slow
 def test_the_full_pythia_suite_opens_in_three_seconds_below_fifteen_megabytes(visit: Visit, tmp_path: Path):
     results = open_store(write_store(tmp_path, PYTHIA, PYTHIA_STEPS, suite="pythia"))
-    analysis = analyse(results.checkpoints(), results.sequences(), results.heads(HEAD_COLUMNS))
+    analysis = analyse(results.checkpoints(), results.sequences(), results.heads(HEAD_COLUMNS)).to_dict()
     start = time.perf_counter()
     path = write_dashboard(results, analysis, tmp_path / "dashboard.html")
     assert time.perf_counter() - start < 60

@@ -18,28 +18,28 @@ from synthetic_store import (
     write_audit,
     write_store,
 )
+from views_browser import shared_store
 
+from tracker.analysis.schema import AnalysisReport
 from tracker.errors import StoreError
 from tracker.records import Measurement
 from tracker.store import Results, Store, open_store
 from tracker.views import measurement_figure, phase_figure, scale_figure, write_figures
 from tracker.views.figure_files import drawn_views, save_figure
-from tracker.views.figure_maps import draw_maps, draw_spectrograms, map_table
-from tracker.views.figure_order import draw_checkpoints, draw_order, largest_with_changes
-from tracker.views.figure_style import ZERO, counted, end_labels, place, style
-from tracker.views.figure_tables import (
-    checkpoint_table,
-    order_table,
-    phase_table,
-    scale_table,
-    spectrum_table,
-)
-from tracker.views.runs import runs_of
+from tracker.views.figure_maps import HEAD_METRIC, draw_maps, draw_spectrograms
+from tracker.views.figure_order import draw_checkpoints, draw_lead_lag
+from tracker.views.figure_style import ZERO, end_labels, place, style
+from tracker.views.prepared import Checkpoints, LeadLag, Scale, Spectrogram, Trajectories, map_table
+from tracker.views.runs import Run, runs_of
+
+
+def scale_table(runs: list[Run]) -> pl.DataFrame:
+    return Scale.of(Trajectories.of(runs, AnalysisReport()), AnalysisReport(), "params_non_embedding").table
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return open_store(write_store(tmp_path_factory.mktemp("store")))
+    return open_store(shared_store(tmp_path_factory))
 
 
 def titles(figure: Figure) -> list[str]:
@@ -52,19 +52,15 @@ def texts(figure: Figure) -> list[str]:
 
 def test_the_phase_figure_draws_the_stored_means_at_their_log_steps(results: Results):
     figure = phase_figure(results, synthetic_analysis())
-    shown = [
-        "Spectral entropy (nats)",
-        "Frequency selectivity",
-        "Low-band power (share)",
-        "Loss (nats per token)",
-    ]
-    assert titles(figure)[:4] == shown
+    assert titles(figure)[:4] == [
+        "Spectral entropy (nats)", "Frequency selectivity", "Low-band power (share)", "Loss (nats per token)",
+    ]  # fmt: skip
     run = runs_of(results)[-1]
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == len(run.steps)]  # type: ignore[arg-type]
     drawn = [np.asarray(line.get_ydata()) for line in lines]
     assert any(np.array_equal(y, run.series["spectral_entropy"].mean) for y in drawn)
     assert {"0.05m", "0.2m", "0.8m", "exploratory", "specialisation"} <= set(texts(figure))
-    assert titles(figure)[4].startswith("Phases of every model")
+    assert titles(figure)[4].startswith("Phases by model")
 
 
 def test_step_zero_has_its_own_place_left_of_one():
@@ -143,15 +139,8 @@ def written(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_view_is_written_in_every_format_with_its_data(results: Results, written: Path):
     axes = ("params_total", "d_model", "n_layers", "n_heads", "all_heads", "d_head", "rotary_dims")
-    views = (
-        "phases",
-        "scale",
-        "heads",
-        "spectrograms",
-        "lead-lag",
-        "checkpoints",
-        *[f"scale-{a}" for a in axes],
-    )
+    views = ("phases", "scale", "heads", "spectrograms", "lead-lag", "checkpoints")
+    views += tuple(f"scale-{axis}" for axis in axes)
     assert {path.name for path in written.iterdir()} == {
         f"{name}.{kind}" for name in views for kind in ("svg", "png", "pdf", "csv")
     }
@@ -165,7 +154,7 @@ def test_every_view_is_written_in_every_format_with_its_data(results: Results, w
             assert len(image.convert("RGB").getcolors(1 << 24) or []) > 50
     with open(written / "phases.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    table = phase_table(runs_of(results))
+    table = Trajectories.of(runs_of(results), AnalysisReport()).table()
     assert len(rows) == table.height == 46 * 4
     assert float(rows[0]["mean"]) == pytest.approx(table["mean"][0])
 
@@ -209,29 +198,27 @@ def test_suspect_checkpoints_are_hollow_in_every_figure(tmp_path: Path):
     write_audit(write_store(tmp_path, SMALL[1:2], holes=False), SMALL[1], 256)
     results = open_store(tmp_path)
     (run,) = runs_of(results)
-    maps = draw_maps(run, map_table(results, run, [0, 256]))
+    maps = draw_maps(run, map_table(results, run, [0, 256], HEAD_METRIC))
     assert [len(axes.collections) for axes in maps.axes[:2]] == [0, 1]
     assert maps.axes[1].get_title(loc="left") == "step 256 (suspect)"
-    spectra = draw_spectrograms([run], spectrum_table(results, [run]))
+    spectra = draw_spectrograms([Spectrogram.of(results, run)])
     (hollow,) = [line for line in spectra.axes[0].lines if line.get_markerfacecolor() == "none"]
     assert list(np.asarray(hollow.get_xdata())) == [8.0]
     column = np.ma.getmaskarray(spectra.axes[0].collections[0].get_array()).reshape(16, -1)
     assert column.all(axis=0).tolist() == [int(step) == 256 for step in run.steps]
-    table = checkpoint_table([run], [])
-    assert table.filter(state="suspect").select("step", "why").row(0)[0] == 256
-    figure = draw_checkpoints(table, {("nano", "0.2m", 0): "0.2m"})
+    checkpoints = Checkpoints.of([run], [])
+    assert checkpoints.table.filter(state="suspect")["step"].to_list() == [256]
+    figure = draw_checkpoints(checkpoints)
     assert [line.get_label() for line in figure.axes[0].lines] == ["measured: 15", "suspect: 1"]
     assert figure.axes[0].lines[1].get_markerfacecolor() == "none"
 
 
-def test_without_changes_or_spectra_the_figures_say_so(tmp_path: Path):
-    write_store(tmp_path, SMALL[:1], SMALL_STEPS[:2], holes=False)
-    runs = runs_of(open_store(tmp_path))
-    assert largest_with_changes(runs, None) is None
-    assert "No change was found" in draw_order(None, order_table(None)).texts[0].get_text()
-    nothing = spectrum_table(open_store(tmp_path), [])
-    assert "has a spectrum" in draw_spectrograms(runs, nothing).texts[0].get_text()
-    assert "no checkpoint" in draw_checkpoints(checkpoint_table([], []), {}).texts[0].get_text()
+def test_without_changes_or_spectra_the_figures_say_so():
+    nothing = LeadLag.of(Trajectories.of([], AnalysisReport()), AnalysisReport())
+    assert nothing.shown is None
+    assert "No change was found" in draw_lead_lag(nothing).texts[0].get_text()
+    assert "has a spectrum" in draw_spectrograms([]).texts[0].get_text()
+    assert "no checkpoint" in draw_checkpoints(Checkpoints.of([], [])).texts[0].get_text()
 
 
 def test_a_folder_that_cannot_be_written_is_named(results: Results, tmp_path: Path):
@@ -260,11 +247,6 @@ def test_labels_at_the_line_ends_keep_apart_and_inside():
     heights = [text.get_position()[1] for text in axes.texts]
     assert min(np.diff(heights)) > 0.06
     assert min(heights) >= 0
-
-
-@pytest.mark.parametrize(("size", "text"), [(999, "999"), (56_000, "56k"), (2.8e9, "2.8B"), (3e12, "3T")])
-def test_counts_are_short(size: float, text: str):
-    assert counted(size) == text
 
 
 def test_figures_leave_pyplot_alone():

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,12 +22,11 @@ import polars as pl
 import pytest
 from playwright.sync_api import Browser, expect
 from synthetic_store import SMALL, SMALL_STEPS, measurement_of, synthetic_analysis, unit_of, write_store
-from views_browser import browsing, chromium, visiting
+from views_browser import browsing, chromium, restored, shared_store, unpacked, visiting
 
 from tracker.errors import RequestError
 from tracker.store import Store, open_store
 from tracker.store.progress import Watch, report_progress
-from tracker.views.encode import restore, unpack
 from tracker.views.served_store import ServedStore
 from tracker.views.serving import DashboardServer
 
@@ -54,7 +54,8 @@ def serving(folder: Path) -> Iterator[DashboardServer]:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DashboardServer, Path]]:
-    folder = write_store(tmp_path_factory.mktemp("store"))
+    folder = tmp_path_factory.mktemp("served") / "store"
+    shutil.copytree(shared_store(tmp_path_factory), folder)
     (folder / "analysis.json").write_text(json.dumps(synthetic_analysis()))
     with serving(folder) as server:
         server.store.refresh()
@@ -90,7 +91,7 @@ def test_any_metric_of_any_head_comes_from_the_store(served: tuple[DashboardServ
     for metric in ("spectral_entropy", "wavelet_entropy_3", "local_share"):
         got = asked(server, "map", run=RUN, metric=metric)
         low, high = got["scale"]["low"], got["scale"]["high"]
-        read = restore(unpack(got["packed"], (steps, 4, 8)), low, high)
+        read = restored(unpacked(got["packed"], (steps, 4, 8)), low, high)
         true = rows[metric].to_numpy().reshape(steps, 4, 8)
         assert np.abs(read - np.clip(true, low, high)).max() <= (high - low) / 508 * (1 + 1e-9)
     spectrum = asked(server, "spectrum", run=RUN, layer=2, head=3)["bands"]
@@ -104,7 +105,7 @@ def test_any_metric_of_any_head_comes_from_the_store(served: tuple[DashboardServ
     [
         ("/map?run=nano/none/0&metric=spectral_entropy", "run=nano/none/0: not in this store"),
         (f"/map?run={RUN}&metric=no", "metric=no: no metric of heads"),
-        (f"/spectrum?run={RUN}&layer=-1&head=0", "layer=-1: whole numbers from 0"),
+        (f"/spectrum?run={RUN}&layer=-1&head=0", "layer=-1: invalid value; expected an integer from 0"),
         (f"/spectrum?run={RUN}&layer=99&head=0", "layer=99, head=0: 0.8m has no such head"),
     ],
 )
@@ -116,17 +117,10 @@ def test_what_the_store_does_not_hold_is_refused_by_name(
 
 @pytest.mark.parametrize(
     "path",
-    [
-        "/../../etc/passwd",
-        "/%2e%2e/%2e%2e/etc/passwd",
-        "//etc/passwd",
-        "/analysis.json",
-        "/data/..",
-        "/checkpoints/",
-    ],
+    ["/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/analysis.json", "/data/.."],
 )
 def test_no_path_is_a_file(served: tuple[DashboardServer, Path], path: str):
-    assert answer(served[0], path) == (404, "there is no such page\n")
+    assert answer(served[0], path) == (404, "unknown path\n")
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1", "127.0.0.1:1", ""])
@@ -154,7 +148,7 @@ def test_a_port_that_is_taken_is_a_clear_error(served: tuple[DashboardServer, Pa
     port = int(served[0].address.split(":")[2].strip("/"))
     with pytest.raises(
         RequestError,
-        match=rf"^view.port={port}: cannot be had on 127.0.0.1: Address already in use; choose anoth",
+        match=rf"^view.port={port}: not available on 127.0.0.1: Address already in use; choose anoth",
     ):
         DashboardServer(served[0].store, port)
 
@@ -163,7 +157,7 @@ def test_a_store_that_comes_later_and_is_rewritten_is_followed(tmp_path: Path):
     folder = tmp_path / "later"
     store = ServedStore(folder, lambda: open_store(folder))
     store.refresh()
-    assert (store.data()["runs"], store.progress()["trouble"]) == ([], None)
+    assert (store.data()["runs"], store.progress()["problem"]) == ([], None)
     write_store(folder, SMALL[:1], SMALL_STEPS[:4], holes=False)
     store.refresh()
     first = store.progress()
@@ -174,15 +168,35 @@ def test_a_store_that_comes_later_and_is_rewritten_is_followed(tmp_path: Path):
     assert store.progress()["version"] != first["version"]
     (folder / "analysis.json").write_text("{")
     store.refresh()
-    assert "analysis.json does not read back" in store.progress()["trouble"]
+    assert "analysis.json is not valid JSON" in store.progress()["problem"]
     assert store.progress()["measured"] == 4
     (folder / "analysis.json").write_text("{}")
     os.utime(folder / "analysis.json", (1, 1))
     store.refresh()
-    assert (store.progress()["trouble"], store.data()["stale"]) == (None, True)
+    assert (store.progress()["problem"], store.data()["stale"]) == (None, True)
 
 
-def test_a_sweep_is_told_while_it_lives_and_named_when_it_was_killed(tmp_path: Path):
+def test_an_older_analysis_is_served_and_the_follower_survives_a_broken_one(tmp_path: Path):
+    folder = write_store(tmp_path / "store", SMALL[:1], holes=False)
+    analysis, path = synthetic_analysis(SMALL[:1]), folder / "analysis.json"
+    for entry in analysis["phases"]:
+        entry.pop("change_points")
+    for change in analysis["lead_lag"]:
+        change.pop("model")
+    path.write_text(json.dumps(analysis))
+    with serving(folder) as server:
+        _until(lambda: asked(server, "progress")["measured"] == 16)
+        data = asked(server, "data")
+        assert (len(data["phases"]), data["lead_lag"], data["unread"]) == (1, [], ["lead_lag"])
+        path.write_text("[1, 2]")
+        _until(lambda: asked(server, "progress")["problem"])
+        assert asked(server, "progress")["problem"].startswith("Could not read the store, showing its last")
+        path.write_text("{}")
+        _until(lambda: asked(server, "data")["phases"] == [])
+        assert asked(server, "progress")["problem"] is None
+
+
+def test_a_sweep_reports_while_it_runs_and_is_named_when_it_was_killed(tmp_path: Path):
     watch = Watch(tmp_path)
     with report_progress(tmp_path) as told:
         told.begin("measuring")
@@ -194,25 +208,25 @@ def test_a_sweep_is_told_while_it_lives_and_named_when_it_was_killed(tmp_path: P
         assert sweep["bars"] == [bar]
     assert watch.look() == []
     dying = (
-        "import os, sys, time; from pathlib import Path; from tracker.store.progress import report_progress\n"
-        "with report_progress(Path(sys.argv[1])):\n    time.sleep(1)\n    os._exit(9)"
+        "import os, sys, time; from pathlib import Path; from tracker.store.progress import telling\n"
+        "with telling(Path(sys.argv[1])):\n    time.sleep(1)\n    os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", dying, str(tmp_path)], env=_environment())
     assert [sweep["alive"] for sweep in watch.look()] == [False]
     with report_progress(tmp_path):
         _until(lambda: [sweep["alive"] for sweep in watch.look()] == [True])
-    assert not (tmp_path / ".running").exists()
+    assert not (tmp_path / "running").exists()
 
 
 def test_a_sweep_of_another_machine_that_falls_silent_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    (tmp_path / ".running").mkdir()
-    told = {"machine": "elsewhere", "pid": 1, "since": 0.0, "doing": "measuring", "bars": []}
-    (tmp_path / ".running" / "a.json").write_text(json.dumps(told))
+    (tmp_path / "running").mkdir()
+    told = {"host": "elsewhere", "pid": 1, "since": 0.0, "doing": "measuring", "bars": []}
+    (tmp_path / "running" / "a.json").write_text(json.dumps(told))
     watch = Watch(tmp_path)
     assert [sweep["alive"] for sweep in watch.look()] == [True]
-    monkeypatch.setattr("tracker.store.heartbeat.STALE_SECONDS", 0.0)
+    monkeypatch.setattr("tracker.store.progress.STALE_SECONDS", 0.0)
     assert [sweep["alive"] for sweep in watch.look()] == [False]
 
 
@@ -243,11 +257,12 @@ def _tracker(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 SERVED_AT = r"Serving (http://127\.0\.0\.1:\d+/) to this machine alone; Ctrl-C ends it\n"
 NOTE_WHAT_IS_SEEN = """() => { window.seen = []; setInterval(() => {
   const lines = (document.getElementById('panel-0')?.data || []).filter(trace => trace.meta);
-  const [told, bars] = ['live-told', 'live-bars'].map(id => document.getElementById(id).textContent);
-  window.seen.push([told, bars, lines.length ? lines[0].x.length : 0]); }, 100); }"""
+  const [status, bars] = ['live-status', 'live-bars'].map(id => document.getElementById(id).textContent);
+  window.seen.push([status, bars, lines.length ? lines[0].x.length : 0]); }, 100); }"""
 
 
 @browsing
+@pytest.mark.slow
 def test_chromium_watches_a_real_sweep_without_a_reload(browser: Browser, tmp_path: Path):
     request = ("suite.models=[0.05m]", "suite.train_steps=64", "probe.number=192", "sink=none", "store=live")
     with _tracker(tmp_path, "dashboard", "serve=true", "store=live") as server, visiting(browser) as visit:
@@ -257,14 +272,14 @@ def test_chromium_watches_a_real_sweep_without_a_reload(browser: Browser, tmp_pa
         served_at = re.fullmatch(SERVED_AT, server.stdout.readline())
         assert served_at is not None
         visit.page.goto(served_at[1])
-        expect(visit.page.locator("#live-told")).to_have_text(
-            "No sweep is running; this page follows the next one."
+        expect(visit.page.locator("#live-status")).to_have_text(
+            "No sweep is running; this page updates when one starts."
         )
         visit.page.evaluate(NOTE_WHAT_IS_SEEN)
         with _tracker(tmp_path, "sweep", *request) as sweep:
             said, _ = sweep.communicate(timeout=200)
             assert sweep.returncode == 0, said
-        expect(visit.page.locator("#glance tbody tr")).to_have_count(1, timeout=20_000)
+        expect(visit.page.locator("#phase-table tbody tr")).to_have_count(1, timeout=20_000)
         _judge(visit.page.evaluate("window.seen"))  # gone, had the page been loaded again
         # What a file has no room for comes from the store on demand.
         visit.page.select_option("#map", "wavelet_entropy_1")
@@ -278,8 +293,8 @@ def test_chromium_watches_a_real_sweep_without_a_reload(browser: Browser, tmp_pa
         server.send_signal(signal.SIGINT)
         rest, _ = server.communicate(timeout=20)
         assert (server.returncode, rest) == (0, "Stopped serving; nothing is lost\n")
-        expect(visit.page.locator("#live-told")).to_have_text(
-            "The server has stopped: this is the last it told."
+        expect(visit.page.locator("#live-status")).to_have_text(
+            "The server has stopped; showing the last update."
         )
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 from synthetic_store import SMALL, SMALL_STEPS, synthetic_analysis, write_audit, write_store
-from views_browser import Visit, browsing, chromium, visiting
+from views_browser import Visit, browsing, chromium, shared_store, visiting
 
-from tracker.store import open_store
+from tracker.store import Results, open_store
 from tracker.views import write_dashboard
 
 
@@ -21,9 +21,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_store(tmp_path_factory.mktemp("store"), seeds=2)
-    return write_dashboard(open_store(folder), synthetic_analysis(seeds=2), folder / "dashboard.html")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return open_store(shared_store(tmp_path_factory, seeds=2))
+
+
+@pytest.fixture(scope="module")
+def path(stored: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "dashboard.html"
+    return write_dashboard(stored, synthetic_analysis(seeds=2), path)
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +47,13 @@ def visit(opened: Visit) -> Iterator[Visit]:
 
 
 @browsing
-def test_curves_hold_what_the_store_holds(visit: Visit, path: Path):
-    stored = open_store(path.parent).checkpoints().sort("step")
+def test_curves_hold_what_the_store_holds(visit: Visit, stored: Results):
+    checkpoints = stored.checkpoints().sort("step")
     lines = visit.lines("panel-3")
     assert len(lines) == 6
     for key, line in lines.items():
         _, model, seed = key.split("/")
-        rows = stored.filter(model=model, seed=int(seed), status="ok")
+        rows = checkpoints.filter(model=model, seed=int(seed), status="ok")
         assert line["y"] == pytest.approx(rows["loss"].to_list(), rel=1e-3)
         assert line["x"][:2] == [-1, 0]
 
@@ -81,7 +86,7 @@ def test_the_bands_and_axes_can_be_changed(visit: Visit):
 
 
 @browsing
-def test_the_slider_is_dragged_and_the_map_follows(visit: Visit, path: Path):
+def test_the_slider_is_dragged_and_the_map_follows(visit: Visit, stored: Results):
     assert visit.text("#step-name") == "16000"
     last = visit.plotted("map-plot")[0]["z"]
     slider = visit.page.locator("#step")
@@ -98,7 +103,7 @@ def test_the_slider_is_dragged_and_the_map_follows(visit: Visit, path: Path):
     visit.link(f"step={step}")
     now = visit.plotted("map-plot")[0]["z"]
     assert now != last
-    heads = open_store(path.parent).heads().filter(model="0.8m", seed=0, step=step).sort("layer", "head")
+    heads = stored.heads().filter(model="0.8m", seed=0, step=step).sort("layer", "head")
     scale = visit.plotted("map-plot")[0]
     width = (scale["zmax"] - scale["zmin"]) / 254
     expected = heads["spectral_entropy"].clip(scale["zmin"], scale["zmax"]).to_list()
@@ -177,8 +182,8 @@ def test_the_axis_may_be_linear_in_tokens(visit: Visit):
 
 
 @browsing
-def test_bands_and_wavelet_energy_are_the_store_s_and_layers_can_be_chosen(visit: Visit, path: Path):
-    rows = open_store(path.parent).heads().filter(model="0.8m", seed=0, step=256)
+def test_bands_and_wavelet_energy_are_the_store_s_and_layers_can_be_chosen(visit: Visit, stored: Results):
+    rows = stored.heads().filter(model="0.8m", seed=0, step=256)
     visit.page.select_option("#layer", "1")
     visit.until("#spectrum-note", re.compile("layer 1"))
     (bands,) = visit.plotted("spectrum-plot")
@@ -193,13 +198,13 @@ def test_bands_and_wavelet_energy_are_the_store_s_and_layers_can_be_chosen(visit
     visit.page.select_option("#sp", "wavelet")
     visit.until("#spectrum-note", re.compile("Entropy of the squared"))
     (entropies,) = visit.plotted("spectrum-plot")
-    stored = open_store(path.parent).checkpoints().filter(model="0.8m", seed=0, step=256)
-    assert entropies["z"][3][at] == pytest.approx(stored["wavelet_entropy_3"][0], rel=1e-3)
+    row = stored.checkpoints().filter(model="0.8m", seed=0, step=256)
+    assert entropies["z"][3][at] == pytest.approx(row["wavelet_entropy_3"][0], rel=1e-3)
     assert visit.page.is_disabled("#layer")
 
 
 @browsing
-def test_lead_and_lag_are_drawn_counted_and_told(visit: Visit):
+def test_lead_and_lag_are_drawn_and_counted(visit: Visit):
     visit.page.select_option("#why-run", "nano/0.2m/1")
     assert visit.text("#why-title").startswith("0.2m seed 1: 2 changes")
     marks = {trace["name"]: trace for trace in visit.plotted("why-plot")}
@@ -208,7 +213,7 @@ def test_lead_and_lag_are_drawn_counted_and_told(visit: Visit):
     bars = {trace["name"]: trace["x"] for trace in visit.plotted("verdicts-plot")}
     assert (max(bars["before"]), max(bars["after"]), max(bars["with"])) == (12, 12, 0)
     row = visit.page.locator("#why-table tbody tr").first.locator("td").all_inner_texts()
-    assert row[1:3] == ["before, -1 (-2 to -1)", "still"]
+    assert row[1:3] == ["1 checkpoint earlier (1-2)", "no change of direction"]
     assert row[4:6] == ["3 of 8 heads", "layer 1 head 2: 25 %\nlayer 0 head 1: 13 %"]
 
 
@@ -228,7 +233,7 @@ def test_suspect_checkpoints_are_hollow_and_lead_to_their_maps(browser: Browser,
         visit.page.click("#suspects-name")
         visit.page.click("#suspects button")
         visit.until("#step-name", "256")
-        assert "may not be what its name says" in visit.text("#map-suspect")
+        assert "may not match its name" in visit.text("#map-suspect")
         cells, outlines = visit.plotted("map-plot")
         assert (cells["opacity"], outlines["marker"]["symbol"], len(outlines["x"])) == (0, "square-open", 16)
         area = visit.page.locator("#map-plot .nsewdrag").first.bounding_box()
@@ -281,7 +286,7 @@ def test_everything_can_be_reached_and_used_by_keyboard_alone(visit: Visit):
 def test_the_scale_view_says_why_it_names_no_threshold(visit: Visit):
     assert "no threshold is claimed over 3 sizes" in visit.text("#scale-sentence")
     visit.page.select_option("#sm", "loss")
-    assert "No threshold was looked for in this metric" in visit.text("#scale-sentence")
+    assert "No threshold search for this metric" in visit.text("#scale-sentence")
     dots = next(t for t in visit.plotted("scale-plot") if t.get("mode") == "markers")
     assert sorted(set(dots["x"])) == [shape.non_embedding for shape in SMALL]
     for axis, sizes in (("all_heads", [8, 16, 32]), ("d_head", [12, 16, 16]), ("rotary_dims", [3, 4, 4])):
@@ -292,7 +297,7 @@ def test_the_scale_view_says_why_it_names_no_threshold(visit: Visit):
 
 @browsing
 def test_every_axis_of_size_is_compared_and_an_interval_is_drawn(
-    browser: Browser, path: Path, tmp_path: Path
+    browser: Browser, stored: Results, tmp_path: Path
 ):
     entry = synthetic_analysis()["thresholds"][0] | {
         "low": 56_000, "high": 200_000, "interval": [56_000, 800_000], "effect": 0.4, "p_value": 0.01,
@@ -302,11 +307,11 @@ def test_every_axis_of_size_is_compared_and_an_interval_is_drawn(
     other = entry | {"axis": "n_layers", "low": None, "high": None, "interval": None, "aicc": -2.0}
     analysis = synthetic_analysis(seeds=2) | {"thresholds": [entry, other]}
     with visiting(browser) as visit:
-        visit.open(write_dashboard(open_store(path.parent), analysis, tmp_path / "page.html"))
+        visit.open(write_dashboard(stored, analysis, tmp_path / "page.html"))
         rows = [row.split("\t") for row in visit.page.locator("#axes tbody tr").all_inner_texts()]
-        told = "Non-embedding parameters|3|(56k, 200k]|(56k, 800k]|0.4|0.01|0.04|step|0|yes"
-        assert rows[0] == told.split("|")
-        assert rows[1][:4] == ["Layers", "3", "none claimed", "–"]
+        shown = "Non-embedding parameters|3|(56k, 200k]|(56k, 800k]|0.4|0.01|0.04|step|0|yes"
+        assert rows[0] == shown.split("|")
+        assert rows[1][:4] == ["Layers", "3", "none found", "–"]
         assert rows[1][-2:] == ["10", "–"]
         layout = "JSON.parse(JSON.stringify(document.getElementById('scale-plot').layout.shapes))"
         assert [(s["x0"], s["x1"]) for s in visit.page.evaluate(layout)] == [

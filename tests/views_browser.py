@@ -1,15 +1,21 @@
-"""A Chromium that opens the dashboard, and notes everything that goes wrong or outside."""
+"""A Chromium that opens the dashboard, and notes everything that goes wrong; what the page reads."""
 
+import base64
 import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from synthetic_store import write_store
+
+from tracker.views.encode import LEVELS, MISSING
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
@@ -19,6 +25,24 @@ PATIENCE = 30_000
 """Milliseconds that a busy machine is given; nothing waits that long where all is well."""
 expect.set_options(timeout=PATIENCE)
 browsing = pytest.mark.skipif(shutil.which(CHROMIUM) is None, reason=f"no Chromium at {CHROMIUM}")
+
+
+def shared_store(factory: pytest.TempPathFactory, seeds: int = 1) -> Path:
+    """The small synthetic store, written once for all tests of this process, which only read it."""
+    folder = factory.getbasetemp() / f"shared-store-{seeds}"
+    return folder if folder.is_dir() else write_store(folder, seeds=seeds)
+
+
+def unpacked(text: str, shape: tuple[int, ...]) -> np.ndarray:
+    """What the page reads from ``pack``: codes of ``shape`` (T, ...)."""
+    raw = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
+    return np.cumsum(raw.reshape(shape[0], -1), axis=0, dtype=np.uint8).reshape(shape)
+
+
+def restored(codes: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The values that codes stand for, as the page reads them; NaN where there is none."""
+    values = low + codes.astype(float) / LEVELS * (high - low or 1.0)
+    return np.where(codes == MISSING, np.nan, values)
 
 
 @dataclass

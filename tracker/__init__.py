@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tracker.api import analyse, compare, dashboard, figure_data, figures, track
     from tracker.live import TrackerCallback, watch
-    from tracker.metrics.custom import metric
-    from tracker.metrics.trial import try_metric
+    from tracker.metrics.custom import metric, try_metric
     from tracker.store import open_store
     from tracker.wandb_sink import SinkOptions
 
@@ -42,7 +41,7 @@ _HOMES = {
     "metric": "tracker.metrics.custom",
     "open_store": "tracker.store",
     "track": "tracker.api",
-    "try_metric": "tracker.metrics.trial",
+    "try_metric": "tracker.metrics.custom",
     "watch": "tracker.live",
 }
 

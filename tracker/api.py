@@ -30,13 +30,13 @@ class TrackedMeasurement(Measurement):
 
     def named_heads(self) -> "DataFrame":
         """Previous-token and induction heads, with the scores and limits by which they are called so."""
-        from tracker.analysis.named_heads import named_heads
+        from tracker.analysis.roles import measured_as, named_heads
 
-        return named_heads(self.heads)
+        return named_heads(self.heads, measured_as(self.checkpoint.row(0, named=True)))
 
     def _repr_html_(self) -> str:
         """For notebooks: main metrics, the heads that have a name, and the figure."""
-        from tracker.views.measurement_html import measurement_html
+        from tracker.views import measurement_html
 
         return measurement_html(self)
 
@@ -124,7 +124,8 @@ def analyse(results: Results, *, suspects: bool = False) -> dict[str, Any]:
 
     checkpoints = results.checkpoints()
     left_out = {} if suspects else suspects_of(results.folder).among(checkpoints.iter_rows(named=True))
-    return analysed(checkpoints, results.sequences(), results.heads(HEAD_COLUMNS), suspects=left_out)
+    heads = results.heads(HEAD_COLUMNS)
+    return analysed(checkpoints, results.sequences(), heads, suspects=left_out).to_dict()
 
 
 def compare(
@@ -147,7 +148,7 @@ def compare(
     from tracker.config import Compare
 
     found = suspects_of(results.folder).among(results.checkpoints().iter_rows(named=True))
-    return compare_models(results, Compare(at=at, step=step, tokens=tokens), found)[1]
+    return compare_models(results, Compare(at=at, step=step, tokens=tokens), found).to_dict()
 
 
 def figures(results: Results, report: Mapping[str, Any] | None = None) -> "dict[str, Figure]":

@@ -5,11 +5,17 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tracker.commands import COMMANDS
 from tracker.measurement.allocator import share_buffers_of_products
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tracker.config import Config
 
 DONE, WRONG_REQUEST, INTERRUPTED = 0, 2, 130
 RENAMED = {
@@ -59,8 +65,39 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return _compose_and_run(command, with_current_names(overrides))
     except KeyboardInterrupt:
-        sys.stderr.write("tracker: interrupted; progress saved; run the same command to resume\n")
-        return INTERRUPTED
+        return _interrupted()
+
+
+def run_script(command: Callable[["Config", "Console"], int], arguments: Sequence[str]) -> int:
+    """Run a script's own command on the request that overrides compose, and return its exit code.
+
+    Args:
+        command: takes the checked configuration and a console, and returns an exit code.
+        arguments: Hydra overrides.
+
+    Returns:
+        As ``run``.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from tracker import config
+    from tracker.console.output import make_console
+    from tracker.errors import TrackerError
+
+    overrides = with_current_names(arguments)
+    try:
+        with initialize_config_dir(str(config.folder()), version_base="1.3"):
+            composed = compose("config", overrides=overrides)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        return _refuse(_one_line(error, overrides))
+    try:
+        return command(config.read(composed), make_console())
+    except TrackerError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        return _interrupted()
 
 
 def with_current_names(overrides: Sequence[str]) -> list[str]:
@@ -125,7 +162,7 @@ def _remove_traces(sweeps: set[Path]) -> None:
 
 def _run_command(command: str, composed: object) -> int:
     from tracker import config
-    from tracker.console.terminal import make_console
+    from tracker.console.output import make_console
     from tracker.errors import TrackerError
 
     # polars' own handler lets waits go on behind it: Ctrl-C would be heard only when the next unit ends.
@@ -164,3 +201,8 @@ def _unknown_field(name: str, overrides: list[str]) -> str:
 def _refuse(message: str) -> int:
     sys.stderr.write(f"tracker: {message}\n")
     return WRONG_REQUEST
+
+
+def _interrupted() -> int:
+    sys.stderr.write("tracker: interrupted; progress saved; run the same command to resume\n")
+    return INTERRUPTED

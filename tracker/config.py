@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pywt import wavelist  # pyright: ignore[reportAttributeAccessIssue]
 
 from tracker.errors import RequestError, unknown_value
-from tracker.metrics.extension import load_metrics, own_metrics, registered_identities
+from tracker.metrics.registry import custom_metrics, load_metrics, registered_identities
 from tracker.records import CONVENTION_CHOICES, Conventions
 
 PACKAGE = Path(__file__).parent
@@ -46,7 +46,7 @@ class NanoSuite:
     peak_learning_rate: float = 8e-3
     repeat_share: float = 0.25
     interval: int | None = None
-    dense: list[int] | None = None
+    dense_steps: list[int] | None = None
     threads: int | None = None
 
 
@@ -240,7 +240,6 @@ class Config:
     figures: Path | None
     workspace: bool
     serve: bool
-    prune: bool
 
 
 SECTIONS: dict[str, type[Any]] = {
@@ -300,7 +299,6 @@ def read(composed: DictConfig) -> Config:
         figures=Path(str(plain.figures)) if plain.figures else None,
         workspace=_boolean("workspace", plain.workspace),
         serve=_boolean("serve", plain.serve),
-        prune=_boolean("prune", plain.prune),
     )
     _check_ranges(config)
     _check_engine(config.engine)
@@ -446,7 +444,7 @@ def conventions_of(**given: Any) -> Conventions:
     values = vars(Conventions()) | given
     if given.get("metrics") is None:
         values["metrics"] = registered_identities()
-    values["metrics"] = tuple(own.identity for own in own_metrics(values["metrics"]))
+    values["metrics"] = tuple(own.identity for own in custom_metrics(values["metrics"]))
     for name in ("alphas", "windows"):
         values[name] = tuple(values[name])
     for name, allowed in (("alphas", (0.5, 0.25)), ("windows", (16, 32, 64))):

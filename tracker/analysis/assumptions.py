@@ -5,12 +5,16 @@ and spectral entropy are anticorrelated; a wavelet frame loses nothing; and once
 has the sensitivity to scale (arXiv 2410.18067, sections 3.3 to 3.5).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import polars as pl
+
+from tracker.analysis.schema import Condition, RunPhases
+from tracker.analysis.text import number
+from tracker.errors import counted
 
 RUN = ["suite", "model", "seed"]
 SPREAD = "spectral_entropy_std"
@@ -35,24 +39,6 @@ class Limits:
     """Most that S(0.5) moves between neighbouring checkpoints after the last change."""
 
 
-@dataclass(frozen=True)
-class Condition:
-    """One condition judged on one model and seed."""
-
-    suite: str
-    model: str
-    seed: int
-    condition: str
-    steps: tuple[int, ...]
-    """Steps at which it breaks; where it holds, the step of ``value``; for moves, where they end."""
-    value: float | None
-    """The number judged; None where there is none to judge."""
-    limit: float
-    passed: bool | None
-    """None where it cannot be judged; ``sentence`` says why."""
-    sentence: str
-
-
 def _values(rows: pl.DataFrame, column: str) -> list[tuple[int, float]]:
     """(step, value) where the column has a finite value, by rising step."""
     if column not in rows.columns:
@@ -73,13 +59,13 @@ class _Run:
         self.last_step = int(rows["step"].max())  # type: ignore[arg-type]
 
     def row(self, condition: str, steps: Iterable[int], value: float | None, limit: float,
-            passed: bool | None, told: str) -> Condition:  # fmt: skip
-        sentence = f"{self.model} seed {self.seed}: {told}"
+            passed: bool | None, text: str) -> Condition:  # fmt: skip
+        sentence = f"{self.model} seed {self.seed}: {text}"
         return Condition(
             self.suite, self.model, self.seed, condition, tuple(steps), value, limit, passed, sentence
         )
 
-    def trained(self, condition: str, column: str, limit: float, holds: Judge, told: str) -> Condition:
+    def trained(self, condition: str, column: str, limit: float, holds: Judge, text: str) -> Condition:
         """A condition on trained models: judged at the last checkpoint, earlier breaks are counted."""
         values = dict(_values(self.rows, column))
         if self.last_step == 0:
@@ -91,7 +77,7 @@ class _Run:
         value = values.pop(self.last_step)
         earlier = sum(not holds(each) for each in values.values())
         counts = f"; {earlier} of {len(values)} earlier checkpoints broke it" if values else ""
-        sentence = f"{told.format(value=_short(value))} at its last checkpoint, step {self.last_step}{counts}"
+        sentence = f"{text.format(value=number(value))} at its last checkpoint, step {self.last_step}{counts}"
         return self.row(condition, (self.last_step,), value, limit, holds(value), sentence)
 
     def reconstructed(self, column: str, limit: float) -> Condition:
@@ -102,8 +88,9 @@ class _Run:
             return self.row(condition, (), None, limit, None, f"{condition} not judged: not measured")
         step, worst = max(values, key=lambda pair: pair[1])
         broken = [at for at, value in values if value > limit]
-        relation = f"above {_short(limit)} at {_counted(len(broken))}" if broken else "the largest of all"
-        sentence = f"{condition} {_short(worst)} at step {step}, {relation}"
+        where = counted(len(broken), "checkpoint")
+        relation = f"above {number(limit)} at {where}" if broken else "the largest of all"
+        sentence = f"{condition} {number(worst)} at step {step}, {relation}"
         return self.row(condition, broken or (step,), worst, limit, not broken, sentence)
 
     def settled(self, limit: float) -> Condition:
@@ -120,40 +107,32 @@ class _Run:
         before, step, largest = max(moves, key=lambda move: move[2])
         broken = [end for _, end, move in moves if move > limit]
         sentence = (
-            f"S(0.5) moves by {_short(largest)} from step {before} to {step}, after the last change detected "
-            f"(by step {self.last_change}); {len(broken)} of {len(moves)} moves are above {_short(limit)}"
+            f"S(0.5) moves by {number(largest)} from step {before} to {step}, after the last change detected "
+            f"(by step {self.last_change}); {len(broken)} of {len(moves)} moves are above {number(limit)}"
         )
         return self.row(condition, broken or (step,), largest, limit, not broken, sentence)
 
 
-def _short(value: float) -> str:
-    return f"{value:.3g}"
-
-
-def _counted(number: int) -> str:
-    return f"{number} checkpoint{'' if number == 1 else 's'}"
-
-
-def _last_changes(phases: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, ...], int]:
+def _last_changes(phases: Sequence[RunPhases]) -> dict[tuple[Any, ...], int]:
     """By run, the first checkpoint after its last detected change."""
     return {
-        tuple(entry[name] for name in RUN): max(int(each["step_high"]) for each in entry["change_points"])
+        (entry.suite, entry.model, entry.seed): max(point.step_high for point in entry.change_points)
         for entry in phases
-        if entry["change_points"]
+        if entry.change_points
     }
 
 
 def break_conditions(
-    checkpoints: pl.DataFrame, phases: Sequence[Mapping[str, Any]], limits: Limits
+    checkpoints: pl.DataFrame, phases: Sequence[RunPhases], limits: Limits
 ) -> list[Condition]:
-    """Every condition on every model and seed, in the order of the table.
+    """Judge every condition on every model and seed, in the order of the table.
 
     Spread over heads and correlation are claims about trained models: they are judged at the last measured
     checkpoint of each model and seed, and earlier ones are only counted.
 
     Args:
         checkpoints: the store's checkpoint table; only rows with status ok count.
-        phases: the entries ``phases`` of ``analyse``, for the last detected change of each run.
+        phases: the phases of every run, for the last detected change of each run.
         limits: where the conditions break.
 
     Returns:
@@ -169,19 +148,19 @@ def break_conditions(
         found.append(
             run.trained("spread over heads", SPREAD, limits.entropy_spread,
                         lambda value: value >= limits.entropy_spread,
-                        f"{spread}{_short(limits.entropy_spread)})")
+                        f"{spread}{number(limits.entropy_spread)})")
         )  # fmt: skip
         found.append(
             run.trained("position-spectrum correlation", CORRELATION, limits.correlation,
                         lambda value: value < limits.correlation,
                         "mean averaged correlation of positional and spectral entropy {value} (below "
-                        f"{_short(limits.correlation)})")
+                        f"{number(limits.correlation)})")
         )  # fmt: skip
         found += [run.reconstructed(column, limits.reconstruction) for column in RECONSTRUCTION]
         found.append(run.settled(limits.settled))
     return found
 
 
-def alerts_of(conditions: Iterable[Condition]) -> list[dict[str, Any]]:
-    """The conditions that broke, in plain types, as they stand under ``alerts`` in analysis.json."""
-    return [asdict(each) | {"steps": list(each.steps)} for each in conditions if each.passed is False]
+def alerts_of(conditions: Iterable[Condition]) -> tuple[Condition, ...]:
+    """Return the conditions that broke, as they stand under ``alerts`` in analysis.json."""
+    return tuple(each for each in conditions if each.passed is False)

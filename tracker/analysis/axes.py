@@ -40,7 +40,7 @@ class Support:
 
 
 def size_on(facts: Mapping[str, int | None], axis: str) -> float | None:
-    """A model's size on an axis; None where it has none, such as rotary dimensions without RoPE."""
+    """Return a model's size on an axis; None where it has none, such as rotary dimensions without RoPE."""
     if axis == "all_heads":
         layers, heads = facts.get("n_layers"), facts.get("n_heads")
         return float(layers * heads) if layers and heads else None
@@ -49,7 +49,7 @@ def size_on(facts: Mapping[str, int | None], axis: str) -> float | None:
 
 
 def support(scale: np.ndarray, values: np.ndarray) -> Support:
-    """The best of level, line, hinge, wide sigmoid and step over log size, by AICc.
+    """Find the best of level, line, hinge, wide sigmoid and step over log size, by AICc.
 
     Args:
         scale: (M,) sizes, rising.
@@ -81,7 +81,7 @@ def _aicc(left: float, models: int, numbers: int, total: float) -> float:
 
 
 def indistinct(supports: Mapping[str, Support]) -> list[str]:
-    """Axes that explain a metric nearly as well as the best one, best first; empty where a level does.
+    """Return the axes that explain a metric about as well as the best one; none where a level does.
 
     Args:
         supports: axis -> the best shape over it.

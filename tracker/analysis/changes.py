@@ -11,7 +11,7 @@ import ruptures
 from scipy import stats
 
 from tracker.analysis.noise import noise_covariance, persistence, persistent
-from tracker.analysis.segments import Stretches
+from tracker.analysis.segments import Segments
 from tracker.analysis.smooth import best_drift, drift_residual, drift_shapes
 
 SHORTEST = 2
@@ -53,10 +53,10 @@ def noise_penalty(covariance_DD: np.ndarray, points: int) -> float:
 
 
 def long_run(persistence: float) -> float:
-    """Variance of a stretch's mean, times its length, over half that of a difference: AR(1) noise.
+    """Variance of a segment's mean, times its length, over half that of a difference: AR(1) noise.
 
     Differences between neighbours show little of noise that persists: its variance is theirs over
-    (1 - r), and the mean of a stretch has (1 + r) / (1 - r) of that (Anderson 1971, section 8.4).
+    (1 - r), and the mean of a segment has (1 + r) / (1 - r) of that (Anderson 1971, section 8.4).
     """
     return (1 + persistence) / (1 - persistence) ** 2
 
@@ -77,9 +77,9 @@ def phase_breaks(position: np.ndarray, values_TD: np.ndarray, penalty: float) ->
 
     The search is for levels; of a drift it makes a staircase, whose steps are then merged.
     """
-    stretches = Stretches(position, values_TD, penalty, SHORTEST)
-    merged = stretches.merged(segment(values_TD, penalty)[0])
-    return stretches.moved(merged)
+    segments = Segments(position, values_TD, penalty, SHORTEST)
+    merged = segments.merged(segment(values_TD, penalty)[0])
+    return segments.moved(merged)
 
 
 def phase_penalty(position: np.ndarray, values_TD: np.ndarray, floor_D: np.ndarray | None) -> float:
@@ -88,8 +88,8 @@ def phase_penalty(position: np.ndarray, values_TD: np.ndarray, floor_D: np.ndarr
     First as if noise were white; the persistence of what those phases leave then says how much more.
     """
     white = noise_penalty(noise_covariance(values_TD, floor_D, straight=True), len(values_TD))
-    stretches = Stretches(position, values_TD, white, SHORTEST)
-    left = values_TD - stretches.fitted(phase_breaks(position, values_TD, white))
+    segments = Segments(position, values_TD, white, SHORTEST)
+    left = values_TD - segments.fitted(phase_breaks(position, values_TD, white))
     return white * long_run(persistence(left, floor_D))
 
 
@@ -110,9 +110,9 @@ class _Rivals:
         breaks, left = segment(values_TD, levels)
         jumps = drift / max(left, NOTHING) if breaks else 0.0
         penalty = self.penalty(values_TD)
-        stretches = Stretches(self.position, values_TD, penalty, SHORTEST)
-        breaks = stretches.merged(segment(values_TD, penalty)[0])
-        bends = drift / max(stretches.residual(breaks), NOTHING) if breaks else 0.0
+        segments = Segments(self.position, values_TD, penalty, SHORTEST)
+        breaks = segments.merged(segment(values_TD, penalty)[0])
+        bends = drift / max(segments.residual(breaks), NOTHING) if breaks else 0.0
         return np.array([jumps, bends])
 
     def penalty(self, values_TD: np.ndarray) -> float:

@@ -1,22 +1,22 @@
-"""Models side by side at one checkpoint each: means with intervals, archetypes, differences that matter.
+"""Models side by side at one checkpoint each, and two stores checkpoint by checkpoint.
 
 H: heads; S: sequences of the probe.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from tracker.analysis.labels import ENTROPY, SELECTIVITY
+from tracker.analysis.schema import stored_as
+from tracker.analysis.t_interval import t_quantile
 from tracker.analysis.trajectories import Trajectory
 from tracker.errors import RequestError
 from tracker.facts import table
 
-Entry = dict[str, Any]
 COMPARED = (
     ENTROPY,
     SELECTIVITY,
@@ -34,22 +34,26 @@ COMPARED = (
 LEVEL = 0.95
 MATTERS = 0.1
 """A difference matters that is sure and at least this share of the larger value."""
+SAME = 1e-6
+"""Relative difference up to which two values are the same number."""
+Spreads = Mapping[tuple[str, str, int, int, str], float]
+"""(suite, model, seed, step, metric) -> standard deviation over heads."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """One metric of one model at one checkpoint."""
 
-    value: float
-    half: float | None
+    value: float = field(metadata=stored_as("mean"))
+    half: float | None = None
     """Half width of the 95 % interval over sequences, and over seeds where there are several."""
-    spread: float | None
+    spread: float | None = field(default=None, metadata=stored_as("over_heads"))
     """Standard deviation over heads."""
-    draws: np.ndarray | None
+    draws: np.ndarray | None = field(default=None, metadata=stored_as(None))
     """(S,) values per sequence, seeds averaged."""
-    seed_error: float
+    seed_error: float = field(default=0.0, metadata=stored_as(None))
     """Standard error that differences between seeds add."""
-    seeds: int = 1
+    seeds: int = field(default=1, metadata=stored_as(None))
 
 
 @dataclass(frozen=True)
@@ -61,82 +65,68 @@ class Column:
     seeds: tuple[int, ...]
     step: int
     tokens: float
-    samples: dict[str, Sample]
+    samples: Mapping[str, Sample] = field(metadata=stored_as("metrics"))
 
 
-def chosen_steps(runs: Sequence[Trajectory], at: str, step: int | None, tokens: int | None) -> dict[str, int]:
-    """For each model the step at which it is compared.
+@dataclass(frozen=True)
+class Limits:
+    """Where archetypes part."""
 
-    Args:
-        runs: the trajectories of the models.
-        at: ``end`` (the last checkpoint of each), ``step`` (that one; None: the last that all share),
-            ``tokens`` (the last checkpoint up to so many tokens; None: as many as all have seen).
-        step: for ``at=step``.
-        tokens: for ``at=tokens``.
-
-    Raises:
-        RequestError: a model has no such checkpoint, or tokens are not known.
-    """
-    steps: dict[str, list[np.ndarray]] = {}
-    seen: dict[str, dict[int, float]] = {}
-    for run in runs:
-        steps.setdefault(run.model, []).append(run.steps)
-        seen.setdefault(run.model, {}).update(zip(map(int, run.steps), run.tokens, strict=True))
-    common = {
-        model: sorted(set.intersection(*(set(map(int, each)) for each in those)))
-        for model, those in steps.items()
-    }
-    for model, those in common.items():
-        if not those:
-            raise RequestError(f"{model}: its seeds share no measured checkpoint; measure one step in all")
-    if at == "end":
-        return {model: those[-1] for model, those in common.items()}
-    if at == "step":
-        return _at_step(common, step)
-    return _at_tokens(common, seen, tokens)
+    entropy_over_heads: float
+    selectivity: float
 
 
-def _at_step(common: dict[str, list[int]], step: int | None) -> dict[str, int]:
-    shared = set.intersection(*map(set, common.values()))
-    wanted = max(shared, default=None) if step is None else step
-    if wanted is None:
-        raise RequestError("compare.at=step: the models share no measured step; measure one in all of them")
-    for model, those in common.items():
-        if wanted not in those:
-            raise RequestError(
-                f"compare.step={wanted}: not measured in {model}; it has {', '.join(map(str, those[-8:]))}"
-            )
-    return dict.fromkeys(common, wanted)
+@dataclass(frozen=True)
+class Archetype:
+    """Whether a model's heads are uniform or specialised, and broad or selective."""
+
+    model: str
+    kind: str | None
+    """None where heads or one of the metrics are not measured."""
+    entropy: float | None
+    entropy_over_heads: float | None
+    selectivity: float | None
+    limits: Limits
 
 
-def _at_tokens(
-    common: dict[str, list[int]], seen: dict[str, dict[int, float]], tokens: int | None
-) -> dict[str, int]:
-    for model, those in common.items():
-        if any(not np.isfinite(seen[model][step]) for step in those):
-            raise RequestError(f"compare.at=tokens: {model} does not tell its training tokens; use at=step")
-    most = min(max(seen[model][step] for step in those) for model, those in common.items())
-    wanted = most if tokens is None else tokens
-    chosen = {}
-    for model, those in common.items():
-        upto = [step for step in those if seen[model][step] <= wanted]
-        if not upto:
-            raise RequestError(f"compare.tokens={wanted}: {model} has no checkpoint of so few tokens")
-        chosen[model] = upto[-1]
-    return chosen
+@dataclass(frozen=True)
+class Difference:
+    """One metric of two models."""
+
+    first: str = field(metadata=stored_as("from"))
+    second: str = field(metadata=stored_as("to"))
+    metric: str
+    difference: float
+    half: float | None
+    sure: bool
+    """Whether the interval leaves zero out."""
+    matters: bool
+
+
+@dataclass(frozen=True)
+class StoreDifference:
+    """One metric of one checkpoint in two stores."""
+
+    model: str
+    seed: int
+    step: int
+    metric: str
+    ours: float
+    other: float
+    difference: float
+    half: float | None
+    same: bool
+    sure: bool
 
 
 def columns(
-    runs: Sequence[Trajectory],
-    spreads: Mapping[tuple[Any, ...], float],
-    steps: dict[str, int],
-    names: Sequence[str] = COMPARED,
+    runs: Sequence[Trajectory], spreads: Spreads, steps: Mapping[str, int], names: Sequence[str] = COMPARED
 ) -> list[Column]:
-    """One column per model, smallest first.
+    """Gather one column per model, smallest first.
 
     Args:
         runs: the trajectories.
-        spreads: (suite, model, seed, step, metric) -> standard deviation over heads.
+        spreads: standard deviations over heads.
         steps: model -> step.
         names: metrics.
     """
@@ -151,41 +141,44 @@ def columns(
     return found
 
 
-def _sample(
-    members: list[Trajectory], spreads: Mapping[tuple[Any, ...], float], name: str, step: int
-) -> Sample | None:
-    values, draws, stds = [], [], []
-    for run in members:
-        at = int(np.searchsorted(run.steps, step))
-        values.append(float(run.metrics[name][at]) if name in run.metrics else float("nan"))
-        draws.append(run.samples[name][at] if name in run.samples else None)
-        stds.append(spreads.get((run.suite, run.model, run.seed, step, name)))
-    if not np.all(np.isfinite(values)):
+def _sample(members: Sequence[Trajectory], spreads: Spreads, name: str, step: int) -> Sample | None:
+    own = [_checkpoint_sample(run, name, step) for run in members]
+    seeds = [each for each in own if each is not None]
+    if len(seeds) < len(own):
         return None
-    known = [each for each in draws if each is not None and np.all(np.isfinite(each))]
-    even = len(known) == len(draws) and len({len(each) for each in known}) == 1 and len(known[0]) > 1
+    known = [each.draws for each in seeds if each.draws is not None]
+    even = len(known) == len(seeds) and len({len(each) for each in known}) == 1
     mean = np.mean(known, axis=0) if even else None
-    seeds = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+    values = [each.value for each in seeds]
+    seed_error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
     half = None
-    if mean is not None or seeds:
-        own = 0.0 if mean is None else float(np.std(mean, ddof=1) / np.sqrt(len(mean)))
-        half = _half(LEVEL, own, seeds, len(values) - 1)
+    if mean is not None or seed_error:
+        error = 0.0 if mean is None else _standard_error(mean)
+        half = _half(LEVEL, error, seed_error, len(values) - 1)
+    stds = [spreads.get((run.suite, run.model, run.seed, step, name)) for run in members]
     spread = [each for each in stds if each is not None]
     return Sample(
-        float(np.mean(values)), half, float(np.mean(spread)) if spread else None, mean, seeds, len(values)
-    )
+        float(np.mean(values)), half, float(np.mean(spread)) if spread else None, mean, seed_error,
+        len(values),
+    )  # fmt: skip
 
 
-def archetype(column: Column) -> Entry:
-    """Whether a model's heads are uniform or specialised, and whether they are broad or selective.
+def _checkpoint_sample(run: Trajectory, name: str, step: int) -> Sample | None:
+    """One metric of one checkpoint; None where it is not measured."""
+    at = int(np.searchsorted(run.steps, step))
+    value = float(run.metrics[name][at]) if name in run.metrics else float("nan")
+    draws = run.samples[name][at] if name in run.samples else None
+    if draws is not None and (len(draws) < 2 or not np.all(np.isfinite(draws))):
+        draws = None
+    return Sample(value, draws=draws) if np.isfinite(value) else None
+
+
+def archetype(column: Column) -> Archetype:
+    """Classify a model's heads as uniform or specialised, and as broad or selective.
 
     Limits come from the paper's table 3: specialised from half of the smallest spread of spectral entropy
     over heads there; broad below half of the smallest mean selectivity of its models but the odd
     pythia-2.8b, which lies below it.
-
-    Returns:
-        kind: ``uniform`` or ``specialised``, ``broad`` or ``selective``; the mean, the spread over heads, and
-        both limits. kind is None where heads or one of the metrics are not measured.
     """
     paper = table("paper_table3_heads").filter(~table("paper_table3_heads")["model"].is_in(["pythia-2.8b"]))
     apart = float(paper["spectral_entropy_std"].min()) / 2  # type: ignore[arg-type]
@@ -198,18 +191,24 @@ def archetype(column: Column) -> Entry:
             f"{'specialised' if spread >= apart else 'uniform'}, "
             f"{'broad' if selectivity.value < broad else 'selective'}"
         )
-    return {
-        "model": column.model,
-        "kind": kind,
-        "entropy": entropy.value if entropy else None,
-        "entropy_over_heads": spread,
-        "selectivity": selectivity.value if selectivity else None,
-        "limits": {"entropy_over_heads": apart, "selectivity": broad},
-    }
+    return Archetype(
+        column.model,
+        kind,
+        entropy.value if entropy else None,
+        spread,
+        selectivity.value if selectivity else None,
+        Limits(apart, broad),
+    )
+
+
+def _standard_error(values_S: np.ndarray) -> float:
+    return float(np.std(values_S, ddof=1) / np.sqrt(len(values_S)))
 
 
 def difference(one: Sample, other: Sample, level: float = LEVEL) -> tuple[float, float | None]:
-    """``other`` less ``one``, and the half width of its interval; paired where the sequences are as many.
+    """Compute ``other`` less ``one``, and the half width of its interval.
+
+    Paired over sequences where both have as many.
 
     Args:
         one: a metric of one model.
@@ -220,41 +219,71 @@ def difference(one: Sample, other: Sample, level: float = LEVEL) -> tuple[float,
     if one.draws is None or other.draws is None:
         return gap, None
     if len(one.draws) == len(other.draws):
-        pairs = other.draws - one.draws
-        error = float(np.std(pairs, ddof=1) / np.sqrt(len(pairs)))
+        error = _standard_error(other.draws - one.draws)
     else:
-        error = float(np.hypot(*(np.std(d, ddof=1) / np.sqrt(len(d)) for d in (one.draws, other.draws))))
+        error = float(np.hypot(_standard_error(one.draws), _standard_error(other.draws)))
     seeds = float(np.hypot(one.seed_error, other.seed_error))
     return gap, _half(level, error, seeds, one.seeds + other.seeds - 2)
 
 
 def _half(level: float, sequences: float, seeds: float, freedom: int) -> float:
     """Half width of an interval from two standard errors; of few seeds by Student's t."""
-    tail = (1 + level) / 2
-    wide = float(stats.t.ppf(tail, freedom)) * seeds if freedom > 0 and seeds else 0.0
-    return float(np.hypot(float(stats.norm.ppf(tail)) * sequences, wide))
+    wide = t_quantile(level, freedom) * seeds if freedom > 0 and seeds else 0.0
+    return float(np.hypot(float(stats.norm.ppf((1 + level) / 2)) * sequences, wide))
 
 
-def differences(found: Sequence[Column]) -> list[Entry]:
-    """Every pair of models in every metric that both have, at 95 % for all of them together (Bonferroni).
+def differences(found: Sequence[Column]) -> list[Difference]:
+    """Compare every pair of models in every metric that both have.
 
-    ``matters``: the interval leaves zero out, and the difference is at least a tenth of the larger value.
+    Intervals are at 95 % for all of them together (Bonferroni). ``matters``: the interval leaves zero out,
+    and the difference is at least a tenth of the larger value.
     """
     pairs = [(a, b, name) for a, b in combinations(found, 2) for name in a.samples if name in b.samples]
-    told = []
+    compared = []
     for a, b, name in pairs:
-        gap, half = difference(a.samples[name], b.samples[name], 1 - (1 - LEVEL) / len(pairs))
+        one, other = a.samples[name], b.samples[name]
+        gap, half = difference(one, other, 1 - (1 - LEVEL) / len(pairs))
         sure = half is not None and abs(gap) > half
-        size = max(abs(a.samples[name].value), abs(b.samples[name].value))
-        told.append(
-            {
-                "from": a.model,
-                "to": b.model,
-                "metric": name,
-                "difference": gap,
-                "half": half,
-                "sure": sure,
-                "matters": bool(sure and abs(gap) >= MATTERS * size),
-            }
+        matters = sure and abs(gap) >= MATTERS * max(abs(one.value), abs(other.value))
+        compared.append(Difference(a.model, b.model, name, gap, half, sure, bool(matters)))
+    return compared
+
+
+def store_differences(
+    ours: Sequence[Trajectory], theirs: Sequence[Trajectory], names: Sequence[str] = COMPARED
+) -> list[StoreDifference]:
+    """Compare every metric of every checkpoint that two stores hold.
+
+    Checkpoints are matched by model, seed and step. Intervals are at 95 % for each on its own, paired over
+    sequences where both have as many.
+
+    Args:
+        ours: trajectories of the first store.
+        theirs: of the second.
+        names: metrics.
+
+    Raises:
+        RequestError: the stores share no checkpoint.
+    """
+    others = {(run.model, run.seed): run for run in theirs}
+    found = [
+        _store_difference(run, int(step), name, one, two)
+        for run in ours if (other := others.get((run.model, run.seed))) is not None
+        for step in np.intersect1d(run.steps, other.steps)
+        for name in names
+        if (one := _checkpoint_sample(run, name, int(step))) is not None
+        and (two := _checkpoint_sample(other, name, int(step))) is not None
+    ]  # fmt: skip
+    if not found:
+        raise RequestError(
+            "compare.other: the two stores share no measured checkpoint of one model, seed and step; "
+            "measure the same checkpoints in both"
         )
-    return told
+    return found
+
+
+def _store_difference(run: Trajectory, step: int, name: str, one: Sample, two: Sample) -> StoreDifference:
+    gap, half = difference(one, two, LEVEL)
+    same = abs(gap) <= SAME * max(abs(one.value), abs(two.value), 1e-9)
+    sure = bool(not same and half is not None and abs(gap) > half)
+    return StoreDifference(run.model, run.seed, step, name, one.value, two.value, gap, half, same, sure)

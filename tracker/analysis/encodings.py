@@ -5,17 +5,25 @@ T: checkpoints; E: encodings; N: seeds.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
 
 import numpy as np
+import polars as pl
 from scipy import stats
 
 from tracker.analysis.labels import ENTROPY, SELECTIVITY
+from tracker.analysis.schema import (
+    Band,
+    EncodedModel,
+    EncodingComparison,
+    EncodingDifference,
+    RunPhases,
+)
+from tracker.analysis.t_interval import t_half_width
+from tracker.analysis.text.encodings import encoding_sentences
 from tracker.analysis.trajectories import Trajectory
 
-Entry = dict[str, Any]
 TABLE4 = (
     ENTROPY,
     SELECTIVITY,
@@ -67,19 +75,21 @@ def _at(run: Trajectory, metric: str, steps: Sequence[int]) -> np.ndarray:
     return run.metrics[metric][np.searchsorted(run.steps, steps)]
 
 
-def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float | None]:
-    """Mean over seeds and half width of its interval by Student's t; None where there is one seed."""
-    count = len(values)
-    if count < 2:
-        return float(values.mean()), None
-    error = float(values.std(ddof=1)) / np.sqrt(count)
-    return float(values.mean()), float(stats.t.ppf((1 + level) / 2, count - 1)) * error
+def encodings_of(checkpoints: pl.DataFrame) -> dict[tuple[str, str], str]:
+    """Return (suite, model) -> position encoding, of measured checkpoints."""
+    if "position_encoding" not in checkpoints.columns:
+        return {}
+    known = checkpoints.drop_nulls("position_encoding").unique(["suite", "model"], keep="first")
+    return {
+        (suite, model): name
+        for suite, model, name in known.select("suite", "model", "position_encoding").iter_rows()
+    }
 
 
 def encoding_groups(
     runs: Sequence[Trajectory], encodings: Mapping[tuple[str, str], str]
 ) -> list[list[Encoded]]:
-    """Models of one suite and shape that differ in their position encoding, the reference first.
+    """Group models of one suite and shape that differ in their position encoding, the reference first.
 
     Args:
         runs: the trajectories.
@@ -103,17 +113,13 @@ def encoding_groups(
     return groups
 
 
-def _shape(run: Trajectory) -> tuple[Any, ...]:
+def _shape(run: Trajectory) -> tuple[str | int, ...]:
     return run.suite, *(run.facts[fact] or 0 for fact in ("n_layers", "n_heads", "d_model"))
 
 
-def _rank(each: Encoded) -> tuple[Any, ...]:
-    return (
-        each.own_body,
-        each.encoding != "rotary",
-        len(each.model) if each.encoding == "rotary" else 0,
-        each.model,
-    )
+def _rank(each: Encoded) -> tuple[bool, bool, int, str]:
+    rotary = each.encoding == "rotary"
+    return each.own_body, not rotary, len(each.model) if rotary else 0, each.model
 
 
 def _encoded(model: str, runs: tuple[Trajectory, ...], encodings: Mapping[tuple[str, str], str]) -> Encoded:
@@ -121,22 +127,22 @@ def _encoded(model: str, runs: tuple[Trajectory, ...], encodings: Mapping[tuple[
     return Encoded(model, encodings.get((runs[0].suite, model), "unknown"), runs, tuple(common))
 
 
-def differences(group: Sequence[Encoded], metrics: Sequence[str] = TESTED) -> list[Entry]:
-    """How each model differs from the reference at the last step that all share, seed by seed.
+def differences(group: Sequence[Encoded], metrics: Sequence[str] = TESTED) -> list[EncodingDifference]:
+    """Test how each model differs from the reference at the last step that all share, seed by seed.
 
     Runs of one seed start from the same weights and read the same batches, so differences are taken within
     a seed: a paired t-test, its p-values corrected for all models and metrics together (Holm).
 
     Returns:
-        One entry per model and metric: difference, half (of its own 95 % interval), seeds, p_value,
-        p_corrected, and ``matters``: sure at 5 % after correction, and at least a tenth of the larger value.
+        One entry per model and metric; ``matters``: sure at 5 % after correction, and at least a tenth of
+        the larger value.
     """
     reference, *others = group
     shared = set.intersection(*(set(each.steps) for each in group))
     if not shared:
         return []
     step = max(shared)
-    entries = []
+    found = []
     for other in others:
         for metric in metrics:
             pairs = [
@@ -145,90 +151,81 @@ def differences(group: Sequence[Encoded], metrics: Sequence[str] = TESTED) -> li
             ]  # fmt: skip
             known = np.array([pair for pair in pairs if np.all(np.isfinite(pair))])
             if len(known):
-                entries.append({"model": other.model, "metric": metric, "step": step} | _paired(known))
-    _correct(entries)
-    return entries
+                found.append(_paired(other.model, metric, step, known))
+    return _corrected(found)
 
 
-def _paired(known: np.ndarray) -> Entry:
-    """Of (N, 2) values of the reference and of another."""
-    gaps = known[:, 1] - known[:, 0]
-    gap, half = interval(gaps)
+def _paired(model: str, metric: str, step: int, known_N2: np.ndarray) -> EncodingDifference:
+    """The t-test of (N, 2) values of the reference and of another model."""
+    gaps = known_N2[:, 1] - known_N2[:, 0]
+    gap, half = float(gaps.mean()), t_half_width(gaps, LEVEL)
     p_value = None
     if half is not None:
-        spread = gaps.std(ddof=1)
-        tested: Any = stats.ttest_1samp(gaps, 0.0)
-        p_value = float(tested.pvalue) if spread > 0 else float(gap == 0)
-    size = float(np.abs(known.mean(axis=0)).max())
-    return {
-        "difference": gap,
-        "half": half,
-        "seeds": len(gaps),
-        "p_value": p_value,
-        "relative": abs(gap) / size if size else 0.0,
-    }
+        p_value = float(gap == 0) if gaps.std() == 0 else float(stats.ttest_1samp(gaps, 0.0)[1])
+    size = float(np.abs(known_N2.mean(axis=0)).max())
+    relative = abs(gap) / size if size else 0.0
+    return EncodingDifference(model, metric, step, gap, half, len(gaps), p_value, relative)
 
 
-def _correct(entries: list[Entry]) -> None:
-    """Holm's step-down over all entries that have a p-value; says which differences matter."""
+def _corrected(found: Sequence[EncodingDifference]) -> list[EncodingDifference]:
+    """Holm's step-down over all entries that have a p-value, and which differences matter."""
     tested = sorted(
-        (each for each in entries if each["p_value"] is not None), key=lambda each: each["p_value"]
+        (n for n, each in enumerate(found) if each.p_value is not None), key=lambda n: found[n].p_value or 0.0
     )
-    largest = 0.0
-    for rank, each in enumerate(tested):
-        largest = max(largest, min(1.0, (len(tested) - rank) * each["p_value"]))
-        each["p_corrected"] = largest
-    for each in entries:
-        corrected = each.setdefault("p_corrected", None)
-        sure = corrected is not None and corrected < 1 - LEVEL
-        each["matters"] = bool(sure and each["relative"] >= MATTERS)
+    corrected, largest = {}, 0.0
+    for rank, number in enumerate(tested):
+        largest = max(largest, min(1.0, (len(tested) - rank) * (found[number].p_value or 0.0)))
+        corrected[number] = largest
+    return [
+        replace(
+            each,
+            p_corrected=corrected.get(number),
+            matters=corrected.get(number, 1.0) < 1 - LEVEL and each.relative >= MATTERS,
+        )
+        for number, each in enumerate(found)
+    ]
 
 
-def encoding_entries(
-    runs: Sequence[Trajectory], encodings: Mapping[tuple[str, str], str], phases: Sequence[Entry]
-) -> list[Entry]:
-    """The ``encodings`` of analysis.json: one entry per group.
+def compare_encodings(
+    runs: Sequence[Trajectory], encodings: Mapping[tuple[str, str], str], phases: Sequence[RunPhases]
+) -> list[EncodingComparison]:
+    """Compare the models of every group of ``encoding_groups``.
 
     Args:
-        runs, encodings: as ``encoding_groups``.
-        phases: their entries among the phases, for how many seeds show which phase.
-
-    Returns:
-        Per group suite, reference, models (each with steps, and mean and half width over seeds of every
-        metric at each step, and how many seeds show an exploratory phase and a specialisation), differences,
-        and sentences.
+        runs, encodings: as for ``encoding_groups``.
+        phases: the phases of the runs, for how many seeds show which phase.
     """
-    from tracker.analysis.encoding_wording import encoding_sentences
-
     labels = {
-        (each["suite"], each["model"], each["seed"]): {phase["label"] for phase in each["phases"]}
-        for each in phases
+        (each.suite, each.model, each.seed): {phase.label for phase in each.phases} for each in phases
     }
-    entries = []
+    found = []
     for group in encoding_groups(runs, encodings):
-        entry = {
-            "suite": group[0].runs[0].suite,
-            "reference": group[0].model,
-            "models": [_model(each, labels) for each in group],
-            "differences": differences(group),
-        }
-        entries.append(entry | {"sentences": encoding_sentences(entry)})
-    return entries
+        entry = EncodingComparison(
+            group[0].runs[0].suite,
+            group[0].model,
+            tuple(_model(each, labels) for each in group),
+            tuple(differences(group)),
+        )
+        found.append(replace(entry, sentences=encoding_sentences(entry)))
+    return found
 
 
-def _model(each: Encoded, labels: Mapping[tuple[str, str, int], set[str]]) -> Entry:
+def _model(each: Encoded, labels: Mapping[tuple[str, str, int], set[str | None]]) -> EncodedModel:
     metrics = {}
     for name in METRICS:
-        told = [interval(column) for column in each.values(name).T]
-        if any(np.isfinite(mean) for mean, _ in told):
-            metrics[name] = {"mean": [mean for mean, _ in told], "half": [half for _, half in told]}
+        values_NT = each.values(name)
+        if np.isfinite(values_NT.mean(axis=0)).any():
+            means = tuple(float(mean) for mean in values_NT.mean(axis=0))
+            metrics[name] = Band(means, tuple(t_half_width(column, LEVEL) for column in values_NT.T))
     seen = [labels.get((run.suite, run.model, run.seed), set()) for run in each.runs]
-    return {
-        "model": each.model,
-        "encoding": each.encoding,
-        "own_body": each.own_body,
-        "seeds": [run.seed for run in each.runs],
-        "steps": list(each.steps),
-        "metrics": metrics,
-        "phases": {name: sum(name in found for found in seen) for name in ("exploratory", "specialisation")},
-    }
+    return EncodedModel(
+        each.model,
+        each.encoding,
+        each.own_body,
+        seeds=tuple(run.seed for run in each.runs),
+        steps=each.steps,
+        metrics=metrics,
+        phases={
+            name: sum(name in found for found in seen) for name in ("exploratory", "specialisation")
+        },
+    )

@@ -1,6 +1,6 @@
-"""Signs that a training run leaves its course, read from what was measured of it so far.
+"""Signs that a training run becomes unstable, from what was measured of it so far.
 
-Legend: S sequences of the probe, L layers.
+S: sequences of the probe; L: layers.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracker.analysis.words import titled
+from tracker.analysis.text import titled
 
 LEAST_MOVES = 4
 """Earlier moves that are needed before one can be called sudden."""
@@ -16,16 +16,15 @@ LEAST_MOVES = 4
 
 @dataclass(frozen=True)
 class Observation:
-    """One measured step of a run.
-
-    samples: per metric the values of the probe's sequences, (S,); layer_entropy: mean positional entropy of
-    each layer in nats, (L,); uniform_entropy: what uniform causal attention would have.
-    """
+    """One measured step of a run."""
 
     step: int
     samples: dict[str, np.ndarray]
+    """Metric -> (S,) values of the probe's sequences."""
     layer_entropy: np.ndarray
+    """(L,) mean positional entropy of each layer, nats."""
     uniform_entropy: float
+    """What uniform causal attention would have, nats."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Instability:
 
 
 def uniform_entropy(n: int) -> float:
-    """Mean entropy in nats of causal attention that is uniform over n, n - 1, ... 1 keys.
+    """Compute the mean entropy in nats of causal attention that is uniform over n, n - 1, ... 1 keys.
 
     Example:
         >>> uniform_entropy(1)
@@ -63,10 +62,10 @@ def uniform_entropy(n: int) -> float:
 
 
 def instabilities(history: Sequence[Observation], limits: Limits | None = None) -> list[Instability]:
-    """What is new at the last observation of a run.
+    """Find what is new at the last observation of a run.
 
     Entropy collapse: the mean positional entropy of a layer falls below ``collapse`` of uniform attention's
-    after it was at twice that; told once until it has recovered (Zhai et al., arXiv 2303.06296, where
+    after it was at twice that; reported once until it has recovered (Zhai et al., arXiv 2303.06296, where
     training that diverges is preceded by such a fall). Sudden change: a metric moves further from one
     measurement to the next than it ever did.
 
@@ -100,30 +99,32 @@ def _collapses(history: Sequence[Observation], limits: Limits) -> list[Instabili
 
 
 def _sudden(history: Sequence[Observation], limits: Limits) -> list[Instability]:
-    found = []
-    for name in history[-1].samples:
-        if not np.isfinite(history[-1].samples[name]).any():
-            continue
-        values = [each.samples[name] for each in history if np.isfinite(each.samples.get(name, np.nan)).any()]
-        if len(values) < LEAST_MOVES + 2:
-            continue
-        # Measurements may stop at different numbers of sequences; a sequence without a value tells nothing.
-        same = np.array([each[: min(map(len, values))] for each in values])
-        same = same[:, np.isfinite(same).all(0)]
-        if not same.size:
-            continue
-        *before, last = np.diff(same, axis=0)
-        move, error = float(last.mean()), float(last.std(ddof=1) / np.sqrt(len(last)) if len(last) > 1 else 0)
-        sizes = np.abs([each.mean() for each in before])
-        bound = max(limits.largest * sizes.max(), limits.usual * np.median(sizes), limits.errors * error)
-        if abs(move) > bound:
-            found.append(
-                Instability(
-                    f"sudden change of {name}",
-                    history[-1].step,
-                    f"{titled(name)} moves by {move:+.3g} from step {history[-2].step} to "
-                    f"{history[-1].step}; its largest move before was {sizes.max():.3g}",
-                    "INFO",
-                )
-            )
-    return found
+    last = history[-1]
+    measured = [name for name, values in last.samples.items() if np.isfinite(values).any()]
+    return [each for name in measured if (each := _sudden_change(history, name, limits)) is not None]
+
+
+def _sudden_change(history: Sequence[Observation], name: str, limits: Limits) -> Instability | None:
+    """The last move of one metric, where it is larger than any before; steps without a value are skipped."""
+    known = [each for each in history if np.isfinite(each.samples.get(name, np.nan)).any()]
+    if len(known) < LEAST_MOVES + 2:
+        return None
+    # Measurements may stop at different numbers of sequences; only those that all of them have are compared.
+    sequences = min(len(each.samples[name]) for each in known)
+    same = np.array([each.samples[name][:sequences] for each in known])
+    same = same[:, np.isfinite(same).all(0)]
+    if not same.size:
+        return None
+    *before, last = np.diff(same, axis=0)
+    move, error = float(last.mean()), float(last.std(ddof=1) / np.sqrt(len(last)) if len(last) > 1 else 0)
+    sizes = np.abs([each.mean() for each in before])
+    bound = max(limits.largest * sizes.max(), limits.usual * np.median(sizes), limits.errors * error)
+    if abs(move) <= bound:
+        return None
+    return Instability(
+        f"sudden change of {name}",
+        known[-1].step,
+        f"{titled(name)} moves by {move:+.3g} from step {known[-2].step} to {known[-1].step}; "
+        f"its largest move before was {sizes.max():.3g}",
+        "INFO",
+    )

@@ -1,31 +1,82 @@
-"""Where a change lies at 90 %: every place between its neighbours that a likelihood-ratio test keeps.
+"""Locate a change at 90 %: by bootstrap over sequences, and by inverting a likelihood-ratio test.
 
-T: checkpoints; n: those of the two stretches that a change parts; D: metrics; R: draws of noise.
+T: checkpoints; n: those of the two segments that a change parts; D: metrics; S: sequences of the probe;
+R: resamples, or draws of noise.
 Source: inversion of the likelihood-ratio test for a change point (Worsley 1986, Biometrika 73:91;
 Siegmund 1988, Ann. Inst. Statist. Math. 40:1), with the null distribution drawn, not asymptotic.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from tracker.analysis.noise import persistence, persistent
-from tracker.analysis.segments import Breaks, Stretches
+from tracker.analysis.segments import Breaks, Segments
 
 LEVEL = 0.9
-"""Chance with which an interval is to hold the change."""
+"""Coverage of the intervals."""
 PRUNE = 1.5
 """Places that cost this many penalties more than the best are ruled out without a test."""
 FEWEST_LEFT = 4
-"""Checkpoints beyond the fitted parameters below which scatter says nothing about noise."""
+"""Checkpoints beyond the fitted parameters below which scatter is no estimate of noise."""
+
+
+def resampled_means(samples: Sequence[np.ndarray], resamples: int, seed: int = 0) -> np.ndarray:
+    """Draw means over sequences with replacement, shape (R, T, D).
+
+    Args:
+        samples: D arrays (T, S); metrics with as many sequences share each draw, since they are the
+            same sequences, and so do the checkpoints.
+        resamples: R.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = sorted({array.shape[1] for array in samples})
+    weights = {size: rng.multinomial(size, np.full(size, 1 / size), resamples).T / size for size in sizes}
+    return np.stack([array @ weights[array.shape[1]] for array in samples], axis=-1).transpose(1, 0, 2)
+
+
+def bracket_confidence(found: Sequence[tuple[int, ...]], breaks: tuple[int, ...]) -> tuple[float, ...]:
+    """Compute the share of resampled curves that have each break at exactly the same place."""
+    return tuple(sum(place in each for each in found) / len(found) for place in breaks)
+
+
+def bootstrap_spans(found: Sequence[tuple[int, ...]], breaks: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Find, for each break, the narrowest range of places that holds it in 90 % of the resampled curves.
+
+    The break of a resampled curve is the nearest one between the neighbours of ``breaks``; curves that
+    have none there are not counted.
+    """
+    spans = []
+    for number, place in enumerate(breaks):
+        low = breaks[number - 1] if number else 0
+        high = breaks[number + 1] if number + 1 < len(breaks) else np.inf
+        near = [
+            min(there, key=lambda at, p=place: abs(at - p))
+            for each in found
+            if (there := [at for at in each if low < at < high])
+        ]
+        spans.append(_narrowest(np.sort(near), place))
+    return tuple(spans)
+
+
+def _narrowest(places: np.ndarray, best: int) -> tuple[int, int]:
+    """The shortest segment of sorted ``places`` with LEVEL of them; of several the one around ``best``."""
+    count = int(np.ceil(LEVEL * len(places)))
+    if not count:
+        return best, best
+    starts, ends = places[: len(places) - count + 1], places[count - 1 :]
+    number = int(np.lexsort((abs(starts + ends - 2 * best), ends - starts))[0])
+    return int(starts[number]), int(ends[number])
 
 
 def noise_draws(
     residual_TD: np.ndarray, parameters: int, sampled_RTD: np.ndarray, seed: int = 0
 ) -> np.ndarray:
-    """Curves of noise alone, (R, T, D): what sequences do, and the scatter about the phases beyond it.
+    """Draw curves of noise alone, (R, T, D): what sequences do, and the scatter about the phases beyond it.
 
-    Sequences cannot tell how far training itself wobbles from checkpoint to checkpoint. Where checkpoints
+    Sequences do not show how far training itself wobbles from checkpoint to checkpoint. Where checkpoints
     scatter more about their phases than sequences explain, the excess is added as Gaussian noise with the
     residuals' own correlation between metrics and from checkpoint to checkpoint.
 
@@ -36,7 +87,7 @@ def noise_draws(
         seed: of the Gaussian part.
 
     Returns:
-        (R, T, D); of sequences alone where too few checkpoints are left to tell the scatter.
+        (R, T, D); of sequences alone where too few checkpoints are left to estimate the scatter.
     """
     points = len(residual_TD)
     left = points - parameters
@@ -67,7 +118,7 @@ def _prefix_costs(position: np.ndarray, values_RnD: np.ndarray, penalty: float, 
 
 
 def profile(position: np.ndarray, values_RnD: np.ndarray, penalty: float, shortest: int) -> np.ndarray:
-    """Cost of one change at each place, (R, n - 2 shortest + 1): before checkpoint shortest, and on.
+    """Compute the cost of one change at each place from ``shortest`` on, (R, n - 2 shortest + 1).
 
     Args:
         position: (n,) rising places.
@@ -86,7 +137,7 @@ def _kept(
     """Places that the test keeps: there the data cost no more above the best than 90 % of draws do."""
     observed = profile(position, values_nD[None], penalty, shortest)[0]
     above = observed - observed.min()
-    pair = Stretches(position, values_nD, penalty, shortest)
+    pair = Segments(position, values_nD, penalty, shortest)
     kept = []
     for at in np.flatnonzero(above <= PRUNE * penalty):
         curves = pair.fitted((int(at) + shortest,)) + noise_RnD
@@ -104,7 +155,7 @@ def change_intervals(
     penalty: float,
     shortest: int,
 ) -> tuple[tuple[int, int], ...]:
-    """For each break the first and the last place that it may have, as numbers of the checkpoint after it.
+    """Find the first and last place that each break may have, as numbers of the checkpoint after it.
 
     Args:
         position: (T,) rising places.

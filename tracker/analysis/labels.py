@@ -5,12 +5,13 @@ from itertools import pairwise
 
 import numpy as np
 
+from tracker.analysis.schema import Extent
+
 ENTROPY, SELECTIVITY = "spectral_entropy", "frequency_selectivity"
 RECOVERY = 0.1
 """Share of the way up that must be lost again for a recovery."""
 TOP = 0.75
 """From this share of the way up on, a checkpoint counts to the height reached."""
-Evidence = dict[str, dict[str, float | int]]
 Span = tuple[int, int]
 """First and last checkpoint of a phase, as indices, both in it."""
 
@@ -112,16 +113,13 @@ def label_spans(
 
 def evidence_of(
     columns: tuple[str, str], entropy: np.ndarray, selectivity: np.ndarray, steps: np.ndarray, span: Span
-) -> Evidence:
-    """Both columns at a phase's first and last checkpoint, and where they are at their extremum in it."""
+) -> dict[str, Extent]:
+    """Return both columns at a phase's first and last checkpoint, and their extremum within it."""
     low, high = span
-    evidence: Evidence = {}
+    evidence = {}
     for name, values, best in ((columns[0], entropy, np.argmax), (columns[1], selectivity, np.argmin)):
         at = low + int(best(values[low : high + 1]))
-        evidence[name] = {
-            "first": float(values[low]),
-            "last": float(values[high]),
-            "extremum": float(values[at]),
-            "extremum_step": int(steps[at]),
-        }
+        evidence[name] = Extent(
+            float(values[low]), float(values[high]), float(values[at]), int(steps[at])
+        )  # fmt: skip
     return evidence

@@ -1,23 +1,22 @@
-"""Why then: which covariates move before, with or after a change of the frequency structure.
+"""Lead and lag: which covariates move before, with or after a change of the frequency structure.
 
-T: checkpoints; n: those of the two phases that a change parts; S: sequences or heads; R: draws.
+T: checkpoints; n: those of the two phases around a change; S: sequences or heads; R: draws.
 
 Within the two phases around a change every curve is given its own place of change, by the same least
 squares; the lag is the number of checkpoints from the change's place to the covariate's. Sequences (heads,
 for what exists per head only) are drawn again for both at once, so that what they share cancels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tracker.analysis.changes import SHORTEST, noise_penalty
-from tracker.analysis.intervals import profile
+from tracker.analysis.intervals import profile, resampled_means
 from tracker.analysis.noise import bend_variance, sample_variance
-from tracker.analysis.segments import Stretches
-from tracker.analysis.t_interval import resampled_means
+from tracker.analysis.schema import Lag
+from tracker.analysis.segments import Segments
 
 COVARIATES = (
     "loss",
@@ -31,8 +30,7 @@ COVARIATES = (
 LEVEL = 0.9
 RESAMPLES = 200
 WIDEST = 4
-"""An interval of more checkpoints than this says nothing about the order."""
-Entry = dict[str, Any]
+"""An interval of more checkpoints than this leaves the order open."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,8 @@ class Window:
         return np.log2(self.steps[self.part] + 1.0)
 
 
-def windows(steps: np.ndarray, highs: list[int]) -> list[Window]:
-    """One window per change.
+def windows(steps: np.ndarray, highs: Sequence[int]) -> list[Window]:
+    """Return one window per change.
 
     Args:
         steps: (T,) measured steps.
@@ -68,82 +66,86 @@ def windows(steps: np.ndarray, highs: list[int]) -> list[Window]:
 
 
 def places_in(window: Window, curves_RnD: np.ndarray) -> np.ndarray:
-    """The cheapest place of one change in each curve, (R,), as a number of checkpoints into the window."""
+    """Find the cheapest place of one change in each curve, (R,), in checkpoints into the window."""
     costs = profile(window.position, curves_RnD, np.inf, SHORTEST)
     return costs.argmin(axis=1) + SHORTEST
 
 
 def moves(window: Window, values_n: np.ndarray, floor: float | None) -> bool:
-    """Whether a curve changes within the window more than noise, or one straight drift, explains."""
+    """Judge whether a curve changes within the window by more than noise or one straight drift."""
     values = (values_n - values_n.mean())[:, None]
     noise = max(float(bend_variance(values)[0]), floor or 0.0)
     penalty = noise_penalty(np.array([[noise]]), len(values))
-    stretches = Stretches(window.position, values, penalty, SHORTEST)
+    segments = Segments(window.position, values, penalty, SHORTEST)
     parted = min(
-        stretches.cost(0, at) + stretches.cost(at, len(values))
+        segments.cost(0, at) + segments.cost(at, len(values))
         for at in range(SHORTEST, len(values) - SHORTEST + 1)
     )
-    return stretches.cost(0, len(values)) - parted > penalty
+    return segments.cost(0, len(values)) - parted > penalty
 
 
 def order_of(low: float, high: float) -> str:
-    """before, with or after, from an interval of lags in checkpoints; cannot tell where it is too wide."""
+    """Return before, with or after for an interval of lags; cannot tell where it is too wide."""
     if high - low > WIDEST:
         return "cannot tell"
     return "before" if high < 0 else "after" if low > 0 else "with"
 
 
-def lag_of(
-    window: Window,
-    change_nD: np.ndarray,
-    change_RnD: np.ndarray | None,
-    values_n: np.ndarray,
-    values_Rn: np.ndarray | None,
-    floor: float | None,
-) -> Entry:
-    """One covariate against one change.
+def lag_interval(lags_R: np.ndarray, lag: int) -> tuple[int, int]:
+    """Return the interval of resampled lags at LEVEL, widened to hold the ``lag`` of the data."""
+    low, high = np.quantile(lags_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+    return int(min(low, lag)), int(max(high, lag))
 
-    Args:
-        window: where.
-        change_nD: (n, D) z-scored metrics that change.
-        change_RnD: (R, n, D) the same, resampled.
-        values_n: (n,) the covariate.
-        values_Rn: (R, n) the same, resampled with the same draws.
-        floor: noise variance of the covariate.
 
-    Returns:
-        verdict: before, with, after, still (no change of its own there), cannot tell, or undefined; lag in
-        checkpoints and its 90 % interval; the bracket of the covariate's own change.
-    """
-    blank: Entry = {"verdict": "undefined", "lag": None, "interval": None, "bracket": None}
-    if not np.all(np.isfinite(values_n)) or len(values_n) < 2 * SHORTEST:
-        return blank
-    if not moves(window, values_n, floor):
-        return blank | {"verdict": "still"}
-    own = int(places_in(window, values_n[None, :, None])[0])
-    there = int(places_in(window, change_nD[None])[0])
-    first = window.first
-    entry = blank | {
-        "lag": own - there,
-        "verdict": order_of(own - there, own - there),
-        "bracket": [int(window.steps[first + own - 1]), int(window.steps[first + own])],
-    }
-    if change_RnD is None or values_Rn is None:
-        return entry
-    lags = places_in(window, values_Rn[..., None]) - places_in(window, change_RnD)
-    low, high = np.quantile(lags, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
-    low, high = min(low, own - there), max(high, own - there)
-    return entry | {"interval": [int(low), int(high)], "verdict": order_of(low, high)}
+@dataclass(frozen=True)
+class _Curves:
+    """Curves and the same resampled; covariates have D = 1."""
+
+    means: np.ndarray
+    """(T, D)."""
+    drawn: np.ndarray | None
+    """(R, T, D), the same draws for curves of as many sequences; None where a curve has none."""
+    floor: float | None
+    """Noise variance of a single curve."""
+
+
+def _gathered(curves: Mapping[str, np.ndarray], seed: int) -> _Curves:
+    arrays = list(curves.values())
+    means = np.stack([each if each.ndim == 1 else each.mean(axis=1) for each in arrays], axis=1)
+    sampled = all(each.ndim == 2 and each.shape[1] > 1 and np.all(np.isfinite(each)) for each in arrays)
+    drawn = resampled_means(arrays, RESAMPLES, seed) if sampled else None
+    several = len(arrays) == 1 and arrays[0].ndim == 2 and arrays[0].shape[1] > 1
+    return _Curves(means, drawn, sample_variance(arrays[0]) if several else None)
+
+
+def _lag(window: Window, metrics: _Curves, covariate: _Curves) -> Lag:
+    """One covariate against one change; ``metrics`` are z-scored."""
+    values = covariate.means[window.part, 0]
+    if not np.all(np.isfinite(values)) or len(values) < 2 * SHORTEST:
+        return Lag()
+    if not moves(window, values, covariate.floor):
+        return Lag("still")
+    own = int(places_in(window, values[None, :, None])[0])
+    lag = own - int(places_in(window, metrics.means[None, window.part])[0])
+    steps = window.steps[window.first + own - 1 : window.first + own + 1]
+    bracket = (int(steps[0]), int(steps[1]))
+    if metrics.drawn is None or covariate.drawn is None:
+        return Lag(order_of(lag, lag), lag, None, bracket)
+    lags = places_in(window, covariate.drawn[:, window.part]) - places_in(
+        window, metrics.drawn[:, window.part]
+    )
+    interval = lag_interval(lags, lag)
+    return Lag(order_of(*interval), lag, interval, bracket)
 
 
 def covariate_lags(
     steps: np.ndarray,
-    highs: list[int],
+    highs: Sequence[int],
     metrics: Mapping[str, np.ndarray],
     covariates: Mapping[str, np.ndarray],
     seed: int = 0,
-) -> list[dict[str, Entry]]:
-    """Every covariate against every change of a run.
+) -> list[dict[str, Lag]]:
+    """Compare the place of every covariate's own change with that of every change of a run.
 
     Args:
         steps: (T,) measured steps.
@@ -153,42 +155,19 @@ def covariate_lags(
         seed: of the draws.
 
     Returns:
-        Per change: covariate -> ``lag_of``.
+        Per change: covariate -> its lag.
     """
-    curves, drawn = _means(metrics), _resampled(metrics, seed)
-    centre, spread = curves.mean(axis=0), curves.std(axis=0)
-    keep = spread > 0
-    found = []
-    for window in windows(steps, highs):
-        scaled = ((curves - centre) / np.where(keep, spread, 1))[window.part, keep]
-        many = (
-            None
-            if drawn is None
-            else ((drawn - centre) / np.where(keep, spread, 1))[:, window.part][..., keep]
-        )
-        entries = {}
-        for name, values in covariates.items():
-            own = {name: values}
-            resampled = _resampled(own, seed)
-            floor = sample_variance(values) if values.ndim == 2 and values.shape[1] > 1 else None
-            entries[name] = lag_of(
-                window,
-                scaled,
-                many,
-                _means(own)[window.part, 0],
-                None if resampled is None else resampled[:, window.part, 0],
-                floor,
-            )
-        found.append(entries)
-    return found
+    curves = _gathered(metrics, seed)
+    centre, spread = curves.means.mean(axis=0), curves.means.std(axis=0)
+    kept = spread > 0
 
+    def scaled(values: np.ndarray) -> np.ndarray:
+        return (values[..., kept] - centre[kept]) / spread[kept]
 
-def _means(curves: Mapping[str, np.ndarray]) -> np.ndarray:
-    return np.stack([each if each.ndim == 1 else each.mean(axis=1) for each in curves.values()], axis=1)
-
-
-def _resampled(curves: Mapping[str, np.ndarray], seed: int) -> np.ndarray | None:
-    """(R, T, D), the same draws for curves of as many sequences; None where a curve has none."""
-    if any(each.ndim == 1 or each.shape[1] < 2 or not np.all(np.isfinite(each)) for each in curves.values()):
-        return None
-    return resampled_means(list(curves.values()), RESAMPLES, seed)
+    drawn = None if curves.drawn is None else scaled(curves.drawn)
+    changing = _Curves(scaled(curves.means), drawn, None)
+    others = {name: _gathered({name: values}, seed) for name, values in covariates.items()}
+    return [
+        {name: _lag(window, changing, other) for name, other in others.items()}
+        for window in windows(steps, highs)
+    ]

@@ -1,14 +1,13 @@
-"""What was measured against the paper's tables, in numbers and in words."""
+"""What was measured against the paper's tables."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from tracker.analysis.comparison import Column, Sample
+from tracker.analysis.text import number
 from tracker.analysis.trajectories import Trajectory
-from tracker.analysis.words import number, titled
 from tracker.facts import source, table
 
-Entry = dict[str, Any]
 TRAINED = (
     "averaged_spectral_entropy",
     "averaged_frequency_selectivity",
@@ -24,16 +23,28 @@ TRAINING = {
     "scale_sensitivity_0.25": 1.0,
 }
 """Columns of table 5, with the factor to our unit; it is nearest to attention rows."""
-CAUTION = (
-    "The paper leaves its signal, length and scaling open, and its tables 5 and 6 differ on the same final "
-    "6.9b (scale sensitivity 0.740 and 0.062), so a deviation may lie in conventions as well as in models."
-)
+TRAINING_TABLE = "paper_table5_training"
 NEAR = 0.05
 """Relative deviation up to which two numbers are called near."""
 
 
+@dataclass(frozen=True)
+class PaperRow:
+    """One measured value beside the paper's."""
+
+    model: str
+    metric: str
+    step: int
+    ours: float
+    half: float | None
+    paper: float
+    words: str
+    table: str
+    source: str
+
+
 def in_words(ours: float, half: float | None, theirs: float) -> str:
-    """How far a measured value is from the paper's.
+    """Say how far a measured value is from the paper's.
 
     Args:
         ours: the measured mean.
@@ -52,18 +63,11 @@ def in_words(ours: float, half: float | None, theirs: float) -> str:
     return f"{abs(share):.0%} {'larger' if share > 0 else 'smaller'}"
 
 
-def _row(name: str, metric: str, step: int, sample: Sample, theirs: float, facts: str) -> Entry:
-    return {
-        "model": name,
-        "metric": metric,
-        "step": step,
-        "ours": sample.value,
-        "half": sample.half,
-        "paper": theirs,
-        "words": in_words(sample.value, sample.half, theirs),
-        "table": facts,
-        "source": source(facts),
-    }
+def _row(name: str, metric: str, step: int, sample: Sample, theirs: float, facts: str) -> PaperRow:
+    words = in_words(sample.value, sample.half, theirs)
+    return PaperRow(
+        name, metric, step, sample.value, sample.half, theirs, words, table=facts, source=source(facts)
+    )
 
 
 def _tail(model: str) -> str:
@@ -71,68 +75,40 @@ def _tail(model: str) -> str:
     return model.rsplit("/", 1)[-1].removeprefix("pythia-").removesuffix("-deduped")
 
 
-def against_paper(found: Sequence[Column], runs: Sequence[Trajectory] = ()) -> list[Entry]:
-    """Rows for every model that the paper's tables 6, 1 and 3 (trained) or 5 (training) name.
+def against_paper(found: Sequence[Column], runs: Sequence[Trajectory] = ()) -> list[PaperRow]:
+    """Set every model that the paper's tables name beside them: 6, 1 and 3 (trained) or 5 (training).
 
     Args:
-        found: the models compared; trained ones are set against the tables of trained models.
+        found: the models compared; trained ones are set beside the tables of trained models.
         runs: their trajectories, for the table over training.
     """
-    rows = [row for column in found for row in _trained(column)]
-    facts = table("paper_table5_training")
-    for run in runs:
-        if _tail(run.model) != "6.9b":
-            continue
-        for theirs in facts.to_dicts():
-            at = [i for i, step in enumerate(run.steps) if step == theirs["step"]]
-            for name, factor in TRAINING.items() if at else ():
-                metric = "band_power_low" if name == "low_band_power_pct" else name
-                if metric in run.metrics:
-                    sample = Sample(float(run.metrics[metric][at[0]]), None, None, None, 0.0)
-                    rows.append(
-                        _row(
-                            run.model,
-                            metric,
-                            theirs["step"],
-                            sample,
-                            theirs[name] * factor,
-                            "paper_table5_training",
-                        )
-                    )
+    trained = [row for column in found for row in _trained(column)]
+    training = [row for run in runs if _tail(run.model) == "6.9b" for row in _training(run)]
+    return trained + training
+
+
+def _training(run: Trajectory) -> list[PaperRow]:
+    steps = {int(step): at for at, step in enumerate(run.steps)}
+    rows = []
+    for theirs in table(TRAINING_TABLE).to_dicts():
+        at = steps.get(theirs["step"])
+        for name, factor in TRAINING.items() if at is not None else ():
+            metric = "band_power_low" if name == "low_band_power_pct" else name
+            if metric in run.metrics:
+                sample = Sample(float(run.metrics[metric][at]))
+                rows.append(
+                    _row(run.model, metric, theirs["step"], sample, theirs[name] * factor, TRAINING_TABLE)
+                )
     return rows
 
 
-def _trained(column: Column) -> list[Entry]:
-    rows = []
+def _trained(column: Column) -> list[PaperRow]:
     for facts in ("paper_table6_scaling", "paper_table1_models"):
         theirs = {_tail(str(row["model"])): row for row in table(facts).to_dicts()}.get(_tail(column.model))
-        if theirs is None:
-            continue
-        for metric in TRAINED:
-            name = metric.removeprefix("averaged_")
-            if name in theirs and metric in column.samples:
-                rows.append(
-                    _row(column.model, metric, column.step, column.samples[metric], theirs[name], facts)
-                )
-        break
-    return rows
-
-
-def _when(row: Entry) -> str:
-    return f" at step {row['step']}" if row["table"] == "paper_table5_training" else ""
-
-
-def paper_sentences(rows: Sequence[Entry]) -> list[str]:
-    """The deviations in words, model by model, and why they may be there."""
-    if not rows:
-        return ["The paper's tables name none of these models."]
-    sentences = []
-    for model in dict.fromkeys(row["model"] for row in rows):
-        told = [
-            f"{titled(row['metric'])} {number(row['ours'])} against {number(row['paper'])}"
-            f"{_when(row)}: {row['words']}"
-            for row in rows
-            if row["model"] == model
-        ]
-        sentences.append(f"{model} against the paper: {'; '.join(told)}.")
-    return [*sentences, CAUTION]
+        if theirs is not None:
+            return [
+                _row(column.model, metric, column.step, column.samples[metric], theirs[name], facts)
+                for metric in TRAINED
+                if (name := metric.removeprefix("averaged_")) in theirs and metric in column.samples
+            ]
+    return []

@@ -4,15 +4,20 @@ T: checkpoints; D: metrics; S: sequences of the probe.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from tracker.analysis.changes import ALARM, LEVEL, SHORTEST, SIMULATIONS, judge_changes, phase_breaks
 from tracker.analysis.curves import Curves, checked_steps, gather_curves
-from tracker.analysis.intervals import change_intervals, noise_draws
+from tracker.analysis.intervals import (
+    bootstrap_spans,
+    bracket_confidence,
+    change_intervals,
+    noise_draws,
+    resampled_means,
+)
 from tracker.analysis.labels import (
-    Evidence,
     Span,
     evidence_of,
     joint_score,
@@ -22,17 +27,12 @@ from tracker.analysis.labels import (
     with_peak,
 )
 from tracker.analysis.noise import sample_variance
-from tracker.analysis.segments import Stretches
-from tracker.analysis.t_interval import (
-    bootstrap_spans,
-    bracket_confidence,
-    resampled_breaks,
-    resampled_means,
-)
+from tracker.analysis.schema import ChangePoint, Phase
+from tracker.analysis.segments import Segments
 from tracker.errors import RequestError
 
 FEWEST = 5
-"""Checkpoints below which nothing is said."""
+"""Checkpoints below which no phases are looked for."""
 CRITERION = (
     "levels or straight drifts by least squares over z-scored metrics on log2(step + 1), at least "
     f"{SHORTEST} checkpoints a phase; a change must save what noise saves in {ALARM:.0%} of curves, and at "
@@ -42,32 +42,8 @@ CRITERION = (
 
 
 @dataclass(frozen=True)
-class ChangePoint:
-    """A change after ``step_low`` and at or before ``step_high``, which are neighbouring checkpoints."""
-
-    step_low: int
-    step_high: int
-    confidence: float | None
-    """Share of bootstrap resamples over sequences with the same bracket; None without samples."""
-    interval: tuple[int, int] | None = None
-    """Checkpoints (low, high] that hold the change at 90 %, by a likelihood-ratio test and by the bootstrap
-    over sequences: all that either allows. None without samples: scatter alone does not tell it well."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of training at one level; ``label`` is None where nothing names it."""
-
-    label: str | None
-    first_step: int
-    last_step: int
-    peak_step: int | None
-    evidence: Evidence = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Phases:
-    """What ``find_phases`` found; ``note`` says what cannot be said, and what was left out."""
+    """What ``find_phases`` found; ``note`` says what is missing, and what was left out."""
 
     steps: tuple[int, ...]
     metrics: tuple[str, ...]
@@ -82,7 +58,7 @@ class Phases:
 def _phase(curves: Curves, span: Span, label: str | None = None, peak: int | None = None) -> Phase:
     low, high = span
     columns = label_columns(curves.names)
-    evidence: Evidence = {}
+    evidence = {}
     if columns is not None:
         entropy, selectivity = curves.column(columns[0]), curves.column(columns[1])
         evidence = evidence_of(columns, entropy, selectivity, curves.steps, span)
@@ -111,7 +87,7 @@ def _labelled(curves: Curves, breaks: tuple[int, ...]) -> tuple[Phase, ...]:
 
 @dataclass(frozen=True)
 class _Scaled:
-    """Curves z-scored on the log-step axis, and the noise that sequences tell."""
+    """Curves z-scored on the log-step axis, and the noise that sequences show."""
 
     curves: Curves
     position: np.ndarray
@@ -149,20 +125,17 @@ def _change_points(scaled: _Scaled, breaks: tuple[int, ...], penalty: float, res
         return tuple(ChangePoint(int(steps[at - 1]), int(steps[at]), None) for at in breaks)
     values = scaled.z(curves.values)
     drawn = resampled_means(curves.samples, resamples, seed)
-    found = resampled_breaks(drawn, lambda each: scaled.breaks(each, penalty))
+    found = [scaled.breaks(curve, penalty) for curve in drawn]
     shares, bootstrapped = bracket_confidence(found, breaks), bootstrap_spans(found, breaks)
-    stretches = Stretches(scaled.position, values, penalty, SHORTEST)
-    left = values - stretches.fitted(breaks)
-    noise = noise_draws(left, stretches.parameters(breaks), scaled.z(drawn) - values, seed)
+    segments = Segments(scaled.position, values, penalty, SHORTEST)
+    left = values - segments.fitted(breaks)
+    noise = noise_draws(left, segments.parameters(breaks), scaled.z(drawn) - values, seed)
     tested = change_intervals(scaled.position, values, breaks, noise, penalty, SHORTEST)
     spans = [(min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(tested, bootstrapped, strict=True)]
     return tuple(
-        ChangePoint(
-            int(steps[at - 1]), int(steps[at]), share,
-            (int(steps[span[0] - 1]), int(steps[span[1]])),
-        )
-        for at, share, span in zip(breaks, shares, spans, strict=True)
-    )  # fmt: skip
+        ChangePoint(int(steps[at - 1]), int(steps[at]), share, (int(steps[low - 1]), int(steps[high])))
+        for at, share, (low, high) in zip(breaks, shares, spans, strict=True)
+    )
 
 
 def _searched(curves: Curves, resamples: int, seed: int) -> Phases:
@@ -183,7 +156,7 @@ def find_phases(
     resamples: int = 200,
     seed: int = 0,
 ) -> Phases:
-    """Change points over all metrics together, and the phases between them.
+    """Find change points over all metrics together, and the phases between them.
 
     Every metric is z-scored; places are log2(step + 1). How many changes there are is decided by
     ``Phases.criterion``. Labels need ``spectral_entropy`` and ``frequency_selectivity``, or both with the
@@ -202,24 +175,24 @@ def find_phases(
     Raises:
         RequestError: steps are no rising list of whole numbers; no metric is given; a metric has another
             length than steps, or holds no numbers.
+
+    Example:
+        >>> steps = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256]
+        >>> found = find_phases(steps, {"loss": [7.0, 7.1, 7.0, 6.9, 7.0, 3.0, 3.1, 3.0, 2.9, 3.0]})
+        >>> [(point.step_low, point.step_high) for point in found.change_points]
+        [(8, 16)]
     """
     places = checked_steps(steps)
     if not metrics:
         raise RequestError("metrics: none given; at least one curve is needed to look for phases")
     curves = gather_curves(places, metrics)
     if len(curves.steps) < FEWEST:
-        return _one_phase(
-            curves,
-            None,
-            (
-                f"no phases can be told from {len(curves.steps)} checkpoint{'s' * (len(curves.steps) != 1)}: "
-                f"measure at least {FEWEST}, better 10 or more spread evenly over log steps"
-            ),
+        note = (
+            f"phases need at least {FEWEST} checkpoints, better 10 or more spread evenly over log steps "
+            f"({len(curves.steps)} measured)"
         )
+        return _one_phase(curves, None, note)
     if not curves.names:
-        return _one_phase(
-            curves,
-            None,
-            ("no phases can be told: no metric is defined and varies; measure checkpoints where one does"),
-        )
+        note = "phases need a metric that is defined and varies; measure checkpoints where one does"
+        return _one_phase(curves, None, note)
     return _searched(curves, resamples, seed)

@@ -1,7 +1,7 @@
 """Which checkpoints to measure next so that the detected changes are narrowed most.
 
 Nothing can be said of a change between neighbouring measured checkpoints; each further one inside its
-interval halves what is left, so the middle of the widest open stretch, in doublings of the step, is next.
+interval halves what is left, so the middle of the widest open segment, in doublings of the step, is next.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Proposal:
-    """One checkpoint to measure, and the stretch (low, high] that it parts."""
+    """One checkpoint to measure, and the segment (low, high] that it parts."""
 
     run: int
     step: int
@@ -25,7 +25,7 @@ def _doublings(low: int, high: int) -> float:
     return float(np.log2((high + 1) / (low + 1)))
 
 
-def _stretches(interval: tuple[int, int], measured: Sequence[int]) -> list[tuple[int, int]]:
+def _segments(interval: tuple[int, int], measured: Sequence[int]) -> list[tuple[int, int]]:
     """The gaps between measured checkpoints within an interval."""
     low, high = interval
     inside = [low, *(step for step in measured if low < step < high), high]
@@ -60,7 +60,7 @@ def propose(
         (run, *gap)
         for run, spans in enumerate(intervals)
         for span in spans
-        for gap in _stretches(span, measured[run])
+        for gap in _segments(span, measured[run])
     }
     known = [set(steps) for steps in measured]
     found: list[Proposal] = []

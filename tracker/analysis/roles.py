@@ -4,23 +4,24 @@ H: heads of a model; T: checkpoints.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import stats
 
-Entry = dict[str, Any]
+from tracker.analysis.schema import HeadRole, ModelRoles
+from tracker.analysis.t_interval import t_quantile
+from tracker.analysis.text.roles import role_sentence
+from tracker.records import Conventions
+
 LEVEL = 0.95
-SPAN, BLOCK = 16, 50
-"""Of ``local_share`` and ``prefix_matching_score`` (records.Conventions)."""
 BANDS = ("low", "mid", "high")
 
 
 @dataclass(frozen=True)
 class Role:
-    """One role: the score that tells it, and how far towards a perfect head the score has to be."""
+    """One role: the score that shows it, and how far towards a perfect head the score has to be."""
 
     name: str
     column: str
@@ -30,9 +31,11 @@ class Role:
     """Whether the role is the absence of what the column measures."""
 
 
+INDUCTION = Role("induction", "prefix_matching_score", 0.1)
+PREVIOUS_TOKEN = Role("previous-token", "previous_token_score", 0.5)
 ROLES = (
-    Role("induction", "prefix_matching_score", 0.1),
-    Role("previous-token", "previous_token_score", 0.5),
+    INDUCTION,
+    PREVIOUS_TOKEN,
     Role("sink", "sink_share", 0.5),
     Role("local", "local_share", 0.5),
     Role("global", "local_share", 0.5, away=True),
@@ -42,6 +45,8 @@ ROLES = (
 Half of the way, since a head that surely spends more on one thing than on all others may be named by it. A
 tenth for induction, whose test is a repeated sequence of random tokens such as no model was trained on.
 """
+NAMED = (PREVIOUS_TOKEN, INDUCTION)
+"""Roles that the literature has a name for."""
 NO_ROLE = "none claimed"
 COLUMNS = [
     "suite", "model", "seed", "step", "layer", "head", "status", "previous_token_score",
@@ -51,57 +56,79 @@ COLUMNS = [
 """What is read of the store's table of heads."""
 
 
-def chance(column: str, n: int, *, span: int = SPAN, block: int = BLOCK) -> float:
-    """What a causal head that spreads its attention evenly scores.
+@dataclass(frozen=True)
+class Measured:
+    """How the scores of one checkpoint were measured."""
+
+    n: int
+    """Tokens per sequence."""
+    sequences: int
+    span: int = Conventions.span
+    """Keys that count as local."""
+    block: int = Conventions.block
+    """Length of the block written twice; half of the positions of a model that has fewer than two blocks."""
+
+
+def chance(column: str, measured: Measured) -> float:
+    """Compute what a causal head that spreads its attention evenly scores.
 
     Args:
         column: one of the roles' columns.
-        n: tokens per sequence.
-        span, block: of the conventions.
+        measured: how it was measured.
+
+    Example:
+        >>> round(chance("previous_token_score", Measured(n=96, sequences=16)), 4)
+        0.0436
     """
-    if column == "prefix_matching_score":
-        return float(np.mean(1 / np.arange(block + 1, 2 * block + 1)))
+    if column == INDUCTION.column:
+        return float(np.mean(1 / np.arange(measured.block + 1, 2 * measured.block + 1)))
     if column == "local_share":
-        return float(np.mean(np.minimum(1.0, span / np.arange(span + 1, max(n, span + 1) + 1))))
-    return float(np.mean(1 / np.arange(2, n + 1)))
+        queries = np.arange(measured.span + 1, max(measured.n, measured.span + 1) + 1)
+        return float(np.mean(np.minimum(1.0, measured.span / queries)))
+    return float(np.mean(1 / np.arange(2, measured.n + 1)))
 
 
-def excess(role: Role, scores: np.ndarray, errors: np.ndarray, sure: float, expected: float) -> np.ndarray:
-    """How far each head surely is from chance towards a perfect head, (H,); NaN where not measured.
+def excess(role: Role, scores_H: np.ndarray, slack_H: np.ndarray, expected: float) -> np.ndarray:
+    """Compute how far each head surely is from chance towards a perfect head, (H,); NaN where not measured.
 
     Args:
         role: the role.
-        scores, errors: of each head, and its standard error over sequences (NaN: nothing is sure).
-        sure: quantile of Student's t by which the score is brought nearer to chance.
+        scores_H: (H,) the score of each head.
+        slack_H: half width of its interval (NaN: nothing is sure), by which it is brought nearer to chance.
         expected: what chance gives.
     """
-    slack = sure * errors
     if role.away:
-        return (expected - (scores + slack)) / expected
-    return (scores - slack - expected) / (1 - expected)
+        return (expected - (scores_H + slack_H)) / expected
+    return (scores_H - slack_H - expected) / (1 - expected)
 
 
-def claimed(heads: pl.DataFrame, n: int, sequences: int) -> tuple[list[str], list[float | None]]:
-    """The role of every head of one checkpoint, and by how much it is exceeded.
+def claimed(heads: pl.DataFrame, measured: Measured) -> tuple[list[str], list[float | None]]:
+    """Claim a role for every head of one checkpoint, as far as one is sure.
+
+    Sure at 95 % for all heads and roles of the checkpoint together (Bonferroni), but for induction, whose
+    four sequences are stored as their mean.
 
     Args:
         heads: its rows of the table of heads.
-        n, sequences: tokens per sequence, and how many of them.
+        measured: how they were measured.
 
     Returns:
         Per head the role's name or ``NO_ROLE``, and its sure share of the way from chance (None without one).
-        Sure at 95 % for all heads and roles of the checkpoint together (Bonferroni), but for induction, whose
-        four sequences are stored as their mean.
     """
-    freedom = max(1, sequences - 1)
-    sure = float(stats.t.ppf(1 - (1 - LEVEL) / max(1, heads.height * len(ROLES)), freedom))
+    level = 1 - 2 * (1 - LEVEL) / max(1, heads.height * len(ROLES))
+    sure = t_quantile(level, max(1, measured.sequences - 1))
     names = [NO_ROLE] * heads.height
     shares: list[float | None] = [None] * heads.height
     for role in reversed(ROLES):
         spread = f"{role.column}_std"
         # The store has no spread of prefix matching; one sequence has none of anything, and claims nothing.
-        errors = _numbers(heads, spread) / np.sqrt(sequences) if spread in heads.columns else np.zeros(1)
-        shares_H = excess(role, _numbers(heads, role.column), errors, sure, chance(role.column, n))
+        errors = (
+            _numbers(heads, spread) / np.sqrt(measured.sequences)
+            if spread in heads.columns
+            else np.zeros(heads.height)
+        )
+        expected = chance(role.column, measured)
+        shares_H = excess(role, _numbers(heads, role.column), sure * errors, expected)
         for head in np.flatnonzero(shares_H >= role.least):
             names[head], shares[head] = role.name, float(shares_H[head])
     return names, shares
@@ -111,8 +138,44 @@ def _numbers(heads: pl.DataFrame, column: str) -> np.ndarray:
     return heads[column].cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 
+def named_heads(heads: pl.DataFrame, measured: Measured) -> pl.DataFrame:
+    """Return the previous-token and induction heads of one checkpoint, strongest first.
+
+    A head has the name from the score on that is ``Role.least`` of the way from chance to a perfect head;
+    ``claimed`` asks in addition that this is sure over sequences.
+
+    Args:
+        heads: a table of heads of one checkpoint, with layer, head, previous_token_score and
+            prefix_matching_score.
+        measured: how they were measured.
+
+    Returns:
+        Columns name, layer, head, score, limit; empty where no head has a name.
+
+    Example:
+        >>> scores = {"previous_token_score": [0.9, 0.1], "prefix_matching_score": [0.0, None]}
+        >>> table = pl.DataFrame({"layer": [0, 0], "head": [0, 1], **scores})
+        >>> named_heads(table, Measured(n=96, sequences=16)).select("name", "layer", "head", "score").rows()
+        [('previous token', 0, 0, 0.9)]
+    """
+    parts = []
+    for role in NAMED:
+        expected = chance(role.column, measured)
+        limit = expected + role.least * (1 - expected)
+        parts.append(
+            heads.filter(pl.col(role.column) >= limit).select(
+                pl.lit(role.name.replace("-", " ")).alias("name"),
+                pl.col("layer").cast(pl.Int64),
+                pl.col("head").cast(pl.Int64),
+                pl.col(role.column).cast(pl.Float64).alias("score"),
+                pl.lit(limit).alias("limit"),
+            )
+        )
+    return pl.concat(parts).sort(["name", "score"], descending=[True, True])
+
+
 def typical_scale(spectrum: list[float] | None) -> float | None:
-    """Tokens per period at the frequency below which half of the power lies.
+    """Compute the tokens per period at the frequency below which half of the power lies.
 
     Args:
         spectrum: shares of power in equal bands up to the Nyquist frequency (half a cycle a token).
@@ -124,53 +187,72 @@ def typical_scale(spectrum: list[float] | None) -> float | None:
     return 2 / share if share > 0 else None
 
 
-def head_roles(heads: pl.DataFrame, checkpoints: pl.DataFrame) -> list[Entry]:
-    """The ``roles`` of analysis.json.
+def measured_as(checkpoint: Mapping[str, Any], conventions: Conventions | None = None) -> Measured:
+    """Return how one checkpoint was measured, from its row of the table of checkpoints.
+
+    Span and block stand in the row; records of earlier versions lack them, and take those of
+    ``conventions`` where these are the record's own, else the defaults.
+    """
+    own = conventions is not None and conventions.label == checkpoint.get("conventions")
+    usual = conventions if conventions is not None and own else Conventions()
+    return Measured(
+        checkpoint["n_tokens"],
+        checkpoint["n_sequences"],
+        checkpoint.get("local_span") or usual.span,
+        checkpoint.get("prefix_block") or usual.block,
+    )
+
+
+def head_roles(
+    heads: pl.DataFrame, checkpoints: pl.DataFrame, conventions: Conventions | None = None
+) -> list[ModelRoles]:
+    """Find the role of every head of each model and seed at its last checkpoint, and since when.
 
     Args:
         heads: the store's table of heads, with ``COLUMNS``.
         checkpoints: its table of checkpoints.
-
-    Returns:
-        One entry per suite, model and seed: step (the last), heads (layer, head, role, margin, band,
-        band_share, scale in tokens, birth: the checkpoints between which it takes the role for good, or the
-        first measured one twice where it has it by then), steps, counts (role -> heads with it at each step)
-        and a sentence.
+        conventions: of the request, for records that do not hold span and block (``measured_as``).
     """
     keys = ["suite", "model", "seed", "step"]
-    told = checkpoints.filter(status="ok").select(*keys, "n_tokens", "n_sequences")
-    sizes = {row[:4]: row[4:] for row in told.iter_rows()}
+    sizes = {
+        tuple(row[key] for key in keys): measured_as(row, conventions)
+        for row in checkpoints.filter(status="ok").iter_rows(named=True)
+    }
     entries = []
     measured = heads.filter(pl.col("status") == "ok").sort(*keys, "layer", "head")
     for run, rows in measured.group_by(keys[:3], maintain_order=True):
         found = {
-            step: (table, *claimed(table, *sizes[*run, step]))
+            step: (table, *claimed(table, sizes[*run, step]))
             for (step,), table in rows.group_by("step", maintain_order=True) if (*run, step) in sizes
         }  # fmt: skip
         if found:
-            entries.append(_entry(run, found))
+            entries.append(_model_roles(run, found))
     return entries
 
 
-def _entry(run: tuple[Any, ...], found: Mapping[Any, Any]) -> Entry:
+def _model_roles(run: tuple[Any, ...], found: Mapping[Any, Any]) -> ModelRoles:
     steps = list(found)
     names = [found[step][1] for step in steps]
     table, last, margins = found[steps[-1]]
-    heads = [
-        {
-            "layer": row["layer"], "head": row["head"], "role": role, "margin": margin,
-            "band": (band := _band(row)), "band_share": row[f"band_power_{band}"] if band else None,
-            "scale": typical_scale(row["spectrum"]),
-            "birth": _birth(steps, [each[number] for each in names]) if role != NO_ROLE else None,
-        }
-        for number, (row, role, margin) in enumerate(
-            zip(table.iter_rows(named=True), last, margins, strict=True)
+    heads = []
+    for number, row in enumerate(table.iter_rows(named=True)):
+        band = _band(row)
+        births = _birth(steps, [each[number] for each in names])
+        heads.append(
+            HeadRole(
+                row["layer"],
+                row["head"],
+                last[number],
+                margin=margins[number],
+                band=band,
+                band_share=row[f"band_power_{band}"] if band else None,
+                scale=typical_scale(row["spectrum"]),
+                birth=births if last[number] != NO_ROLE else None,
+            )
         )
-    ]  # fmt: skip
-    counts = {role.name: [each.count(role.name) for each in names] for role in ROLES}
-    entry = dict(zip(("suite", "model", "seed"), run, strict=True))
-    entry |= {"step": steps[-1], "steps": steps, "heads": heads, "counts": counts}
-    return entry | {"sentence": role_sentence(entry)}
+    counts = {role.name: tuple(each.count(role.name) for each in names) for role in ROLES}
+    entry = ModelRoles(*run, steps[-1], tuple(steps), tuple(heads), counts)
+    return replace(entry, sentence=role_sentence(entry))
 
 
 def _band(row: Mapping[str, Any]) -> str | None:
@@ -178,38 +260,8 @@ def _band(row: Mapping[str, Any]) -> str | None:
     return max(shares, key=shares.__getitem__) if shares else None
 
 
-def _birth(steps: list[int], names: list[str]) -> list[int]:
+def _birth(steps: Sequence[int], names: Sequence[str]) -> tuple[int, int]:
     at = len(steps) - 1
     while at > 0 and names[at - 1] == names[-1]:
         at -= 1
-    return [steps[max(0, at - 1)], steps[at]]
-
-
-def born(birth: Sequence[int]) -> str:
-    """When a head took its role for good, in words: ``(16, 32]`` is after step 16, by 32.
-
-    Example:
-        >>> born([16, 32]), born([0, 0]), born([512, 512])
-        ('(16, 32]', 'the start', 'by 512')
-    """
-    low, high = birth
-    return f"({low}, {high}]" if low < high else "the start" if high == 0 else f"by {high}"
-
-
-def role_sentence(entry: Entry) -> str:
-    """Which heads have which role at the end, and what the first checkpoint gives."""
-    head = f"{entry['model']} seed {entry['seed']}, step {entry['step']}"
-    told = []
-    for role in ROLES:
-        own = [each for each in entry["heads"] if each["role"] == role.name]
-        if not own:
-            continue
-        names = ", ".join(f"({each['layer']}, {each['head']})" for each in own[:6])
-        told.append(f"{role.name} {len(own)} {names}{' ...' if len(own) > 6 else ''}")
-    none = sum(each["role"] == NO_ROLE for each in entry["heads"])
-    text = f"{head}: roles of {len(entry['heads'])} heads (layer, head): {'; '.join(told) or 'none claimed'}"
-    if told and none:
-        text += f"; none claimed for {none}"
-    first = sum(counts[0] for counts in entry["counts"].values())
-    before = f" At step {entry['steps'][0]}, {first} had one." if len(entry["steps"]) > 1 else ""
-    return f"{text}.{before}"
+    return steps[max(0, at - 1)], steps[at]

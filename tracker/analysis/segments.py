@@ -10,8 +10,8 @@ import numpy as np
 Breaks = tuple[int, ...]
 
 
-class Stretches:
-    """Least squares over any stretch of checkpoints, from running sums."""
+class Segments:
+    """Least squares over any segment of checkpoints, from running sums."""
 
     def __init__(self, position: np.ndarray, values_TD: np.ndarray, penalty: float, shortest: int) -> None:
         """Takes places (T,), z-scored values (T, D), and what a break, or a drift, has to save."""
@@ -28,7 +28,7 @@ class Stretches:
         return self._fit(low, high)[0]
 
     def residual(self, breaks: Breaks) -> float:
-        """Squares left by all stretches, without penalties."""
+        """Squares left by all segments, without penalties."""
         return sum(self._fit(low, high)[1] for low, high in pairwise((0, *breaks, self.points)))
 
     def fitted(self, breaks: Breaks) -> np.ndarray:

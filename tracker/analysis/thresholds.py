@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tracker.analysis.schema import LeaveOneOut
 from tracker.analysis.smooth import hinge_residual, sigmoid_residual
 from tracker.analysis.splits import permuted_gains, places_of, share_at_least, step_gain, step_interval
 from tracker.errors import RequestError
 
 FEWEST = 5
-"""Sizes below which nothing is said."""
+"""Sizes below which no step is looked for."""
 ENOUGH = 8
 """Sizes from which a split can be rarer than LEVEL among permutations."""
 LEVEL = 0.05
@@ -91,20 +92,20 @@ def _confidence(draws: np.ndarray | None, splits: np.ndarray, best: int) -> floa
 def _too_few(sizes: np.ndarray, splits: np.ndarray) -> str | None:
     count = len(sizes)
     if count < FEWEST:
-        return f"a threshold cannot be told from {count} size{'s' * (count != 1)}: measure at least {ENOUGH}"
+        return f"a threshold needs at least {ENOUGH} sizes ({count} measured)"
     if count < ENOUGH:
         rarest = 2 / math.comb(count, count // 2)
         return (
-            f"a threshold cannot be told from {count} sizes: even the cleanest step has p = {rarest:.2f} "
-            f"among permutations, above {LEVEL}; measure at least {ENOUGH}"
+            f"a threshold needs at least {ENOUGH} sizes ({count} measured: even the cleanest step has "
+            f"p = {rarest:.2f} among permutations, above {LEVEL})"
         )
     if not len(splits):
-        return "a threshold cannot be told: the models do not differ in this size on both sides"
+        return "no threshold: the models do not differ in this size on both sides"
     return None
 
 
 def judge_threshold(scale: object, values: object, samples: object | None = None) -> Verdict:
-    """``find_threshold`` with its reason in words.
+    """Judge whether a metric steps over model size, with the reason in words.
 
     Args:
         scale: (M,) sizes above 0, such as parameters.
@@ -150,18 +151,16 @@ def _judged(sizes: np.ndarray, levels: np.ndarray, draws: np.ndarray | None, spl
     return Verdict(found, len(sizes), reason, p_value, factor)
 
 
-def leave_one_out(sizes: np.ndarray, levels: np.ndarray, models: Sequence[str], found: Threshold) -> dict:
-    """Whether the step stays where it is, and clear of every smooth trend, without each model in turn.
+def leave_one_out(
+    sizes: np.ndarray, levels: np.ndarray, models: Sequence[str], found: Threshold
+) -> LeaveOneOut:
+    """Judge whether the step stays where it is, and clear of every smooth trend, without each model.
 
     Args:
         sizes: (M,) rising.
         levels: (M,) the metric.
         models: their names.
         found: the step over all of them.
-
-    Returns:
-        kept: models without which it stays; of: all; moved_by: those without which the best step lies
-        elsewhere or a smooth trend does as well.
     """
     moved = []
     for number, model in enumerate(models):
@@ -177,7 +176,7 @@ def leave_one_out(sizes: np.ndarray, levels: np.ndarray, models: Sequence[str], 
         stays = left[best - 1] <= found.low and found.high <= left[best]
         if not stays or hinge_residual(np.log(left), values) / unexplained < FACTOR:
             moved.append(model)
-    return {"kept": len(models) - len(moved), "of": len(models), "moved_by": moved}
+    return LeaveOneOut(len(models) - len(moved), len(models), tuple(moved))
 
 
 def find_threshold(
@@ -185,7 +184,7 @@ def find_threshold(
     values: Sequence[float] | np.ndarray,
     samples: Sequence[Sequence[float]] | np.ndarray | None = None,
 ) -> Threshold | None:
-    """The step in ``values`` over log ``scale``, or None where none is shown.
+    """Find the step in ``values`` over log ``scale``; None where none is shown.
 
     A step has two models on either side at least, beats the best straight line and the best hinge over
     log scale by FACTOR and the best wide sigmoid by SIGMOID_FACTOR in unexplained squares, and is matched
@@ -198,5 +197,11 @@ def find_threshold(
 
     Raises:
         RequestError: shapes do not fit, a size is not above 0, or something is not a number.
+
+    Example:
+        >>> sizes = [1e7, 2e7, 5e7, 1e8, 2e8, 5e8, 1e9, 2e9]
+        >>> found = find_threshold(sizes, [0.30, 0.31, 0.29, 0.30, 0.11, 0.10, 0.09, 0.10])
+        >>> found.low, found.high, round(found.effect, 3)
+        (100000000.0, 200000000.0, -0.2)
     """
     return judge_threshold(scale, values, samples).found

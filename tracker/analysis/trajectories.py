@@ -1,4 +1,4 @@
-"""From the store's tables to arrays: one trajectory per model and seed.
+"""Trajectories: the store's tables as arrays, one per model and seed.
 
 T: checkpoints; S: sequences of the probe.
 """
@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from tracker.errors import StoreError
-from tracker.metrics.registry import checkpoint_columns, sequence_columns
+from tracker.metrics.registry import checkpoint_columns, registry_of, sequence_columns
 
 FACTS = ("params_total", "params_non_embedding", "n_layers", "n_heads", "d_model", "d_head", "rotary_dims")
 RUN = ("suite", "model", "seed")
@@ -45,7 +45,7 @@ class Trajectory:
 
 
 def single_value(frame: pl.DataFrame, column: str) -> str:
-    """The one value of ``column``; empty text for an empty frame.
+    """Return the one value of ``column``; empty text for an empty frame.
 
     Raises:
         StoreError: there are several, which must not be mixed, or the column is missing.
@@ -92,24 +92,32 @@ def _trajectory(
     steps = measured["step"].to_list()
     drawn = {}
     if sequences is not None and steps:
-        drawn = _samples(sequences, steps, [n for n in sequence_columns() if n in sequences.columns])
+        columns = sequence_columns(registry_of(sequences.columns))
+        drawn = _samples(sequences, steps, [n for n in columns if n in sequences.columns])
     first = measured if measured.height else rows
+    tokens = (
+        _column(measured, "tokens_seen") if "tokens_seen" in rows.columns else np.full(len(steps), np.nan)
+    )
     return Trajectory(
-        suite, model, seed,
-        np.array(steps, dtype=np.int64),
-        _column(measured, "tokens_seen") if "tokens_seen" in rows.columns else np.full(len(steps), np.nan),
-        {name: _column(measured, name) for name in names},
-        drawn,
-        {fact: first[fact][0] if fact in rows.columns else None for fact in FACTS},
-        tuple((step, reason or suspects.get(step, status)) for step, reason, status in
-              lost.select("step", "reason", "status").iter_rows()),
-    )  # fmt: skip
+        suite,
+        model,
+        seed,
+        steps=np.array(steps, dtype=np.int64),
+        tokens=tokens,
+        metrics={name: _column(measured, name) for name in names},
+        samples=drawn,
+        facts={fact: first[fact][0] if fact in rows.columns else None for fact in FACTS},
+        left_out=tuple(
+            (step, reason or suspects.get(step, status))
+            for step, reason, status in lost.select("step", "reason", "status").iter_rows()
+        ),
+    )
 
 
 def trajectories(
     checkpoints: pl.DataFrame, sequences: pl.DataFrame | None = None, suspects: Suspects | None = None
 ) -> list[Trajectory]:
-    """One trajectory per suite, model and seed, smallest models first.
+    """Gather one trajectory per suite, model and seed, smallest models first.
 
     Args:
         checkpoints: the store's checkpoint table, failed and missing checkpoints included.
@@ -118,10 +126,18 @@ def trajectories(
 
     Raises:
         StoreError: several probes or conventions are mixed, or a checkpoint is there twice.
+
+    Example:
+        >>> from tracker.analysis.synthetic import SyntheticRun, stored_tables
+        >>> run = SyntheticRun(np.array([0, 1, 2]), {"loss": np.ones((3, 4))}, ())
+        >>> tables = stored_tables({("70m", seed): run for seed in (0, 1)}, {"70m": 19_000_000})
+        >>> [(run.name, run.samples["loss"].shape) for run in trajectories(*tables)]
+        [('70m seed 0', (3, 4)), ('70m seed 1', (3, 4))]
     """
     for column in ("probe", "conventions"):
         single_value(checkpoints, column)
-    names = [name for name in checkpoint_columns() if name in checkpoints.columns]
+    columns = checkpoint_columns(registry_of(checkpoints.columns))
+    names = [name for name in columns if name in checkpoints.columns]
     runs = []
     for key, rows in checkpoints.group_by(RUN, maintain_order=True):
         own = None
@@ -131,7 +147,6 @@ def trajectories(
         left_out = {step: why for (*run, step), why in (suspects or {}).items() if tuple(run) == key}
         runs.append(_trajectory(rows, own, names, left_out))
 
-    def order(run: Trajectory):
-        return run.suite, run.facts["params_non_embedding"] or 0, run.model, run.seed
-
-    return sorted(runs, key=order)
+    return sorted(
+        runs, key=lambda run: (run.suite, run.facts["params_non_embedding"] or 0, run.model, run.seed)
+    )

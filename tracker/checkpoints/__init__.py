@@ -8,8 +8,11 @@ from tracker.checkpoints import folder, hub
 from tracker.checkpoints.answers import Unreachable
 from tracker.checkpoints.cache import CheckpointCache, Hold
 from tracker.checkpoints.cached import cache_folder
+from tracker.checkpoints.folder import discover as discover_folder
 from tracker.checkpoints.hub import declared
+from tracker.checkpoints.hub import discover as discover_hub
 from tracker.checkpoints.listing import Inspected, Listed, RemoteFile, branches, inspect, look
+from tracker.checkpoints.names import Labels
 from tracker.checkpoints.suites import (
     PYTHIA_STEPS,
     PYTHIA_TOKENS_PER_STEP,
@@ -20,9 +23,6 @@ from tracker.checkpoints.suites import (
 from tracker.errors import MissingCheckpoint, RequestError
 from tracker.records import Checkpoint, Fetched
 
-discover_folder = folder.discover
-discover_hub = hub.discover
-
 __all__ = [
     "PYTHIA_STEPS",
     "PYTHIA_TOKENS_PER_STEP",
@@ -30,6 +30,7 @@ __all__ = [
     "CheckpointCache",
     "Hold",
     "Inspected",
+    "Labels",
     "Listed",
     "Published",
     "RemoteFile",
@@ -48,12 +49,12 @@ __all__ = [
 
 
 def absent(checkpoint: Checkpoint, reason: str | None) -> MissingCheckpoint:
-    """The error of a checkpoint that its source is known not to have."""
+    """Return the error of a checkpoint that its source is known not to have."""
     return MissingCheckpoint(f"{checkpoint.label}: {reason or 'its source has no such step'}")
 
 
 def fetch(checkpoint: Checkpoint, **options: object) -> Fetched:
-    """Makes a checkpoint's files ready to be loaded, wherever they are.
+    """Make a checkpoint's files ready to be loaded, wherever they are.
 
     Args:
         checkpoint: from any ``discover``, ``declared`` or ``published``.
@@ -65,12 +66,12 @@ def fetch(checkpoint: Checkpoint, **options: object) -> Fetched:
     Raises:
         MissingCheckpoint: it does not exist at its source.
         CheckpointError: it does, but cannot be measured; says why.
-        RequestError: an option is not known.
+        RequestError: unknown option.
     """
     allowed = {"hub": {"cache_dir"}, "folder": set()}[checkpoint.kind]
     for name in options:
         if name not in allowed:
-            raise RequestError(f"{name}: no option for fetching from a {checkpoint.kind}")
+            raise RequestError(f"{name}: not an option for fetching from a {checkpoint.kind}")
     if checkpoint.kind == "hub":
         return hub.fetch(checkpoint, **options)  # type: ignore[arg-type]
     return folder.fetch(checkpoint)

@@ -8,7 +8,9 @@ from tracker.checkpoints import Listed, look
 from tracker.checkpoints.audit import file as audit_file
 from tracker.checkpoints.audit.findings import SUSPICIOUS
 from tracker.config import Config, PublishedSuite
-from tracker.console.terminal import DONE, SOME_FAILED, Bars, audit_table, say, tell_findings
+from tracker.console.output import DONE, SOME_FAILED, print_findings, print_line
+from tracker.console.progress import Bars
+from tracker.console.tables import audit_table
 from tracker.errors import CheckpointError, RequestError, counted
 from tracker.planning.resolve import available
 from tracker.planning.schedule import select
@@ -32,15 +34,15 @@ def run(config: Config, console: Console) -> int:
         raise RequestError(str(error)) from error
     console.print(audit_table(entries))
     bad = [each for entry in entries for each in entry["findings"] if each["fault"] != "expected-twin"]
-    tell_findings(console, bad, most=None)
+    print_findings(console, bad, most=None)
     for entry in entries:
         for each in entry["disagreements"]:
-            say(
+            print_line(
                 console,
                 f"{entry['repo']} step {brief_steps(each['steps'])}: reported in {each['source']} "
                 f"({each['reported']}); the hub {each['hub']}",
             )
-    say(console, f"Details: {config.store / audit_file.NAME}")
+    print_line(console, f"Details: {config.store / audit_file.NAME}")
     return SOME_FAILED if bad else DONE
 
 
@@ -60,12 +62,12 @@ def audit_pending(config: Config, sweep: "ResolvedSweep", console: Console) -> L
     entries = audit_listed(config, [planned.unit.checkpoint for planned in sweep.plan.units], listed)
     suspicious = [each for entry in entries for each in entry["findings"] if each["fault"] in SUSPICIOUS]
     if suspicious:
-        say(
+        print_line(
             console,
             f"checkpoint audit: {counted(len(suspicious), 'finding')}; suspect checkpoints are measured, "
             "marked, and left out of fits (view.suspects=true includes them):",
         )
-        tell_findings(console, suspicious)
+        print_findings(console, suspicious)
     return listed
 
 

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from tracker.commands.results import chosen_results, without_suspects, write_report
 from tracker.config import Config
-from tracker.console.terminal import DONE, comparison_table, say
+from tracker.console.output import DONE, print_line
+from tracker.console.tables import comparison_table
 from tracker.errors import RequestError, StoreError
 from tracker.store import Results, open_store
 
@@ -15,25 +16,27 @@ from tracker.store import Results, open_store
 def run(config: Config, console: Console) -> int:
     """Compare what ``compare.*`` chooses, print it and write compare.json."""
     from tracker.commands.comparison import compare_encodings, compare_models, compare_stores
-    from tracker.console.encoding_table import encoding_table
+    from tracker.console.tables import encoding_table
 
     results = chosen_results(config)
     _, suspects = without_suspects(results, config)
     if config.compare.other is not None:
-        report = compare_stores(results, _other_results(config))
+        report = compare_stores(results, _other_results(config)).to_dict()
     elif config.compare.by == "encoding":
-        report = compare_encodings(results, suspects)
-        for entry in report["encodings"]:
+        found = compare_encodings(results, suspects)
+        report = found.to_dict()
+        for entry in found.encodings:
             console.print(encoding_table(entry))
     else:
-        found, report = compare_models(results, config.compare, suspects)
-        console.print(comparison_table(found))
+        found = compare_models(results, config.compare, suspects)
+        report = found.to_dict()
+        console.print(comparison_table(found.models))
         if config.figures:
             _write_figure(report, config.figures)
     for sentence in report["sentences"]:
-        say(console, sentence)
+        print_line(console, sentence)
     write_report(config.store / "compare.json", report)
-    say(console, f"Details: {config.store / 'compare.json'}")
+    print_line(console, f"Details: {config.store / 'compare.json'}")
     return DONE
 
 
@@ -56,7 +59,7 @@ def _other_results(config: Config) -> Results:
 
 
 def _write_figure(report: dict[str, Any], folder: Path) -> None:
-    from tracker.views.compare_figure import compare_figure
+    from tracker.views import compare_figure
 
     figure = compare_figure(report)
     try:

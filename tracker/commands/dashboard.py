@@ -5,7 +5,7 @@ from rich.console import Console
 from tracker.commands.analyse import analyse_results
 from tracker.commands.results import chosen_results
 from tracker.config import Config
-from tracker.console.terminal import DONE, say
+from tracker.console.output import DONE, print_line
 from tracker.store import Results, record_folders
 from tracker.store.progress import Watch
 
@@ -15,7 +15,7 @@ def run(config: Config, console: Console) -> int:
     if config.serve:
         return _serve(config, console)
     for sentence in draw(chosen_results(config), config, console):
-        say(console, sentence)
+        print_line(console, sentence)
     return DONE
 
 
@@ -45,12 +45,14 @@ def _serve(config: Config, console: Console) -> int:
     recorded = next(record_folders(config.store), None) is not None
     if recorded and not any(sweep["alive"] for sweep in Watch(config.store).look()):
         for sentence in draw(chosen_results(config), config, console):
-            say(console, sentence)
+            print_line(console, sentence)
     elif not recorded:
-        say(console, f"{config.store}: nothing measured yet; the page fills when a sweep stores results")
-    say(console, f"Serving {server.address} to this machine only; Ctrl-C stops it")
+        print_line(
+            console, f"{config.store}: holds no measurement yet; the page fills when a sweep stores some"
+        )
+    print_line(console, f"Serving {server.address} to this machine alone; Ctrl-C ends it")
     try:
         server.serve()
     except KeyboardInterrupt:
-        say(console, "Stopped serving; nothing is lost")
+        print_line(console, "Stopped serving; nothing is lost")
     return DONE

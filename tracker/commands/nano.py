@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from rich.console import Console
 
 from tracker.config import Config, NanoSuite
-from tracker.console.terminal import DONE, Bars, say
+from tracker.console.output import DONE, print_line
+from tracker.console.progress import Bars
 from tracker.errors import RequestError
 from tracker.planning.resolve import nano_recipe, resolve
 from tracker.store import Store
@@ -20,7 +21,7 @@ def run(config: Config, console: Console) -> int:
     resolve(config)
     prepare_store(Store(config.store))
     train(config, console, config.suite.models)
-    say(console, f"Trained: {', '.join(config.suite.models)} below {config.store / 'nano'}")
+    print_line(console, f"Trained: {', '.join(config.suite.models)} below {config.store / 'nano'}")
     return DONE
 
 

@@ -12,15 +12,8 @@ from tracker.checkpoints.audit.findings import SUSPICIOUS
 from tracker.checkpoints.audit.register import reports
 from tracker.commands.audit import brief_steps
 from tracker.config import Config
-from tracker.console.terminal import (
-    DONE,
-    by_model,
-    plan_table,
-    readable_bytes,
-    readable_time,
-    say,
-    tell_holes,
-)
+from tracker.console.output import DONE, print_holes, print_line, readable_bytes, readable_time
+from tracker.console.tables import by_model, plan_table
 from tracker.engines.placement import worker_count
 from tracker.errors import counted
 from tracker.planning.estimate import Costs, costs_of, duration, recorded_rates, transfer_rate
@@ -49,14 +42,14 @@ def run(config: Config, console: Console) -> int:
     }
     workers = worker_count(config)
     console.print(plan_table(sweep.plan, rows))
-    say(console, opening(config, sweep))
+    print_line(console, opening(config, sweep))
     for sentence in _disk(config, list(costs.values()), cache, workers):
-        say(console, sentence)
-    say(console, expected_time(config, costs, workers))
+        print_line(console, sentence)
+    print_line(console, expected_time(config, costs, workers))
     holes = [each for each in sweep.plan.units if each.state in ("missing", "known missing", "retry")]
-    tell_holes(console, list(holes))
+    print_holes(console, list(holes))
     for sentence in _suspect_sentences(suspects):
-        say(console, sentence)
+        print_line(console, sentence)
     return DONE
 
 

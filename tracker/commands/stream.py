@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from tracker.config import Config, unknown_field
-from tracker.console.terminal import DONE, say
+from tracker.console.output import DONE, print_line
 from tracker.store import require_store
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ def run(config: Config, console: Console) -> int:
     if config.workspace:
         require_server(options)
     for sentence in publish(config.store, options).sentences:
-        say(console, sentence)
+        print_line(console, sentence)
     if config.workspace:
-        say(console, save_workspace(config.store, options))
+        print_line(console, save_workspace(config.store, options))
     return DONE
 
 

@@ -10,7 +10,9 @@ from tracker.commands.nano import prepare_store, train
 from tracker.commands.plan import opening
 from tracker.commands.stream import sink_options
 from tracker.config import Config, NanoSuite
-from tracker.console.terminal import DONE, SOME_FAILED, Bars, by_model, readable_time, say, tell_holes
+from tracker.console.output import DONE, SOME_FAILED, print_holes, print_line, readable_time
+from tracker.console.progress import Bars
+from tracker.console.tables import by_model
 from tracker.engines.launch import check_workers, launch
 from tracker.errors import counted
 from tracker.planning.estimate import note_transfer
@@ -25,23 +27,23 @@ if TYPE_CHECKING:
 
 def run(config: Config, console: Console) -> int:
     """Train, measure, stream, analyse and draw; 1 where any planned checkpoint is not measured."""
-    from tracker.wandb_sink import promised_by, start_publisher
+    from tracker.wandb_sink import start_publisher
 
     options = sink_options(config)
     sweep = resolve(config)
     pending = sweep.plan.pending
     if pending:
         check_workers(config)
-    say(console, opening(config, sweep))
+    print_line(console, opening(config, sweep))
     if not sweep.plan.units:
-        say(console, f"shard {config.shard[0]}/{config.shard[1]} of this plan is empty: nothing to do")
+        print_line(console, f"shard {config.shard[0]}/{config.shard[1]} of this plan is empty: nothing to do")
         return DONE
     store = Store(config.store)
     prepare_store(store)
     with report_progress(config.store) as progress:
         if pending and isinstance(config.suite, NanoSuite):
             train(config, console, {planned.unit.checkpoint.model for planned in pending}, progress)
-        publisher = start_publisher(config.store, options, promised_by(pending))
+        publisher = start_publisher(config.store, options)
         try:
             _tidy(config, sweep, needed=True)
             outcomes = _measure(config, sweep, console, progress) if pending else []
@@ -51,7 +53,7 @@ def run(config: Config, console: Console) -> int:
         finally:
             sentences = _finish(publisher)
     for sentence in [*views, *sentences]:
-        say(console, sentence)
+        print_line(console, sentence)
     return _report(sweep, outcomes, console)
 
 
@@ -85,7 +87,7 @@ def _measure(
                 name, done[name], note, running.transfer.received[checkpoint.model, checkpoint.seed]
             )
             if outcome.status != "ok":
-                say(console, str(outcome.reason))
+                print_line(console, str(outcome.reason))
     note_transfer(config.store, running.transfer.received.total(), running.transfer.seconds)
     return outcomes
 
@@ -111,13 +113,13 @@ def _report(sweep: ResolvedSweep, outcomes: list[Outcome], console: Console) -> 
     measured = [outcome for outcome in outcomes if outcome.status == "ok"]
     others = sum(outcome.elsewhere for outcome in measured)
     elsewhere = f", {others} by concurrent sweeps" if others else ""
-    say(console, f"{counted(len(measured) - others, 'unit')} measured{elsewhere}")
+    print_line(console, f"{counted(len(measured) - others, 'unit')} measured{elsewhere}")
     holes: list[Outcome | PlannedUnit] = [outcome for outcome in outcomes if outcome.status != "ok"]
     ended = {outcome.unit.id for outcome in outcomes}
     holes += [
         planned for planned in sweep.plan.units if planned.unit.id not in ended and planned.state != "done"
     ]
     if holes:
-        say(console, f"{counted(len(holes), 'checkpoint')} not measured:")
-        tell_holes(console, holes)
+        print_line(console, f"{counted(len(holes), 'checkpoint')} not measured:")
+        print_holes(console, holes)
     return SOME_FAILED if holes else DONE

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from tracker.commands.results import assumption_limits, chosen_results, without_suspects
 from tracker.config import Config
-from tracker.console.terminal import DONE, SOME_FAILED, Bars, say
+from tracker.console.output import DONE, SOME_FAILED, print_line
+from tracker.console.progress import Bars
 from tracker.errors import counted
 from tracker.store import Results
 
@@ -31,10 +32,12 @@ def run(config: Config, console: Console) -> int:
         findings = _detection(config, console)
         console.print(findings_table("Analysis: synthetic runs whose truth is known", findings))
         passed += [each.passed for each in findings]
+        if (config.store / "checkpoints").is_dir():
+            passed += _stored_alarms(config, console)
     if results is not None:
         passed += _assumptions(results, config, console)
     failed = passed.count(False)
-    say(console, f"{counted(len(passed), 'check')}, {failed} failed")
+    print_line(console, f"{counted(len(passed), 'check')}, {failed} failed")
     return SOME_FAILED if failed else DONE
 
 
@@ -54,6 +57,18 @@ def _detection(config: Config, console: Console) -> "list[Finding]":
         return detection(config.validate.runs, moved, seed=config.validate.seed)
 
 
+def _stored_alarms(config: Config, console: Console) -> list[bool]:
+    """Print how often the analysis claims a change on null curves made of the store's own noise."""
+    from tracker.validate import findings_table, stored_alarms
+
+    results = chosen_results(config)
+    checkpoints, suspects = without_suspects(results, config)
+    findings = stored_alarms(checkpoints, results.sequences(), suspects)
+    if findings:
+        console.print(findings_table(f"Analysis: null curves from {config.store}", findings))
+    return [each.passed for each in findings]
+
+
 def _assumptions(results: Results, config: Config, console: Console) -> list[bool]:
     """Print how a store meets the paper's assumptions; whether each that could be judged holds."""
     from tracker.analysis import analyse_phases
@@ -64,10 +79,10 @@ def _assumptions(results: Results, config: Config, console: Console) -> list[boo
     phases = [entry for _, entry in analyse_phases(results.checkpoints(), results.sequences(), suspects)]
     found = break_conditions(checkpoints, phases, assumption_limits(config))
     if not found:
-        say(console, f"{config.store}: no checkpoint is measured, so there is nothing to judge")
+        print_line(console, f"{config.store}: no checkpoint is measured, so there is nothing to judge")
         return []
     console.print(conditions_table(f"Stored results in {config.store}", found))
     for each in found:
         if not each.passed:
-            say(console, each.sentence)
+            print_line(console, each.sentence)
     return [each.passed for each in found if each.passed is not None]

@@ -22,7 +22,7 @@ from tracker.measurement.probe import (
     tokenizer_digest,
     tokenizer_folder,
 )
-from tracker.metrics.extension import load_metrics
+from tracker.metrics.registry import load_metrics
 from tracker.models import model_facts
 from tracker.models.reuse import ReusedModel
 from tracker.models.streaming import stream_model

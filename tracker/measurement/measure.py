@@ -29,8 +29,9 @@ from tracker.metrics import (
     refinement_residual,
 )
 from tracker.metrics.fused.layers import LayerValues, layer_values
-from tracker.metrics.fused.signals import SPECTRUM_BANDS, SignalPlan
+from tracker.metrics.fused.signals import SignalPlan
 from tracker.metrics.registry import layer_columns
+from tracker.metrics.spectral import SPECTRUM_BANDS
 from tracker.models import AttentionStream, ModelFacts, model_facts, sequence_losses
 from tracker.records import Conventions, Measurement, Unit, tracker_version
 
@@ -277,6 +278,8 @@ def unit_row(unit: Unit, facts: ModelFacts, tokens: ProbeTokens, commit: str | N
         "dtype": unit.dtype,
         "n_sequences": tokens.ids.shape[0],
         "n_tokens": tokens.ids.shape[1],
+        "local_span": unit.conventions.span,
+        "prefix_block": tokens.prefix_ids.shape[1] // 2,
         "token_digest": tokens.digest,
         "tracker_version": tracker_version(),
     }

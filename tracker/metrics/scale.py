@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tracker.errors import unknown_value
+from tracker.metrics.coefficients import coefficient_product
 from tracker.metrics.wavelets import max_level, wavelet_coefficients
 from tracker.records import CONVENTION_CHOICES
 
@@ -17,7 +19,7 @@ ALIGNMENTS = CONVENTION_CHOICES["align"]
 
 
 def kept_positions(n: int, alpha: float, *, sample: str = "stride", seed: int = 0) -> np.ndarray:
-    """Which tokens of ``n`` a shortened sequence keeps, in order.
+    """Choose which tokens of ``n`` a shortened sequence keeps, in order.
 
     Args:
         n: tokens of the full sequence.
@@ -30,6 +32,10 @@ def kept_positions(n: int, alpha: float, *, sample: str = "stride", seed: int = 
 
     Raises:
         RequestError: unknown way of sampling.
+
+    Example:
+        >>> kept_positions(10, 0.5)
+        array([0, 2, 4, 6, 8])
     """
     if sample not in SAMPLES:
         raise unknown_value("spectrum.sample", sample, SAMPLES)
@@ -42,26 +48,94 @@ def kept_positions(n: int, alpha: float, *, sample: str = "stride", seed: int = 
 
 
 def scale_level(n: int, alphas: tuple[float, ...], wavelet: str = "db2") -> int:
-    """The wavelet level that the shortest variant of ``n`` tokens allows."""
+    """Return the wavelet level that the shortest variant of ``n`` tokens allows.
+
+    Example:
+        >>> scale_level(96, (0.5, 0.25))
+        3
+    """
     return max_level(math.floor(min(alphas) * n), wavelet)
 
 
-def _interpolate(signal: Tensor, scaled: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    flat = scaled.reshape(-1, 1, scaled.shape[-1])
-    longer = F.interpolate(flat, size=signal.shape[-1], mode="linear", align_corners=True)
-    return signal, longer.reshape(*scaled.shape[:-1], signal.shape[-1])
+Product = Callable[[Any, Any], Tensor]
 
 
-def _gather(signal: Tensor, scaled: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    shorter = signal.index_select(-1, positions)
-    return shorter / shorter.sum(-1, keepdim=True), scaled
+def scale_sensitivity(
+    signal: Tensor,
+    scaled_signal: Tensor,
+    *,
+    positions: Tensor,
+    level: int,
+    align: str = "interpolate",
+    wavelet: str = "db2",
+    mode: str = "symmetric",
+    keys: int | None = None,
+) -> Tensor:
+    """Compute one minus the cosine of all wavelet coefficients of a signal and its shortened twin (eq. 10).
+
+    Args:
+        signal: attention of the full sequence, shape (..., K); for rows, those of the kept tokens.
+        scaled_signal: attention of the shortened sequence at the same tokens, shape (..., m).
+        positions: where the kept tokens stood, int64, shape (m,).
+        level: wavelet level, the one that the shortest variant of the run allows (``scale_level``).
+        align: ``interpolate`` resamples the shorter signal linearly onto K, both ends aligned;
+            ``gather`` restricts the longer one to ``positions`` and renormalises it; ``dilate`` compares
+            level j of the one with level j - log2(1 / alpha) of the other and leaves out the finest.
+        wavelet, mode: as in ``wavelet_coefficients``.
+        keys: K, where the two signals are given without their zeros at the end.
+
+    Returns:
+        between 0 and 2, shape (...); NaN where either signal is zero.
+
+    Raises:
+        RequestError: unknown alignment, or sequences too short for ``dilate``.
+
+    Example:
+        >>> uniform, positions = torch.full((96,), 1 / 96), torch.from_numpy(kept_positions(96, 0.5))
+        >>> found = scale_sensitivity(uniform, 2 * uniform[:48], positions=positions, level=3)
+        >>> bool(found.abs() < 1e-6)
+        True
+    """
+    if align not in ALIGNMENTS:
+        raise unknown_value("spectrum.align", align, ALIGNMENTS)
+    kept = len(positions) if keys else scaled_signal.shape[-1]
+    keys = keys or signal.shape[-1]
+    product: Product | None = None
+    if align == "interpolate":
+        product = coefficient_product(keys, wavelet, level, mode, signal.dtype, signal.device)
+    if product is not None:
+        return 1 - _cosine(product, signal, _resampled(scaled_signal, kept, keys))
+
+    def transform(x: Tensor, *, level: int) -> list[Tensor]:
+        return wavelet_coefficients(x, wavelet=wavelet, level=level, mode=mode)
+
+    full, short = _padded(signal, keys), _padded(scaled_signal, kept)
+    if align == "dilate":
+        return 1 - _cosine(_summed_product, *_dilated(full, short, level, transform))
+    if align == "interpolate":
+        short = _resampled(short, kept, keys)
+    else:
+        full = full.index_select(-1, positions)
+        full = full / full.sum(-1, keepdim=True)
+    return 1 - _cosine(_summed_product, transform(full, level=level), transform(short, level=level))
+
+
+def _padded(signal: Tensor, length: int) -> Tensor:
+    return F.pad(signal, (0, length - signal.shape[-1]))
+
+
+def _resampled(signal: Tensor, length: int, n: int) -> Tensor:
+    """Signals of ``length`` samples resampled linearly onto n, ends aligned, up to their last non-zero
+    sample."""
+    given = signal.shape[-1]
+    reach = n if given == length or length < 2 else min(n, -(-given * (n - 1) // (length - 1)))
+    flat = _padded(signal, length).reshape(-1, 1, length)
+    longer = F.interpolate(flat, size=n, mode="linear", align_corners=True)
+    return longer.view(*signal.shape[:-1], n)[..., :reach]
 
 
 def _dilated(
-    signal: Tensor,
-    scaled: Tensor,
-    level: int,
-    transform: Callable[..., list[Tensor]],
+    signal: Tensor, scaled: Tensor, level: int, transform: Callable[..., list[Tensor]]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Coefficients of equal meaning: level j of the signal against level j - log2(1 / alpha)."""
     shift = round(math.log2(signal.shape[-1] / scaled.shape[-1]))
@@ -76,55 +150,11 @@ def _dilated(
     )
 
 
-def scale_sensitivity(
-    signal: Tensor,
-    scaled_signal: Tensor,
-    *,
-    positions: Tensor,
-    level: int,
-    align: str = "interpolate",
-    wavelet: str = "db2",
-    mode: str = "symmetric",
-) -> Tensor:
-    """One minus the cosine of all wavelet coefficients of a signal and of its shortened twin (eq. 10).
-
-    Args:
-        signal: attention of the full sequence, shape (..., K); for rows, those of the kept tokens.
-        scaled_signal: attention of the shortened sequence at the same tokens, shape (..., m).
-        positions: where the kept tokens stood, int64, shape (m,).
-        level: wavelet level, the one that the shortest variant of the run allows (``scale_level``).
-        align: ``interpolate`` resamples the shorter signal linearly onto K, both ends aligned;
-            ``gather`` restricts the longer one to ``positions`` and renormalises it; ``dilate`` compares
-            level j of the one with level j - log2(1 / alpha) of the other and leaves out the finest.
-        wavelet, mode: as in ``wavelet_coefficients``.
-
-    Returns:
-        between 0 and 2, shape (...); NaN where either signal is zero.
-
-    Raises:
-        RequestError: unknown alignment, or sequences too short for ``dilate``.
-    """
-
-    def transform(x: Tensor, *, level: int) -> list[Tensor]:
-        return wavelet_coefficients(x, wavelet=wavelet, level=level, mode=mode)
-
-    if align not in ALIGNMENTS:
-        raise unknown_value("spectrum.align", align, ALIGNMENTS)
-    if align == "dilate":
-        pairs = _dilated(signal, scaled_signal, level, transform)
-    else:
-        resample = _interpolate if align == "interpolate" else _gather
-        first, second = resample(signal, scaled_signal, positions)
-        pairs = transform(first, level=level), transform(second, level=level)
-    return 1 - _cosine(*pairs)
+def _summed_product(left: list[Tensor], right: list[Tensor]) -> Tensor:
+    """Inner product of two lists of coefficients, each taken as one vector, without concatenating them."""
+    return torch.stack([(a * b).sum(-1) for a, b in zip(left, right, strict=True)]).sum(0)
 
 
-def _cosine(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
-    """Cosine of two lists of coefficients taken as one vector each, without concatenating them."""
-
-    def product(left: list[Tensor], right: list[Tensor]) -> Tensor:
-        parts = [(a * b).sum(-1) for a, b in zip(left, right, strict=True)]
-        return torch.stack(parts).sum(0)
-
+def _cosine(product: Product, ours: Any, theirs: Any) -> Tensor:
     norm = (product(ours, ours) * product(theirs, theirs)).sqrt()
     return product(ours, theirs) / torch.where(norm > 1e-10, norm, torch.nan)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
-from tracker.checkpoints import files as weights
+from tracker.checkpoints import files
 from tracker.errors import CheckpointError
 
 
@@ -104,7 +104,7 @@ def opened(file: Path) -> Iterator[Callable[[str], Tensor]]:
 def _listing(folder: Path) -> dict[str, Stored]:
     """Every tensor of the folder's weight files, by its name there."""
     found: dict[str, Stored] = {}
-    for file in weights.whole(folder, str(folder)):
+    for file in files.whole(folder, str(folder)):
         try:
             shapes = _shapes(file)
         except Exception as error:
@@ -122,8 +122,7 @@ def _listing(folder: Path) -> dict[str, Stored]:
 
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     if file.suffix == ".safetensors":
-        with safe_open(file, framework="pt") as handle:
-            return {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
+        return dict(files.read_header(file).shapes)
     tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
-from safetensors import SafetensorError, safe_open
 
 from tracker import facts
 from tracker.atomic import read_json
-from tracker.checkpoints import files as weights
-from tracker.checkpoints import inspect
+from tracker.checkpoints import files, inspect
 from tracker.config import STREAM
 from tracker.errors import CheckpointError, unknown_value
 from tracker.records import Checkpoint, PlannedUnit
@@ -53,8 +51,8 @@ def memory_needed(folder: Path, dtype: str) -> Need:
         config = read_json(folder / "config.json")
     except (OSError, ValueError):
         config = {}
-    _, files = weights.needed([path.name for path in folder.iterdir()]) if folder.is_dir() else ([], [])
-    counts = [_numbers(folder / name, config) for name in files if name.endswith(WEIGHTS)]
+    _, heavy = files.needed([path.name for path in folder.iterdir()]) if folder.is_dir() else ([], [])
+    counts = [_numbers(folder / name, config) for name in heavy if name.endswith(WEIGHTS)]
     return _need(sum(counts), config, WIDTHS[dtype])
 
 
@@ -62,10 +60,9 @@ def _numbers(path: Path, config: dict[str, Any]) -> int:
     """Count the numbers in a weight file: exact for safetensors, else by the dtype that its config names."""
     try:
         if path.suffix == ".safetensors":
-            with safe_open(path, "np") as file:
-                return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+            return sum(math.prod(shape) for shape in files.read_header(path).shapes.values())
         size = path.stat().st_size
-    except (OSError, SafetensorError):
+    except (OSError, ValueError):
         return 0
     stored = str(config.get("torch_dtype") or config.get("dtype") or "float32")
     return size // WIDTHS.get(stored, 4)

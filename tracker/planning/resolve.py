@@ -74,8 +74,7 @@ def available(config: Config) -> list[Checkpoint]:
     if isinstance(suite, HubSuite):
         found = sources.discover_hub(
             suite.repo,
-            suite=suite.name,
-            model=suite.model,
+            sources.Labels(suite.name, suite.model),
             pattern=suite.pattern,
             branch=suite.branch,
             cache_dir=config.cache.folder,
@@ -83,9 +82,7 @@ def available(config: Config) -> list[Checkpoint]:
     else:
         found = sources.discover_folder(
             suite.path,
-            suite=suite.name,
-            model=suite.model,
-            seed=suite.seed,
+            sources.Labels(suite.name, suite.model, suite.seed),
             step=suite.step,
             pattern=suite.pattern,
         )

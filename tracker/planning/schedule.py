@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from tracker.analysis import analyse_phases
-from tracker.analysis.phase_report import reach
 from tracker.analysis.refine import propose
 from tracker.checkpoints.audit import file as audit_file
 from tracker.config import Config, Steps
@@ -129,7 +128,7 @@ def refined(
         for pair in analyse_phases(checkpoints, results.sequences(), suspects)
         if (pair[0].model, pair[0].seed) in runs
     ]
-    intervals = [[reach(point) for point in entry["change_points"]] for _, entry in pairs]
+    intervals = [[point.reach for point in entry.change_points] for _, entry in pairs]
     if not any(intervals):
         raise RequestError(
             "steps=refine: no change is detected in the stored results, so there is nothing to narrow; "

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from tracker.errors import RequestError, StoreError
-from tracker.metrics.extension import read_descriptions
+from tracker.metrics.registry import BUILT_IN, Registry, read_descriptions, registry_of
 from tracker.records import Recorded
 from tracker.store.export import FILES, check_table, duckdb_views, library
 from tracker.store.ledger import Ledger
@@ -22,6 +23,15 @@ class Results:
 
     folder: Path
     records: tuple[Path, ...]
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Built-in metrics, and the custom ones of these records as this store describes them."""
+        if not self.records:
+            return BUILT_IN
+        row = pl.read_parquet(self.records[0] / "checkpoint.parquet")
+        described = read_descriptions(self.folder, {row["conventions"].item()})
+        return registry_of(row.columns).with_custom(described)
 
     def _read(self, table: str, columns: list[str] | None) -> pl.DataFrame:
         paths = [place / f"{table}.parquet" for place in self.records]
@@ -161,7 +171,6 @@ def open_store(
                 f"{field}={chosen}: not in store {folder}; choose from {', '.join(present) or 'nothing'}"
             )
         records = [(p, record) for p, record in records if chosen in (None, getattr(record, field))]
-    read_descriptions(folder, {record.conventions for _, record in records})
     return Results(folder, tuple(_one_each(records)))
 
 

@@ -6,8 +6,13 @@ from urllib.parse import quote
 import polars as pl
 
 from tracker.errors import StoreError
-from tracker.metrics.extension import own_columns
-from tracker.metrics.registry import checkpoint_columns, head_columns, layer_columns, sequence_columns
+from tracker.metrics.registry import (
+    checkpoint_columns,
+    custom_metrics,
+    head_columns,
+    layer_columns,
+    sequence_columns,
+)
 
 TABLES = ("heads", "layers", "sequences", "checkpoint")
 SPECTRUM_BANDS = 16
@@ -58,6 +63,8 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         "device": pl.String(),
         "n_sequences": pl.Int64(),
         "n_tokens": pl.Int64(),
+        "local_span": pl.Int64(),
+        "prefix_block": pl.Int64(),
         "token_digest": pl.String(),
         "tracker_version": pl.String(),
         "seconds": pl.Float64(),
@@ -78,7 +85,8 @@ def schema_of(table: str, metrics: Iterable[str] = ()) -> dict[str, pl.DataType]
     """Return the typed columns of a table: ``SCHEMAS[table]`` and those of custom metrics."""
     if not metrics or table not in OWN_SUFFIXES:
         return SCHEMAS[table]
-    return SCHEMAS[table] | _floats(own_columns(metrics), *OWN_SUFFIXES[table])
+    own = [column for custom in custom_metrics(metrics) for column in custom.columns]
+    return SCHEMAS[table] | _floats(own, *OWN_SUFFIXES[table])
 
 
 def conform(table: str, frame: pl.DataFrame, metrics: Iterable[str] = ()) -> pl.DataFrame:

@@ -18,7 +18,7 @@ from pathlib import Path
 import polars as pl
 
 from tracker.errors import StoreError
-from tracker.metrics.extension import write_descriptions
+from tracker.metrics.registry import write_descriptions
 from tracker.records import Measurement, PlannedUnit, Recorded, Status, Unit
 from tracker.store.ledger import Ledger, read_record
 from tracker.store.schema import TABLES, conform, safe_name

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
+import polars as pl
 
-from tracker.analysis import find_phases, find_threshold
+from tracker.analysis import analyse_phases, find_phases, find_threshold
+from tracker.analysis.controls import alarm_rates
 from tracker.analysis.synthetic import drift, log_steps, noisy_samples, scale_values, shifting_run
+from tracker.analysis.trajectories import Suspects
 from tracker.validate.finding import Finding, at_least, at_most
 
 POINTS = 19
@@ -30,10 +33,18 @@ FOUND = 0.8
 PLACED = 0.95
 """Least share of those that are placed between the right two sizes."""
 Drift = Literal["flat", "line", "sigmoid"]
-Moved = Callable[[], object]
+Advance = Callable[[], object]
 
 
-def shifts(runs: int, seed: int, moved: Moved) -> Iterator[Finding]:
+def _intervals(named: str, held: list[bool], widths: list[int], widest: float) -> Iterator[Finding]:
+    """Coverage and median width of the intervals of one kind of run."""
+    share = sum(held) / len(held) if held else float("nan")
+    yield at_least(f"{named}: of {len(held)} intervals claimed at 90 %, hold it", share, HOLD)
+    width = float(np.median(widths)) if widths else float("nan")
+    yield at_most(f"{named}: median width of the intervals, gaps", width, widest, "1")
+
+
+def shifts(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
     """One shift in levels, of 3 and of 6 standard errors, in three metrics of 16 sequences."""
     steps = log_steps(POINTS)
     for size, least in SHIFTS_FOUND.items():
@@ -47,29 +58,26 @@ def shifts(runs: int, seed: int, moved: Moved) -> Iterator[Finding]:
             for low, high in (point.interval for point in points if point.interval):
                 held.append(low <= truth_low and truth_high <= high)
                 widths.append(int(np.searchsorted(steps, high) - np.searchsorted(steps, low)))
-            moved()
+            advance()
         named = f"shift of {size} standard errors, {runs} runs"
         yield at_least(f"{named}: found, between the right two checkpoints", exact / runs, least)
-        share = sum(held) / len(held) if held else float("nan")
-        yield at_least(f"{named}: of {len(held)} intervals claimed at 90 %, hold it", share, HOLD)
-        width = float(np.median(widths)) if widths else float("nan")
-        yield at_most(f"{named}: median width of the intervals, gaps", width, WIDTH[size], "1")
+        yield from _intervals(named, held, widths, WIDTH[size])
 
 
-def two_shifts(runs: int, seed: int, moved: Moved) -> Iterator[Finding]:
+def two_shifts(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
     """Two shifts of 5 standard errors, up and down."""
     rng, exact = np.random.default_rng([seed, 2]), 0
     for _ in range(runs):
         run = shifting_run(log_steps(POINTS), [5, 12], 5, rng)
         points = find_phases(run.steps, run.metrics, resamples=2).change_points
         exact += tuple((point.step_low, point.step_high) for point in points) == run.brackets
-        moved()
+        advance()
     yield at_least(
         f"two shifts of 5 standard errors, {runs} runs: both found, rightly", exact / runs, BOTH_FOUND
     )
 
 
-def false_alarms(runs: int, seed: int, moved: Moved) -> Iterator[Finding]:
+def false_alarms(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
     """Noise and smooth drift alone: no change may be claimed."""
     steps = log_steps(POINTS)
     place = np.log2(steps + 1.0)
@@ -84,12 +92,12 @@ def false_alarms(runs: int, seed: int, moved: Moved) -> Iterator[Finding]:
             curve = height * drift(place, kind, width=rng.uniform(0.5, 1), centre=rng.uniform(0.3, 0.7))
             samples = noisy_samples({"a": curve, "b": -curve, "c": 0.5 * curve}, 16, rng)
             claimed += bool(find_phases(steps, samples, resamples=2).change_points)
-            moved()
+            advance()
         yield at_most(f"{name}, {runs} runs: a change is claimed", claimed / runs, ALARMS)
 
 
-def persistent_noise(runs: int, seed: int, moved: Moved) -> Iterator[Finding]:
-    """Wobble of training that no sequence tells and that stays in part from checkpoint to checkpoint."""
+def persistent_noise(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
+    """Wobble of training that no sequence shows and that stays in part from checkpoint to checkpoint."""
     for number, (points, kept) in enumerate(((POINTS, 0.5), (LONG, 0.5))):
         rng, claimed = np.random.default_rng([seed, 300 + number]), 0
         steps = np.unique([*log_steps(11), *range(1000, 1000 * (points - 9), 1000)])[:points]
@@ -97,36 +105,36 @@ def persistent_noise(runs: int, seed: int, moved: Moved) -> Iterator[Finding]:
             flat = np.zeros(len(steps))
             samples = noisy_samples({"a": flat, "b": flat, "c": flat}, 16, rng, wobble=2.0, kept=kept)
             claimed += bool(find_phases(steps, samples, resamples=2).change_points)
-            moved()
+            advance()
         yield at_most(
             f"wobble of twice the sequences' noise, {kept:.0%} kept, {points} checkpoints, {runs} runs: a "
             "change is claimed", claimed / runs, ALARMS,
         )  # fmt: skip
 
 
-def thresholds(runs: int, seed: int, moved: Moved) -> Iterator[Finding]:
+def thresholds(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
     """A step over 8 model sizes, and noise, trend and smooth sigmoid without one."""
     rng = np.random.default_rng([seed, 1])
     places = []
     for _ in range(runs):
         found = find_threshold(SIZES, scale_values(SIZES, "step", 10, rng, below=3))
         places += [(found.low, found.high)] if found else []
-        moved()
+        advance()
     yield at_least(f"step of 10 over 8 sizes, {runs} runs: found", len(places) / runs, FOUND)
     right = places.count((SIZES[2], SIZES[3])) / len(places) if places else float("nan")
     yield at_least(f"of those {len(places)}: between the right two sizes", right, PLACED)
-    yield from _threshold_intervals(runs, seed, moved)
+    yield from _threshold_intervals(runs, seed, advance)
     for number, (kind, height) in enumerate((("noise", 0), ("line", 10), ("sigmoid", 8))):
         rng, claimed = np.random.default_rng([seed, 200 + number]), 0
         for _ in range(runs):
             values = scale_values(SIZES, kind, height, rng, width=rng.uniform(0.5, 1))  # type: ignore[arg-type]
             claimed += find_threshold(SIZES, values) is not None
-            moved()
+            advance()
         name = kind if kind == "noise" else f"smooth {kind} of {height}"
         yield at_most(f"{name} over 8 sizes, {runs} runs: a threshold is claimed", claimed / runs, ALARMS)
 
 
-def _threshold_intervals(runs: int, seed: int, moved: Moved) -> Iterator[Finding]:
+def _threshold_intervals(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
     """Steps of 3 and 6 times the models' scatter, anywhere."""
     for height in WIDTH:
         rng, held, widths = np.random.default_rng([seed, 400 + height]), [], []
@@ -137,12 +145,9 @@ def _threshold_intervals(runs: int, seed: int, moved: Moved) -> Iterator[Finding
                 low, high = (int(np.searchsorted(SIZES, size * 0.999)) for size in found.interval)
                 held.append(low < below <= high)
                 widths.append(high - low)
-            moved()
+            advance()
         named = f"step of {height} over 8 sizes, {runs} runs"
-        share = sum(held) / len(held) if held else float("nan")
-        yield at_least(f"{named}: of {len(held)} intervals claimed at 90 %, hold it", share, HOLD)
-        width = float(np.median(widths)) if widths else float("nan")
-        yield at_most(f"{named}: median width of the intervals, gaps", width, WIDTH[height], "1")
+        yield from _intervals(named, held, widths, WIDTH[height])
 
 
 PARTS = ((shifts, 2), (two_shifts, 1), (false_alarms, 5), (persistent_noise, 2), (thresholds, 6))
@@ -150,16 +155,45 @@ PARTS = ((shifts, 2), (two_shifts, 1), (false_alarms, 5), (persistent_noise, 2),
 
 
 def runs_in_all(runs: int) -> int:
-    """How many runs ``detection`` makes with ``runs`` of each kind."""
+    """Count the runs that ``detection`` makes with ``runs`` of each kind."""
     return runs * sum(kinds for _, kinds in PARTS)
 
 
-def detection(runs: int, moved: Moved = lambda: None, *, seed: int = 0) -> list[Finding]:
-    """Detection, brackets and false alarms on synthetic runs.
+def stored_alarms(checkpoints: pl.DataFrame, sequences: pl.DataFrame, suspects: Suspects) -> list[Finding]:
+    """Count the changes claimed on null curves made of a store's own noise (``controls.alarm_rates``).
+
+    Args:
+        checkpoints: the store's checkpoint table.
+        sequences: its table of sequences.
+        suspects: checkpoints that are left out.
+
+    Returns:
+        One finding per kind of null curve, none without a run that has five checkpoints. The limit is that
+        of synthetic runs and two standard errors of a share of so many curves.
+    """
+    found = analyse_phases(checkpoints, sequences, suspects)
+    rates = alarm_rates([run for run, _ in found], [entry for _, entry in found])
+    kinds = (
+        (rates.permuted, "the stored runs' scatter in random order"),
+        (rates.resampled, "flat curves with the noise of stored runs"),
+    )
+    return [
+        at_most(
+            f"{name}, {rate.curves} curves: a change is claimed",
+            rate.claimed / rate.curves,
+            ALARMS + 2 * float(np.sqrt(ALARMS * (1 - ALARMS) / rate.curves)),
+        )
+        for rate, name in kinds
+        if rate.curves
+    ]
+
+
+def detection(runs: int, advance: Advance = lambda: None, *, seed: int = 0) -> list[Finding]:
+    """Try detection, brackets and false alarms on synthetic runs.
 
     Args:
         runs: how many of each kind, at least 1.
         seed: another draws other runs: the analysis may not lean on those that it was made with.
-        moved: called after each of the ``runs_in_all(runs)``, for a progress bar.
+        advance: called after each of the ``runs_in_all(runs)``, for a progress bar.
     """
-    return [finding for part, _ in PARTS for finding in part(runs, seed, moved)]
+    return [finding for part, _ in PARTS for finding in part(runs, seed, advance)]

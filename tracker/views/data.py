@@ -1,27 +1,34 @@
-"""The data of the dashboard: everything the page shows, as plain JSON, from the store and analysis.json."""
+"""The data of the dashboard as JSON: everything that the page shows, from the store and analysis.json."""
 
 import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from tracker import facts
 from tracker.analysis.axes import AXES, size_on
-from tracker.analysis.lead_lag import COVARIATES
+from tracker.analysis.schema import AnalysisReport, ChangeContext, RunPhases, ThresholdEntry, to_dict
 from tracker.checkpoints.audit import file as audit_file
-from tracker.metrics.registry import DESCRIBED, checkpoint_columns, metric_of, title_of
+from tracker.metrics.registry import Registry, checkpoint_columns, is_custom, metric_of, title_of
 from tracker.store import SPECTRUM_BANDS, Results
-from tracker.views.encode import LEVELS, MISSING, plain, rounded_list
-from tracker.views.glance import glance
+from tracker.views.encode import LEVELS, MISSING, rounded_list
 from tracker.views.head_maps import SPECTRUM_HIGH, SPECTRUM_LOW, head_maps, head_shapes, map_metrics
-from tracker.views.landmarks import landmarks_of
-from tracker.views.palette import HEAT, PHASES, line_colours
-from tracker.views.runs import Run, holes_of, model_names, runs_of
+from tracker.views.palette import HEAT, PHASES, VERDICTS, line_colours
+from tracker.views.prepared import (
+    LAST_COMMON,
+    LeadLag,
+    Trajectories,
+    name_of,
+    read_report,
+    spans,
+    unread_sections,
+)
+from tracker.views.runs import Run, common_steps, holes_of, model_names, runs_of
+from tracker.views.summary import summary_rows
 
-FIRST_SIGHT = ("spectral_entropy", "frequency_selectivity", "band_power_low", "loss")
-"""Metrics of the four panels that the page opens with."""
 SHORT_COMMIT = 8
 AUDITED = ("step", "seed", "fault", "with", "file", "known", "sentence")
-"""What the page tells of a finding."""
+"""What the page shows of a finding."""
 GROUPS = (
     ("Spectrum", r"spectral_|frequency_selectivity|band_power"),
     ("Position", r"positional_|position_spectrum|window_entropy|local_share"),
@@ -30,7 +37,9 @@ GROUPS = (
     ("Theory checks", r"frame_|admissibility|refinement"),
     ("Language model", r"loss$|in_context"),
 )
-OWN_GROUP = "Own metrics"
+CUSTOM_GROUP = "Custom metrics"
+PYTHIA_SUITES = ("pythia", "pythia-deduped", "polypythias")
+"""Suites trained on Pythia's schedule; the landmarks' steps mean nothing elsewhere."""
 
 
 def dashboard_data(
@@ -40,11 +49,12 @@ def dashboard_data(
     served: bool = False,
     runs: list[Run] | None = None,
 ) -> dict[str, Any]:
-    """Everything the page shows.
+    """Collect everything that the page shows.
 
     Args:
         results: an opened store.
-        analysed: content of analysis.json; None or empty where nothing was analysed yet.
+        analysed: content of analysis.json; None or empty where nothing was analysed yet. Entries written by
+            another version are left out, their sections named under ``unread``.
         served: for a page that asks a server for the maps and spectra it shows: they are left out.
         runs: ``runs_of(results)``, where it is known already.
 
@@ -56,51 +66,105 @@ def dashboard_data(
         StoreError: a table of the store cannot be read.
     """
     runs = runs_of(results) if runs is None else runs
-    holes = holes_of(results)
-    analysis: dict[str, Any] = plain(analysed or {})
-    models = model_names(runs)
+    report = read_report(analysed)
+    maps = head_shapes(runs) if served else head_maps(results, runs)
     bands = {"count": SPECTRUM_BANDS, "low": SPECTRUM_LOW, "high": SPECTRUM_HIGH, "scale": "log10 of share"}
     data = {
+        "unread": unread_sections(analysed, report),
+        "alerts": [alert for alert in (analysed or {}).get("alerts") or () if "sentence" in alert],
         "store": results.folder.name,
         "probe": _only(results, "probe"),
         "conventions": _only(results, "conventions"),
-        "summary": list(analysis.get("summary", [])),
-        "alerts": list(analysis.get("alerts", [])),
-        "analysed": bool(analysis),
-        "counts": _counts(runs, holes),
-        "metrics": _metrics(runs),
-        "first_sight": list(FIRST_SIGHT),
-        "models": [{"suite": suite, "model": model} for suite, model in models],
-        "colours": {theme: line_colours(len(models), theme) if models else [] for theme in ("light", "dark")},
-        "heat": {theme: list(colours) for theme, colours in HEAT.items()},
-        "phase_colours": PHASES,
-        "runs": [_run(run) for run in runs],
+        "analysed": bool(analysed),
         "served": served,
+        "metrics": _metrics(runs, results.registry),
+        "runs": [_run(run) for run in runs],
         "map_metrics": map_metrics(runs),
-        "maps": (head_shapes(runs) if served else head_maps(results, runs))
-        | {"levels": LEVELS, "missing": MISSING, "bands": bands},
-        "glance": glance(analysis),
-        "phases": list(analysis.get("phases", [])),
-        "lead_lag": list(analysis.get("lead_lag", [])),
-        "covariates": [{"name": name, "title": title_of(name)} for name in COVARIATES],
-        "thresholds": list(analysis.get("thresholds", [])),
-        "roles": list(analysis.get("roles", [])),
-        "encodings": list(analysis.get("encodings", [])),
+        "maps": maps | {"levels": LEVELS, "missing": MISSING, "bands": bands},
         "axes": [{"name": name, "title": capital(title)} for name, title in AXES.items()],
         "landmarks": landmarks_of(runs),
-        "holes": holes,
         "audit": _audit(results, runs),
     }
-    return plain(data)
+    return to_dict(data | _models(runs, holes_of(results)) | _colours(runs) | _report(runs, report))
+
+
+def _models(runs: list[Run], holes: list[dict[str, Any]]) -> dict[str, Any]:
+    models, status = model_names(runs), Counter(hole["status"] for hole in holes)
+    counts = {
+        "models": len(models), "runs": len(runs), "checkpoints": sum(len(run.steps) for run in runs),
+        "failed": status["failed"], "missing": status["missing"],
+    }  # fmt: skip
+    named = [{"suite": suite, "model": model} for suite, model in models]
+    return {"models": named, "counts": counts, "holes": holes}
+
+
+def _colours(runs: list[Run]) -> dict[str, Any]:
+    number = len(model_names(runs))
+    return {
+        "colours": {theme: line_colours(number, theme) for theme in ("light", "dark")},
+        "heat": {theme: list(colours) for theme, colours in HEAT.items()},
+        "phase_colours": PHASES,
+        "verdicts": VERDICTS,
+    }
+
+
+def _report(runs: list[Run], report: AnalysisReport) -> dict[str, Any]:
+    """The sections of analysis.json, and which run of each is shown first."""
+    trajectories = Trajectories.of(runs, report)
+    lead_lag = LeadLag.of(trajectories, report)
+    shown = trajectories.shown or (runs[-1] if runs else None)
+    shared = common_steps(runs)
+    return {
+        "panels": trajectories.metrics,
+        "shared_steps": shared,
+        "shown": {
+            "run": shown.key if shown else "",
+            "phases": trajectories.shown.key if trajectories.shown else "none",
+            "lead_lag": lead_lag.shown.key if lead_lag.shown else "",
+        },
+        "summary_rows": summary_rows(report),
+        "summary": report.summary,
+        "phases": [_phases(entry) for entry in report.phases],
+        "lead_lag": [_change(change) for change in report.lead_lag],
+        "covariates": [{"name": name, "title": title_of(name)} for name in lead_lag.covariates],
+        "verdict_counts": [
+            {"covariate": name, "verdict": verdict, "changes": number}
+            for (name, verdict), number in lead_lag.counts.items()
+        ],
+        "thresholds": [_threshold(each, shared) for each in report.thresholds],
+        "roles": [to_dict(entry) | {"key": _key(entry)} for entry in report.roles],
+        "encodings": [to_dict(entry) for entry in report.encodings],
+    }
+
+
+def _key(entry: Any) -> str:
+    return "/".join(map(str, name_of(entry)))
+
+
+def _phases(entry: RunPhases) -> dict[str, Any]:
+    kept = {name: to_dict(getattr(entry, name)) for name in ("phases", "change_points", "sentence")}
+    return kept | {"key": _key(entry), "spans": to_dict(spans(entry.phases))}
+
+
+def _change(change: ChangeContext) -> dict[str, Any]:
+    by_metric = change.contributions
+    heads = by_metric.get("frequency_selectivity") or by_metric.get("spectral_entropy")
+    return to_dict(change) | {"key": _key(change), "contributions": to_dict(heads)}
+
+
+def _threshold(threshold: ThresholdEntry, shared: list[int]) -> dict[str, Any]:
+    step = shared[-1] if threshold.step == LAST_COMMON and shared else threshold.step
+    return to_dict(threshold) | {"step": step}
 
 
 def _audit(results: Results, runs: list[Run]) -> list[dict[str, Any]]:
-    """What audit.json says of the repositories and folders shown, as far as the page tells it."""
+    """What audit.json says of the repositories and folders shown, as far as the page shows it."""
     shown = {run.facts["repo"] for run in runs}
     return [
         {
-            "repo": repo, "checked": len(entry["checked"]), "disagreements": entry["disagreements"],
-            "findings": [{key: finding[key] for key in AUDITED} for finding in entry["findings"]],
+            "repo": repo, "checked": len(entry["checked"]),
+            "disagreements": entry.get("disagreements", []),
+            "findings": [{key: finding.get(key) for key in AUDITED} for finding in entry["findings"]],
         }
         for repo, entry in audit_file.read(results.folder).items() if repo in shown
     ]  # fmt: skip
@@ -111,24 +175,16 @@ def _only(results: Results, column: str) -> str | None:
     return values[0] if values else None
 
 
-def _counts(runs: list[Run], holes: list[dict[str, Any]]) -> dict[str, int]:
-    status = Counter(hole["status"] for hole in holes)
-    return {
-        "models": len(model_names(runs)), "runs": len(runs),
-        "checkpoints": sum(len(run.steps) for run in runs),
-        "failed": status["failed"], "missing": status["missing"],
-    }  # fmt: skip
-
-
-def _metrics(runs: list[Run]) -> list[dict[str, Any]]:
+def _metrics(runs: list[Run], registry: Registry) -> list[dict[str, Any]]:
     present = {name for run in runs for name in run.series}
     described = []
-    for name in checkpoint_columns():
+    for name in checkpoint_columns(registry):
         if name in present:
-            metric = metric_of(name)
+            metric = metric_of(name, registry)
             described.append({
-                "name": name, "title": title_of(name), "unit": metric.unit, "meaning": metric.meaning,
-                "source": metric.source, "level": metric.level, "group": _group(name),
+                "name": name, "title": title_of(name, registry), "unit": metric.unit,
+                "meaning": metric.meaning, "source": metric.source, "level": metric.level,
+                "group": _group(name),
             })  # fmt: skip
     return described
 
@@ -136,14 +192,14 @@ def _metrics(runs: list[Run]) -> list[dict[str, Any]]:
 def _group(name: str) -> str:
     bare = name.removeprefix("averaged_")
     group = next((title for title, pattern in GROUPS if re.match(pattern, bare)), "Other")
-    group = OWN_GROUP if bare in DESCRIBED else group
+    group = CUSTOM_GROUP if is_custom(name) else group
     return f"{group}, averaged signal" if bare != name else group
 
 
 def _run(run: Run) -> dict[str, Any]:
     return {
         "key": run.key, "suite": run.suite, "model": run.model, "seed": run.seed, "label": run.label,
-        "rank": run.rank, "steps": run.steps, "tokens": rounded_list(run.tokens, 12),
+        "rank": run.rank, "order": run.order, "steps": run.steps, "tokens": rounded_list(run.tokens, 12),
         "facts": run.facts | {"all_heads": size_on(run.facts, "all_heads")},
         "suspects": run.suspects,
         "commits": [commit[:SHORT_COMMIT] if commit else None for commit in run.commits],
@@ -156,5 +212,27 @@ def _run(run: Run) -> dict[str, Any]:
 
 
 def capital(title: str) -> str:
-    """A title with a large first letter and all others as they are."""
+    """Return a title with a large first letter and all others as they are."""
     return title[:1].upper() + title[1:]
+
+
+def landmarks_of(runs: list[Run]) -> list[dict[str, Any]]:
+    """List landmarks that hold for at least one run: name, step_low, step_high, source, runs (their keys)."""
+    found = []
+    for row in facts.table("landmarks").to_dicts():
+        keys = [run.key for run in runs if run.suite in PYTHIA_SUITES and _applies(row["models"], run.model)]
+        if keys:
+            shown = {name: row[name] for name in ("name", "step_low", "step_high", "source")}
+            found.append(shown | {"runs": keys})
+    return found
+
+
+def _applies(models: str, model: str) -> bool:
+    sizes = facts.table("pythia_suite")["size"].to_list()
+    named = re.findall(r"\d+(?:\.\d+)?[mb]", models)
+    if not named:
+        return True
+    size = re.search(r"\d+(?:\.\d+)?[mb]", model)
+    if size is None or size.group() not in sizes:
+        return False
+    return sizes.index(named[0]) <= sizes.index(size.group()) <= sizes.index(named[-1])

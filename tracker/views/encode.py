@@ -4,7 +4,7 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,19 @@ LEVELS = 254
 
 
 def rounded(value: float | None, digits: int = 4) -> float | None:
-    """``value`` to ``digits`` significant digits; None where it is None, NaN or infinite."""
+    """Round ``value`` to ``digits`` significant digits; None where it is None, NaN or infinite."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.{digits}g}")
 
 
 def rounded_list(values: Iterable[float | None], digits: int = 4) -> list[float | None]:
-    """``rounded`` of each value."""
+    """Apply ``rounded`` to each value."""
     return [rounded(value, digits) for value in values]
 
 
 def quantise(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Values as 8-bit codes on a linear scale.
+    """Turn values into 8-bit codes on a linear scale.
 
     Args:
         values: any shape; NaN becomes ``MISSING``.
@@ -43,14 +43,8 @@ def quantise(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return codes.astype(np.uint8)
 
 
-def restore(codes: np.ndarray, low: float, high: float) -> np.ndarray:
-    """The values that codes stand for, as the page reads them; NaN for ``MISSING``."""
-    values = low + codes.astype(float) / LEVELS * (high - low or 1.0)
-    return np.where(codes == MISSING, np.nan, values)
-
-
 def pack(codes: np.ndarray) -> str:
-    """A (T, ...) uint8 array as base64 of zlib of its differences along T.
+    """Pack a (T, ...) uint8 array as base64 of zlib of its differences along T.
 
     Training changes little between neighbouring checkpoints, so the differences compress.
     """
@@ -59,27 +53,8 @@ def pack(codes: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(steps.tobytes(), 6)).decode()
 
 
-def unpack(text: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The inverse of ``pack``: a uint8 array of ``shape`` (T, ...)."""
-    raw = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
-    return np.cumsum(raw.reshape(shape[0], -1), axis=0, dtype=np.uint8).reshape(shape)
-
-
-def plain(value: Any) -> Any:
-    """``value`` with only JSON's types in it: numpy scalars become Python's, NaN and infinity None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
 def json_for_html(value: Any) -> str:
-    """JSON that may stand inside a ``<script>`` element whatever strings it holds.
+    """Return JSON that may stand inside a ``<script>`` element whatever strings it holds.
 
     Raises:
         ValueError: the value holds NaN or infinity, which JSON does not know.

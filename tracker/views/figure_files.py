@@ -11,18 +11,22 @@ from matplotlib.figure import Figure
 from tracker.analysis.axes import AXES
 from tracker.errors import StoreError
 from tracker.store import Results
-from tracker.views.figure_maps import draw_maps, draw_spectrograms, map_table, shown_runs, step_choice
-from tracker.views.figure_order import draw_checkpoints, draw_order, largest_with_changes
+from tracker.views.figure_maps import HEAD_METRIC, draw_maps, draw_spectrograms, shown_runs
+from tracker.views.figure_order import draw_checkpoints, draw_lead_lag
 from tracker.views.figure_scale import draw_scale
 from tracker.views.figure_style import style
-from tracker.views.figure_tables import (
-    checkpoint_table,
-    order_table,
-    phase_table,
-    scale_table,
+from tracker.views.figures import draw_trajectories
+from tracker.views.prepared import (
+    Checkpoints,
+    LeadLag,
+    Scale,
+    Spectrogram,
+    Trajectories,
+    map_steps,
+    map_table,
+    read_report,
     spectrum_table,
 )
-from tracker.views.figures import draw_phases
 from tracker.views.runs import holes_of, runs_of
 
 MAIN_AXIS = "params_non_embedding"
@@ -38,7 +42,7 @@ DOTS_PER_INCH = 200
 def write_figures(
     results: Results, analysis: Mapping[str, Any] | None, folder: str | os.PathLike[str]
 ) -> list[Path]:
-    """Writes every view as .svg, .png and .pdf, with what it draws as .csv.
+    """Write every view as .svg, .png and .pdf, with what it draws as .csv.
 
     ``phases``, ``scale`` and ``scale-<axis>``, ``heads``, ``spectrograms``, ``lead-lag``, ``checkpoints``.
 
@@ -69,31 +73,28 @@ def write_figures(
 def drawn_views(
     results: Results, analysis: Mapping[str, Any] | None
 ) -> Iterator[tuple[str, Figure, pl.DataFrame]]:
-    """Name, figure and data of every view, one after the other."""
-    runs = runs_of(results)
-    yield "phases", draw_phases(runs, analysis), phase_table(runs)
+    """Draw every view: its name, figure and data, one after the other."""
+    runs, report = runs_of(results), read_report(analysis)
+    trajectories = Trajectories.of(runs, report)
+    yield "phases", draw_trajectories(trajectories), trajectories.table()
     for axis in AXES:
         name = "scale" if axis == MAIN_AXIS else f"scale-{axis}"
-        yield name, draw_scale(runs, analysis, axis), scale_table(runs, axis)
+        scale = Scale.of(trajectories, report, axis)
+        yield name, draw_scale(scale, runs), scale.table
+    lead_lag = LeadLag.of(trajectories, report)
     if runs:
-        run = largest_with_changes(runs, analysis) or runs[-1]
-        maps = map_table(results, run, step_choice(run, analysis))
+        run = lead_lag.shown or runs[-1]
+        maps = map_table(results, run, map_steps(run, trajectories.phases.get(run.name)), HEAD_METRIC)
         yield "heads", draw_maps(run, maps), maps
-    shown = shown_runs(runs)
-    spectra = spectrum_table(results, shown)
-    yield "spectrograms", draw_spectrograms(shown, spectra), spectra
-    order = order_table(analysis)
-    yield "lead-lag", draw_order(largest_with_changes(runs, analysis), order), order
-    holes = holes_of(results)
-    there = checkpoint_table(runs, holes)
-    keys = there.select("suite", "model", "seed").unique(maintain_order=True).rows()
-    labels = {(run.suite, run.model, run.seed): run.label for run in runs}
-    labels |= {key: f"{key[1]} seed {key[2]}" for key in keys if key not in labels}
-    yield "checkpoints", draw_checkpoints(there, labels), there
+    spectrograms = [Spectrogram.of(results, run) for run in shown_runs(runs)]
+    yield "spectrograms", draw_spectrograms(spectrograms), spectrum_table(spectrograms)
+    yield "lead-lag", draw_lead_lag(lead_lag), lead_lag.table()
+    checkpoints = Checkpoints.of(runs, holes_of(results))
+    yield "checkpoints", draw_checkpoints(checkpoints), checkpoints.table
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Saves one figure as ``stem``.svg, .png and .pdf; returns the paths."""
+    """Save one figure as ``stem``.svg, .png and .pdf; returns the paths."""
     written = []
     with style():
         # The layout is worked out once, not for every format again.

@@ -1,28 +1,32 @@
-"""What moves before, with or after each change, and which checkpoints there are, for papers."""
+"""What else changes around each change of the spectrum, and the state of every planned checkpoint."""
 
-from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
-import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from tracker.analysis.schema import ChangeContext, Lag
 from tracker.metrics.registry import title_of
-from tracker.views.figure_style import INK, SOFT, empty_figure, literal, place, style, training_axis
-from tracker.views.palette import PHASES
+from tracker.views.figure_style import (
+    INK,
+    SOFT,
+    empty_figure,
+    literal,
+    name_rows,
+    place,
+    style,
+    training_axis,
+)
+from tracker.views.palette import PHASES, VERDICTS
+from tracker.views.prepared import Checkpoints, LeadLag
 from tracker.views.runs import Run
 
-VERDICTS = {
-    "before": ("<", "#2a69a3"),
-    "with": ("o", "#58606e"),
-    "after": (">", "#b06a00"),
-    "cannot tell": ("o", "#c9cbd0"),
-    "still": ("_", "#e4e5e7"),
-}
-"""Marker and colour of each verdict; shapes tell them apart without colour."""
+MARKERS = {"before": "<", "with": "o", "after": ">", "cannot tell": "o", "still": "_"}
+"""Shapes separate the verdicts without colour."""
+PALE = ("cannot tell", "still")
 STATES = {
     "measured": ("o", "#2f93a6"),
     "suspect": ("o", "#b06a00"),
@@ -31,94 +35,82 @@ STATES = {
 }
 
 
-def draw_order(run: Run | None, table: pl.DataFrame) -> Figure:
-    """Covariates of one run around its changes, and the verdicts over all changes counted.
-
-    Args:
-        run: whose changes the left panel shows; None where no run has any.
-        table: ``order_table``.
-    """
-    if run is None or table.is_empty():
-        return empty_figure("No change was found, so nothing moves before, with or after it.")
-    names = table["covariate"].unique(maintain_order=True).to_list()
+def draw_lead_lag(view: LeadLag) -> Figure:
+    """Draw the covariates of one run around its changes, and the verdicts over all changes counted."""
+    if view.shown is None:
+        return empty_figure("No change was found, so nothing precedes or follows one.")
+    names = view.covariates
     with style():
         figure = Figure(figsize=(9.2, 1.3 + 0.42 * len(names)), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1.7, 1], sharey=True)
-        _changes(left, run, table.filter(suite=run.suite, model=run.model, seed=run.seed), names)
-        _counts(right, table, names)
-        handles = [Line2D([], [], marker=marker, color=colour, ls="", ms=6, label=verdict,
-                          mfc="none" if verdict == "cannot tell" else colour,
-                          mec=SOFT if verdict in ("cannot tell", "still") else colour)
-                   for verdict, (marker, colour) in VERDICTS.items()]  # fmt: skip
+        _changes(left, view.shown, view.of_run(view.shown), names)
+        _counts(right, view)
+        handles = [
+            Line2D([], [], marker=marker, color=_colour(verdict), ls="", ms=6,
+                   label=VERDICTS[verdict]["name"],
+                   mfc="none" if verdict == "cannot tell" else _colour(verdict),
+                   mec=SOFT if verdict in PALE else _colour(verdict))
+            for verdict, marker in MARKERS.items()
+        ]  # fmt: skip
         figure.legend(
             handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8
         )
     return figure
 
 
-def _changes(axes: Axes, run: Run, table: pl.DataFrame, names: list[str]) -> None:
-    changes = table.select("step_low", "step_high").unique(maintain_order=True).rows()
-    for low, high in changes:
-        axes.axvspan(*map(float, place([low, high])), color=PHASES["exploratory"]["light"], alpha=0.2, lw=0)
-    for row in table.to_dicts():
-        if row["verdict"] not in VERDICTS:
-            continue
-        turn = changes.index((row["step_low"], row["step_high"]))
-        y = names.index(row["covariate"]) + (turn - (len(changes) - 1) / 2) * 0.2
-        marker, colour = VERDICTS[row["verdict"]]
-        moved = row["bracket_low"] is not None
-        ends = place(
-            [row["bracket_low"], row["bracket_high"]] if moved else [row["step_low"], row["step_high"]]
-        )
-        if moved:
-            axes.plot(ends, [y, y], color=colour, lw=2.2, solid_capstyle="butt")
-        hollow = row["verdict"] == "cannot tell"
-        axes.plot(ends.mean(), y, marker, color=SOFT if hollow or not moved else colour, ms=5.5,
-                  mfc="none" if hollow else colour)  # fmt: skip
+def _colour(verdict: str) -> tuple[float, float, float, float]:
+    """As on the page's light theme; pale where nothing is claimed."""
+    return to_rgba(VERDICTS[verdict]["light"], 0.25 if verdict in PALE else 1.0)
+
+
+def _changes(axes: Axes, run: Run, changes: Sequence[ChangeContext], names: Sequence[str]) -> None:
+    for change in changes:
+        low, high = map(float, place([change.step_low, change.step_high]))
+        axes.axvspan(low, high, color=PHASES["exploratory"]["light"], alpha=0.2, lw=0)
+    for turn, change in enumerate(changes):
+        offset = (turn - (len(changes) - 1) / 2) * 0.2
+        for name, covariate in change.covariates.items():
+            if covariate.verdict in MARKERS and name in names:
+                _mark(axes, names.index(name) + offset, change, covariate)
     training_axis(axes, int(run.steps[-1]), zero=0 in run.steps)
-    axes.set_yticks(range(len(names)), [title_of(name) for name in names])
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
+    name_rows(axes, [title_of(name) for name in names])
     axes.set_title(f"{literal(run.label)}: {len(changes)} changes (shaded)")
 
 
-def _counts(axes: Axes, table: pl.DataFrame, names: list[str]) -> None:
-    counts = Counter(table.select("covariate", "verdict").iter_rows())
-    for row, name in enumerate(names):
+def _mark(axes: Axes, y: float, change: ChangeContext, covariate: Lag) -> None:
+    verdict, colour = covariate.verdict, _colour(covariate.verdict)
+    ends = place(covariate.bracket or (change.step_low, change.step_high))
+    if covariate.bracket:
+        axes.plot(ends, [y, y], color=colour, lw=2.2, solid_capstyle="butt")
+    hollow = verdict == "cannot tell"
+    axes.plot(ends.mean(), y, MARKERS[verdict], color=SOFT if hollow or not covariate.bracket else colour,
+              ms=5.5, mfc="none" if hollow else colour)  # fmt: skip
+
+
+def _counts(axes: Axes, view: LeadLag) -> None:
+    for row, name in enumerate(view.covariates):
         left = 0
-        for verdict, (_, colour) in VERDICTS.items():
-            number = counts[name, verdict]
+        for verdict in MARKERS:
+            number = view.counts[name, verdict]
             if not number:
                 continue
+            colour, ink = _colour(verdict), INK if verdict in PALE else "white"
             axes.barh(row, number, left=left, height=0.62, color=colour, edgecolor="white", lw=0.6)
-            ink = INK if verdict in ("cannot tell", "still") else "white"
             axes.text(left + number / 2, row, str(number), ha="center", va="center", fontsize=7.5, color=ink)
             left += number
-    changes = table.select("suite", "model", "seed", "step_low").n_unique()
     axes.grid(False)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("changes")
-    axes.set_title(f"All {changes} changes")
+    axes.set_title(f"All {len(view.changes)} changes")
 
 
-def largest_with_changes(runs: list[Run], analysis: Mapping[str, Any] | None) -> Run | None:
-    """The run of the largest model, its first seed, that has a change with covariates."""
-    changing = {(e["suite"], e["model"], e["seed"]) for e in (analysis or {}).get("lead_lag", [])}
-    there = [run for run in runs if (run.suite, run.model, run.seed) in changing]
-    return max(there, key=lambda run: (run.rank, -run.seed), default=None)
-
-
-def draw_checkpoints(table: pl.DataFrame, labels: Mapping[tuple[str, str, int], str]) -> Figure:
-    """Every checkpoint that was planned, by run and step: measured, suspect (hollow), failed or missing.
-
-    Args:
-        table: ``checkpoint_table``.
-        labels: suite, model and seed -> how the run is named, in the order of the rows from the top.
-    """
+def draw_checkpoints(view: Checkpoints) -> Figure:
+    """Draw every planned checkpoint by run and step: measured, suspect (hollow), failed or missing."""
+    table = view.table
     if table.is_empty():
         return empty_figure("This store holds no checkpoint.")
-    rows = {key: row for row, key in enumerate(labels)}
+    rows = {name: row for row, name in enumerate(view.labels)}
     with style():
         figure = Figure(figsize=(9.2, 1.2 + 0.24 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
@@ -128,12 +120,10 @@ def draw_checkpoints(table: pl.DataFrame, labels: Mapping[tuple[str, str, int], 
                 continue
             y = [rows[row] for row in part.select("suite", "model", "seed").iter_rows()]
             size, fill = (3.6 if state == "measured" else 5.5), ("none" if state == "suspect" else colour)
-            told = f"{state}: {part.height}"
-            axes.plot(place(part["step"]), y, marker, color=colour, ms=size, ls="", mfc=fill, label=told)
+            label = f"{state}: {part.height}"
+            axes.plot(place(part["step"]), y, marker, color=colour, ms=size, ls="", mfc=fill, label=label)
         training_axis(axes, int(table["step"].max()), zero=0 in table["step"])  # type: ignore[arg-type]
-        axes.set_yticks(range(len(rows)), [literal(label) for label in labels.values()])
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
+        name_rows(axes, list(view.labels.values()))
         axes.grid(False)
         figure.legend(loc="outside upper right", ncols=4, frameon=False, fontsize=8)
     return figure

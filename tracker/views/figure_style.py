@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 import matplotlib
@@ -13,7 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from tracker.analysis.schema import RunPhases
+from tracker.analysis.text import size_name
+from tracker.metrics.registry import metric_of, title_of
 from tracker.views.palette import HEAT, PHASES
+from tracker.views.prepared import spans
 
 INK, SOFT, GRID = "#1b2230", "#58606e", "#e6e4dd"
 ZERO = -1.0
@@ -36,29 +38,27 @@ STYLE: dict[str, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The figures' rcParams, for as long as one is made or saved."""
-    with matplotlib.rc_context():
-        # Fonts that this machine lacks would each be a logged line; keep those that it has.
-        there = {font.name for font in font_manager.fontManager.ttflist}
-        fonts = [name for name in STYLE["font.sans-serif"] if name in there]
-        for name, value in (STYLE | {"font.sans-serif": fonts}).items():
-            matplotlib.rcParams[name] = value  # type: ignore[index]
+    """Set the figures' rcParams while one is made or saved."""
+    # Fonts that this machine lacks would each be a logged line; keep those that it has.
+    there = {font.name for font in font_manager.fontManager.ttflist}
+    fonts = [name for name in STYLE["font.sans-serif"] if name in there]
+    with matplotlib.rc_context(STYLE | {"font.sans-serif": fonts}):  # type: ignore[arg-type]
         yield
 
 
 def heat_map() -> LinearSegmentedColormap:
-    """The page's light heat scale as a matplotlib colour map."""
+    """Return the page's light heat scale as a matplotlib colour map."""
     return LinearSegmentedColormap.from_list("tracker", list(HEAT["light"]))
 
 
 def place(steps: Any) -> np.ndarray:
-    """Steps (any shape) as places on the log2 axis; step 0 stands at ``ZERO``."""
+    """Convert steps (any shape) to places on the log2 axis; step 0 stands at ``ZERO``."""
     steps = np.asarray(steps, dtype=float)
     return np.where(steps > 0, np.log2(np.maximum(steps, 1.0)), ZERO)
 
 
 def training_axis(axes: Axes, last_step: int, *, zero: bool = True, label: bool = True) -> None:
-    """Log-step ticks 0, 1, 4, 16 ... with a break between 0 and 1."""
+    """Set log-step ticks 0, 1, 4, 16 ... with a break between 0 and 1."""
     powers = np.arange(0, np.log2(max(last_step, 2)) + 1e-9, 2)
     ticks = [ZERO, *powers] if zero else list(powers)
     axes.set_xticks(ticks, [f"{0 if tick < 0 else 2 ** int(tick)}" for tick in ticks])
@@ -71,30 +71,34 @@ def training_axis(axes: Axes, last_step: int, *, zero: bool = True, label: bool 
         axes.set_xlabel("training step (log)")
 
 
-def shade_phases(axes: Axes, phases: dict[str, Any]) -> None:
-    """Tints one run's labelled phases and brackets its change points; ``phases`` is analysis.json's entry."""
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a panel, the first on top."""
+    axes.set_yticks(range(len(names)), [literal(name) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def shade_phases(axes: Axes, entry: RunPhases) -> None:
+    """Tint one run's labelled phases, name them where there is room, and bracket its change points."""
     low, high = axes.get_xlim()
-    for phase in phases["phases"]:
-        if phase["label"] not in PHASES:
-            continue
-        first, last = place(phase["first_step"]), place(phase["last_step"])
-        colour = PHASES[phase["label"]]["light"]
-        axes.axvspan(float(first), float(last), color=colour, alpha=0.1, lw=0, zorder=0)
-    for label, group in groupby(phases["phases"], key=itemgetter("label")):
-        members = list(group)
-        first, last = place(members[0]["first_step"]), place(members[-1]["last_step"])
+    top = axes.get_xaxis_transform()
+    for phase in entry.phases:
+        if phase.label in PHASES:
+            first, last = map(float, place([phase.first_step, phase.last_step]))
+            axes.axvspan(first, last, color=PHASES[phase.label]["light"], alpha=0.1, lw=0, zorder=0)
+    for span in spans(entry.phases):
+        first, last = map(float, place([span.first_step, span.last_step]))
+        label = span.label
         if label in PHASES and (last - first) / (high - low) > 0.012 * len(label):
-            axes.text(float(first + last) / 2, 1.01, label, transform=axes.get_xaxis_transform(), ha="center",
-                      va="bottom", color=PHASES[label]["light"], fontsize=7.5)  # fmt: skip
-    for point in phases["change_points"]:
-        x = place([point["step_low"]] * 2 + [point["step_high"]] * 2)
-        axes.plot(
-            x, [0.97, 1, 1, 0.97], transform=axes.get_xaxis_transform(), color=SOFT, lw=0.9, clip_on=False
-        )
+            axes.text((first + last) / 2, 1.01, label, transform=top, ha="center", va="bottom",
+                      color=PHASES[label]["light"], fontsize=7.5)  # fmt: skip
+    for point in entry.change_points:
+        x = place([point.step_low] * 2 + [point.step_high] * 2)
+        axes.plot(x, [0.97, 1, 1, 0.97], transform=top, color=SOFT, lw=0.9, clip_on=False)
 
 
 def end_labels(axes: Axes, ends: list[tuple[str, str, float]], *, gap: float = 0.07) -> None:
-    """Names at the right edge beside the line ends, moved apart to ``gap`` (share of the axis) or more.
+    """Write names at the right edge beside the line ends, moved apart to ``gap`` (share of the axis) or more.
 
     Args:
         axes: where the lines are, with its y limits final.
@@ -119,7 +123,7 @@ def end_labels(axes: Axes, ends: list[tuple[str, str, float]], *, gap: float = 0
 
 
 def size_axis(axes: Axes, sizes: Sequence[float]) -> None:
-    """A log axis whose ticks are the models' own sizes, labelled 100k, 1M, 1B, as far as they fit."""
+    """Set a log axis whose ticks are the models' own sizes, labelled 100k, 1M, 1B, as far as they fit."""
     ordered = sorted(set(sizes))
     least = (np.log(ordered[-1]) - np.log(ordered[0])) / MOST_TICKS
     kept: list[float] = []
@@ -127,25 +131,23 @@ def size_axis(axes: Axes, sizes: Sequence[float]) -> None:
         if not kept or np.log(size) - np.log(kept[-1]) >= least:
             kept.append(size)
     axes.set_xscale("log")
-    axes.set_xticks(kept, [counted(size) for size in kept])
+    axes.set_xticks(kept, [size_name(size) for size in kept])
     axes.set_xticks([], minor=True)
 
 
-def counted(size: float) -> str:
-    """A count with its magnitude: ``300k``, ``2.8B``."""
-    for unit, sign in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if size >= unit:
-            return f"{size / unit:.3g}{sign}"
-    return f"{size:.3g}"
+def titled(name: str) -> str:
+    """Return a metric's title with its unit."""
+    title, unit = title_of(name), metric_of(name).unit
+    return f"{title} ({unit})" if unit else title
 
 
 def literal(text: str) -> str:
-    """``text`` as matplotlib draws it unchanged: a dollar sign would start mathematics."""
+    """Escape ``text`` so that matplotlib draws it unchanged: a dollar sign would start mathematics."""
     return text.replace("$", r"\$")
 
 
 def empty_figure(sentence: str) -> Figure:
-    """A figure that says why there is nothing to draw."""
+    """Return a figure that says why there is nothing to draw."""
     with style():
         figure = Figure(figsize=(6, 2))
         figure.text(0.5, 0.5, sentence, ha="center", va="center", color=SOFT)

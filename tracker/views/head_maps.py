@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tracker.metrics.registry import DESCRIBED
+from tracker.metrics.registry import is_custom
 from tracker.store import Results
 from tracker.views.encode import pack, quantise, rounded
 from tracker.views.runs import RUN, Run
@@ -27,7 +27,7 @@ SPECTRUM_LOW, SPECTRUM_HIGH = -4.0, 0.0
 
 
 def head_maps(results: Results, runs: list[Run]) -> dict[str, Any]:
-    """Maps of the main metrics and the mean spectrum per layer.
+    """Pack the maps of the main metrics and the mean spectrum per layer.
 
     Args:
         results: the store's tables.
@@ -42,21 +42,15 @@ def head_maps(results: Results, runs: list[Run]) -> dict[str, Any]:
     chosen = map_metrics(runs)
     frame = results.heads([*RUN, "step", "layer", "head", "spectrum", "wavelet_energy", *chosen])
     parts = frame.partition_by(RUN, as_dict=True)
-    places = {
-        run.key: Places.of(run, parts[run.suite, run.model, run.seed])
-        for run in runs if (run.suite, run.model, run.seed) in parts
-    }  # fmt: skip
-    packed: dict[str, dict[str, Any]] = {
-        key: {"layers": each.shape[1], "heads": each.shape[2], "metrics": {}} | packed_shares(each)
-        for key, each in places.items()
-    }
+    heads = {run.key: HeadRows.of(run, parts[run.name]) for run in runs if run.name in parts}
+    packed = {key: _packed_shares(each) for key, each in heads.items()}
     scales: dict[str, dict[str, Any]] = {}
     left_out, used = [], 0
     for name in chosen:
         if frame[name].null_count() == frame.height:
             continue
         scale = scale_of(frame[name])
-        texts = {key: pack_map(each, name, scale) for key, each in places.items()}
+        texts = {key: pack_map(each, name, scale) for key, each in heads.items()}
         size = sum(map(len, texts.values()))
         if scales and used + size > BYTE_BUDGET:
             left_out.append(name)
@@ -69,13 +63,13 @@ def head_maps(results: Results, runs: list[Run]) -> dict[str, Any]:
 
 
 def map_metrics(runs: list[Run]) -> list[str]:
-    """Metrics whose maps travel in the page: the main ones, and those of users' own that are measured."""
-    own = [name for name in DESCRIBED if any(name in run.series for run in runs)]
-    return [*MAP_METRICS, *own]
+    """Metrics whose maps travel in the page: the main ones, and custom ones that are measured."""
+    custom = dict.fromkeys(name for run in runs for name in run.series if is_custom(name))
+    return [*MAP_METRICS, *(name for name in custom if not name.startswith("averaged_"))]
 
 
 def head_shapes(runs: list[Run]) -> dict[str, Any]:
-    """``head_maps`` without maps and spectra: the layers and heads of each run alone."""
+    """Return ``head_maps`` without maps and spectra: the layers and heads of each run alone."""
     nothing: dict[str, Any] = {"metrics": {}, "spectrum": None, "energy": None, "scales": 0}
     shapes = {
         run.key: {"layers": layers, "heads": heads} | nothing
@@ -85,24 +79,50 @@ def head_shapes(runs: list[Run]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Places:
+class HeadRows:
     """The heads of one run's checkpoints, and where each row stands among step, layer and head."""
 
     rows: pl.DataFrame
     index: tuple[np.ndarray, np.ndarray, np.ndarray]
     shape: tuple[int, int, int]
+    """(T, layers, heads)"""
 
     @classmethod
-    def of(cls, run: Run, heads: pl.DataFrame) -> "Places":
-        """``heads`` of one run as the run's steps order them."""
+    def of(cls, run: Run, heads: pl.DataFrame) -> "HeadRows":
+        """Order the heads of one run as the run's steps are."""
         rows = heads.filter(pl.col("step").is_in(run.steps.tolist()))
         layer, head = rows["layer"].to_numpy(), rows["head"].to_numpy()
         index = (np.searchsorted(run.steps, rows["step"].to_numpy()), layer, head)
         return cls(rows, index, (len(run.steps), int(layer.max()) + 1, int(head.max()) + 1))
 
+    def values(self, metric: str) -> np.ndarray:
+        """Return (T, layers, heads): one metric of every head, NaN where it does not exist."""
+        values = np.full(self.shape, np.nan)
+        values[self.index] = self.rows[metric].fill_null(float("nan")).to_numpy()
+        return values
+
+    def layer_means(self, name: str) -> np.ndarray | None:
+        """Return (T, layers, parts): mean shares over the heads of each layer; None where no head has any.
+
+        Args:
+            name: ``spectrum`` or ``wavelet_energy``.
+        """
+        there = self.rows[name].is_not_null().to_numpy()
+        if not there.any():
+            return None
+        shares = self.rows[name].drop_nulls()
+        parts = len(shares[0])
+        total = np.zeros((*self.shape[:2], parts))
+        counts = np.zeros((*self.shape[:2], 1))
+        step, layer = (each[there] for each in self.index[:2])
+        np.add.at(total, (step, layer), shares.explode().to_numpy().reshape(-1, parts))
+        np.add.at(counts, (step, layer), 1.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return total / counts
+
 
 def scale_of(column: pl.Series) -> dict[str, Any]:
-    """The linear scale of a metric's codes: its low and high end, and whether values lie beyond them.
+    """Choose the linear scale of a metric's codes: its low and high end, and whether values lie beyond them.
 
     Args:
         column: every value of the metric that is to be drawn on this scale; at least one is no null.
@@ -114,35 +134,22 @@ def scale_of(column: pl.Series) -> dict[str, Any]:
     return {"low": low, "high": high, "clipped": bool(values.min() < low or values.max() > high)}
 
 
-def pack_map(places: Places, name: str, scale: dict[str, Any]) -> str:
-    """One metric of every head of a run, packed (T, layers, heads) in codes of ``scale``."""
-    values = np.full(places.shape, np.nan)
-    values[places.index] = places.rows[name].fill_null(float("nan")).to_numpy()
-    return pack(quantise(values, scale["low"], scale["high"]))
+def pack_map(heads: HeadRows, name: str, scale: dict[str, Any]) -> str:
+    """Pack one metric of every head of a run, (T, layers, heads) in codes of ``scale``."""
+    return pack(quantise(heads.values(name), scale["low"], scale["high"]))
 
 
-def packed_shares(places: Places) -> dict[str, Any]:
-    """``spectrum`` and ``energy`` of a run, packed, and how many ``scales`` the latter has."""
-    spectrum, _ = pack_shares(places, "spectrum")
-    energy, scales = pack_shares(places, "wavelet_energy")
-    return {"spectrum": spectrum, "energy": energy, "scales": scales}
-
-
-def pack_shares(places: Places, name: str) -> tuple[str | None, int]:
-    """log10 of shares, mean over a layer's heads, packed (T, layers, parts), and the parts; None without any.
-
-    Args:
-        places: of one run.
-        name: ``spectrum`` or ``wavelet_energy``.
-    """
-    there = places.rows[name].is_not_null().to_numpy()
-    if not there.any():
+def pack_shares(heads: HeadRows, name: str) -> tuple[str | None, int]:
+    """Pack log10 of ``layer_means`` (T, layers, parts), and the number of parts; None, 0 without any."""
+    means = heads.layer_means(name)
+    if means is None:
         return None, 0
-    shares = places.rows[name].drop_nulls()
-    parts = len(shares[0])
-    total = np.zeros((*places.shape[:2], parts))
-    step, layer = (each[there] for each in places.index[:2])
-    np.add.at(total, (step, layer), shares.explode().to_numpy().reshape(-1, parts))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logarithm = np.log10(total / total.sum(axis=2, keepdims=True))
-    return pack(quantise(logarithm, SPECTRUM_LOW, SPECTRUM_HIGH)), parts
+    with np.errstate(divide="ignore"):
+        return pack(quantise(np.log10(means), SPECTRUM_LOW, SPECTRUM_HIGH)), means.shape[2]
+
+
+def _packed_shares(heads: HeadRows) -> dict[str, Any]:
+    spectrum, _ = pack_shares(heads, "spectrum")
+    energy, scales = pack_shares(heads, "wavelet_energy")
+    shape = {"layers": heads.shape[1], "heads": heads.shape[2], "metrics": {}}
+    return shape | {"spectrum": spectrum, "energy": energy, "scales": scales}

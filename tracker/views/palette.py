@@ -6,6 +6,9 @@ Lightness alone orders them, so the order survives colour blindness and a black-
 
 from typing import Literal
 
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap, to_hex
+
 Theme = Literal["light", "dark"]
 
 LINES: dict[Theme, tuple[str, ...]] = {
@@ -21,24 +24,19 @@ PHASES = {
     "exploratory": {"light": "#d98a00", "dark": "#e8a93a"},
     "specialisation": {"light": "#3d8f63", "dark": "#67b98d"},
 }
-"""Tints of the phases; every shaded phase also carries its name."""
-
-
-def _channels(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
-
-
-def between(anchors: tuple[str, ...], share: float) -> str:
-    """The colour at ``share`` (0 first, 1 last) of the way along equally spaced anchors, ``#rrggbb``."""
-    place = min(max(share, 0.0), 1.0) * (len(anchors) - 1)
-    index = min(int(place), len(anchors) - 2)
-    low, high = _channels(anchors[index]), _channels(anchors[index + 1])
-    mixed = [round(a + (b - a) * (place - index)) for a, b in zip(low, high, strict=True)]
-    return "#" + "".join(f"{channel:02x}" for channel in mixed)
+"""Shades of the phases; every shaded phase also carries its name."""
+VERDICTS = {
+    "before": {"name": "before", "sign": "◄", "light": "#2a69a3", "dark": "#82b8e6"},
+    "with": {"name": "with", "sign": "●", "light": "#58606e", "dark": "#9ca5b3"},
+    "after": {"name": "after", "sign": "►", "light": "#b06a00", "dark": "#e8a93a"},
+    "cannot tell": {"name": "unclear", "sign": "○", "light": "#58606e", "dark": "#9ca5b3"},
+    "still": {"name": "no change of direction", "sign": "–", "light": "#8a8f98", "dark": "#78828f"},
+}
+"""When a covariate changes, as stored in analysis.json: how page and figures name and colour it."""
 
 
 def line_colours(count: int, theme: Theme = "light") -> list[str]:
-    """``count`` colours from the smallest model's to the largest's."""
-    if count == 1:
-        return [between(LINES[theme], 0.6)]
-    return [between(LINES[theme], index / (count - 1)) for index in range(count)]
+    """Return ``count`` colours, ``#rrggbb``, from the smallest model's to the largest's."""
+    shares = [0.6] if count == 1 else np.linspace(0, 1, count)
+    colours = LinearSegmentedColormap.from_list("lines", LINES[theme])
+    return [to_hex(colours(float(share))) for share in shares]

@@ -1,6 +1,6 @@
 """Runs: the trajectories of one model and seed over training, as arrays that page and figures draw."""
 
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +9,7 @@ import polars as pl
 
 from tracker.checkpoints.audit.file import Suspects
 from tracker.checkpoints.audit.file import suspects as suspects_of
-from tracker.metrics.registry import checkpoint_columns, sequence_columns
+from tracker.metrics.registry import checkpoint_columns, registry_of, sequence_columns
 from tracker.store import Results, safe_name
 
 RUN = ["suite", "model", "seed"]
@@ -47,19 +47,31 @@ class Run:
     facts: dict[str, Any]
     series: dict[str, Series]
     suspects: list[str | None]
-    """Per step why it may not be what its name says; None where nothing speaks against it."""
+    """Per step why its weights may not match its name; None where nothing speaks against it."""
     label: str = ""
     rank: int = 0
     """Place of the model among the models of the store, by size."""
+    order: int = 0
+    """Place of the seed among the seeds of its model."""
+
+    @property
+    def name(self) -> tuple[str, str, int]:
+        """Suite, model and seed."""
+        return self.suite, self.model, self.seed
 
     @property
     def key(self) -> str:
         """How links name it."""
         return f"{self.suite}/{self.model}/{self.seed}"
 
+    @property
+    def suspected(self) -> np.ndarray:
+        """(T,) whether each checkpoint is suspect."""
+        return np.array([why is not None for why in self.suspects], dtype=bool)
+
 
 def runs_of(results: Results) -> list[Run]:
-    """Every run of a store that has at least one measured checkpoint, smallest model first."""
+    """Read every run of a store that has at least one measured checkpoint, smallest model first."""
     checkpoints = results.checkpoints().filter(pl.col("status") == "ok").sort([*RUN, "step"])
     halves, suspects = _half_widths(results), suspects_of(results.folder)
     parts = checkpoints.partition_by(RUN, as_dict=True)
@@ -70,7 +82,7 @@ def runs_of(results: Results) -> list[Run]:
 
 def _half_widths(results: Results) -> dict[tuple[Any, ...], pl.DataFrame]:
     frame = results.sequences()
-    columns = [name for name in sequence_columns() if name in frame.columns]
+    columns = [name for name in sequence_columns(results.registry) if name in frame.columns]
     spread = [
         pl.when(pl.col(name).count() > 1).then(NORMAL_95 * pl.col(name).std() / pl.col(name).count().sqrt())
         .alias(name) for name in columns
@@ -84,7 +96,7 @@ def _run(key: tuple[Any, ...], frame: pl.DataFrame, halves: pl.DataFrame | None,
     if halves is not None:
         halves = frame.select("step").join(halves, on="step", how="left", maintain_order="left")
     absent = np.full(len(steps), np.nan)
-    for name in checkpoint_columns():
+    for name in checkpoint_columns(registry_of(frame.columns)):
         if name not in frame.columns or frame[name].null_count() == len(steps):
             continue
         half = _array(halves[name]) if halves is not None and name in halves.columns else absent
@@ -95,9 +107,9 @@ def _run(key: tuple[Any, ...], frame: pl.DataFrame, halves: pl.DataFrame | None,
     facts |= {"seconds": frame["seconds"].sum(), "peak_bytes": frame["peak_bytes"].max(),
               "undefined_rows": frame["undefined_rows"].sum()}  # fmt: skip
     tokens, commits = _array(frame["tokens_seen"]), frame["commit"].to_list()
-    told = [suspects.why(*each) for each in frame.select("repo", "revision", "commit").iter_rows()]
+    reasons = [suspects.why(*each) for each in frame.select("repo", "revision", "commit").iter_rows()]
     suite, model, seed = key
-    return Run(suite, model, seed, steps, tokens, commits, facts, series, told)
+    return Run(suite, model, seed, steps, tokens, commits, facts, series, reasons)
 
 
 def _array(column: pl.Series) -> np.ndarray:
@@ -106,40 +118,42 @@ def _array(column: pl.Series) -> np.ndarray:
 
 def _named(runs: list[Run]) -> list[Run]:
     several_suites = len({run.suite for run in runs}) > 1
-    seeds = Counter((run.suite, run.model) for run in runs)
-    order = sorted(seeds, key=lambda name: _size_of(runs, name))
+    seeds: dict[tuple[str, str], list[int]] = {}
+    sizes: dict[tuple[str, str], float] = {}
+    for run in runs:
+        model = run.name[:2]
+        seeds.setdefault(model, []).append(run.seed)
+        sizes[model] = max(sizes.get(model, 0), run.facts["params_non_embedding"] or 0)
+    ranks = sorted(seeds, key=lambda model: (sizes[model], model))
     named = []
     for run in runs:
+        model = run.name[:2]
         label = f"{run.suite} {run.model}" if several_suites else run.model
-        if seeds[run.suite, run.model] > 1:
+        if len(seeds[model]) > 1:
             label += f" seed {run.seed}"
-        named.append(replace(run, label=label, rank=order.index((run.suite, run.model))))
+        order = seeds[model].index(run.seed)
+        named.append(replace(run, label=label, rank=ranks.index(model), order=order))
     return named
 
 
-def _size_of(runs: list[Run], name: tuple[str, str]) -> tuple[float, tuple[str, str]]:
-    sizes = [run.facts["params_non_embedding"] or 0 for run in runs if (run.suite, run.model) == name]
-    return max(sizes), name
-
-
 def records_of(results: Results, run: Run) -> Results:
-    """The records of one run alone."""
+    """Select the records of one run."""
     below = results.folder / "checkpoints" / safe_name(run.suite) / safe_name(run.model) / f"seed-{run.seed}"
     return Results(results.folder, tuple(place for place in results.records if place.parent == below))
 
 
-def common_steps(runs: list[Run]) -> list[int]:
-    """Steps that every run has measured, ascending."""
+def common_steps(runs: Sequence[Run]) -> list[int]:
+    """Return the steps that every run has measured, ascending."""
     shared = set.intersection(*({int(step) for step in run.steps} for run in runs)) if runs else set()
     return sorted(shared)
 
 
-def model_names(runs: list[Run]) -> list[tuple[str, str]]:
-    """(suite, model) of every model, smallest first."""
+def model_names(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Return (suite, model) of every model, smallest first."""
     return [name for _, name in sorted({(run.rank, (run.suite, run.model)) for run in runs})]
 
 
 def holes_of(results: Results) -> list[dict[str, Any]]:
-    """Checkpoints that failed or do not exist: suite, model, seed, step, status, reason."""
+    """List checkpoints that failed or do not exist: suite, model, seed, step, status, reason."""
     frame = results.checkpoints([*RUN, "step", "status", "reason"])
     return frame.filter(pl.col("status") != "ok").sort([*RUN, "step"]).to_dicts()

@@ -1,7 +1,6 @@
 """A store as a served dashboard sees it: its newest state, and any map or spectrum on demand."""
 
 import hashlib
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -11,13 +10,14 @@ from typing import Any
 
 import polars as pl
 
-from tracker.errors import RequestError, StoreError
-from tracker.metrics.registry import DESCRIBED, head_columns
+from tracker.atomic import read_json
+from tracker.errors import RequestError, TrackerError, unknown_value
+from tracker.metrics.registry import head_columns, is_custom
 from tracker.store import Results, record_folders
 from tracker.store.progress import Watch
 from tracker.views.data import dashboard_data
 from tracker.views.encode import rounded_list
-from tracker.views.head_maps import Places, pack_map, pack_shares, scale_of
+from tracker.views.head_maps import HeadRows, pack_map, pack_shares, scale_of
 from tracker.views.runs import RUN, Run, records_of, runs_of
 
 SHARES = ("spectrum", "wavelet_energy")
@@ -25,6 +25,8 @@ LEAST_PAUSE = 0.7
 """Seconds between two looks at the store; a store that takes long to read is read less often."""
 SHARE_OF_TIME = 0.2
 """At most this share of one processor goes into reading a store that changes all the time."""
+MOST_COLUMNS = 3
+"""Metrics of all heads that are kept in memory."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,16 @@ class Snapshot:
     read_at: float
     columns: dict[str, pl.DataFrame] = field(default_factory=dict)
     """Metrics of all heads that were asked for, newest last."""
+
+    def run(self, key: str) -> Run:
+        """One run.
+
+        Raises:
+            RequestError: the store has none of this key.
+        """
+        if key not in self.runs:
+            raise RequestError(f"run={key}: not in this store")
+        return self.runs[key]
 
 
 class ServedStore:
@@ -53,25 +65,25 @@ class ServedStore:
         self._choose = choose
         self._watch = Watch(folder)
         self._lock = threading.Lock()
-        self._stamp = ""
-        self._trouble: str | None = None
-        self._snapshot = self._made("", Results(folder, ()))
+        self._problem: str | None = None
+        self._snapshot = self._read("", Results(folder, ()), None)
 
     def refresh(self) -> None:
-        """Reads the store if it has changed since the last call."""
+        """Read the store if it has changed since the last call; keep the last state where that fails."""
         stamp = _stamp(self.folder)
-        if stamp == self._stamp:
+        if stamp == self._snapshot.version:
             return
         try:
             there = (self.folder / "checkpoints").is_dir()
-            snapshot = self._made(stamp, self._choose() if there else Results(self.folder, ()))
-        except (RequestError, StoreError, OSError, pl.exceptions.PolarsError) as error:
-            self._trouble = f"The store was not read: {error}"
-            return
-        self._snapshot, self._stamp, self._trouble = snapshot, stamp, None
+            results = self._choose() if there else Results(self.folder, ())
+            self._snapshot, self._problem = self._read(stamp, results, self._analysis()), None
+        except Exception as error:
+            # Whatever a store may hold, the page must learn of it and the follower live on.
+            reason = str(error) if isinstance(error, TrackerError | ValueError) else repr(error)
+            self._problem = f"Could not read the store, showing its last state: {reason}"
 
     def follow(self, stop: threading.Event) -> None:
-        """Refreshes until ``stop`` is set."""
+        """Refresh until ``stop`` is set."""
         while True:
             begun = time.monotonic()
             self.refresh()
@@ -79,19 +91,17 @@ class ServedStore:
             if stop.wait(max(LEAST_PAUSE, took / SHARE_OF_TIME)):
                 return
 
-    def _made(self, version: str, results: Results) -> Snapshot:
+    def _read(self, version: str, results: Results, analysis: dict[str, Any] | None) -> Snapshot:
         runs = runs_of(results)
-        data = dashboard_data(results, self._analysis(), served=True, runs=runs)
+        data = dashboard_data(results, analysis, served=True, runs=runs)
         data |= {"version": version, "stale": self._is_stale(results)}
         return Snapshot(version, results, {run.key: run for run in runs}, data, time.monotonic())
 
     def _analysis(self) -> dict[str, Any] | None:
         try:
-            return json.loads((self.folder / "analysis.json").read_text(encoding="utf-8"))
+            return read_json(self.folder / "analysis.json")
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise StoreError(f"{self.folder / 'analysis.json'} does not read back: {error}") from error
 
     def _is_stale(self, results: Results) -> bool:
         """Whether a record is newer than the analysis."""
@@ -102,44 +112,43 @@ class ServedStore:
             return False
 
     def data(self) -> dict[str, Any]:
-        """The newest ``dashboard_data``, its ``version``, and whether the analysis is ``stale``."""
+        """Return the newest ``dashboard_data``, its ``version``, and whether the analysis is ``stale``."""
         return self._snapshot.data
 
     def progress(self) -> dict[str, Any]:
-        """version, measured checkpoints, seconds since they were read, trouble, and every sweep's bars."""
+        """Return version, measured checkpoints, seconds since they were read, problem, and every sweep."""
         snapshot = self._snapshot
         return {
             "version": snapshot.version,
             "measured": snapshot.data["counts"]["checkpoints"],
             "age": time.monotonic() - snapshot.read_at,
-            "trouble": self._trouble,
+            "problem": self._problem,
             "sweeps": self._watch.look(),
         }
 
     def head_map(self, run: str, metric: str) -> dict[str, Any]:
-        """One metric of every head of a run: ``packed`` (T, layers, heads), its ``scale``, the ``version``.
+        """Return one metric of every head of a run: ``packed`` (T, layers, heads), ``scale``, ``version``.
 
         Raises:
             RequestError: no such run, or no such metric of heads.
         """
         snapshot = self._snapshot
-        self._run(snapshot, run)
-        absent = metric.removeprefix("averaged_") in DESCRIBED and metric not in snapshot.runs[run].series
-        if metric not in head_columns() or absent:
+        chosen = snapshot.run(run)
+        present = is_custom(metric) and metric in chosen.series
+        if metric not in head_columns(own=False) and not present:
             raise RequestError(f"metric={metric}: no metric of heads")
         frame = self._column(snapshot, metric)
         if frame[metric].null_count() == frame.height:
             return {"version": snapshot.version, "packed": None, "scale": None}
-        chosen = snapshot.runs[run]
         mine = frame.filter(suite=chosen.suite, model=chosen.model, seed=chosen.seed)
         scale = scale_of(frame[metric])
-        packed = pack_map(Places.of(chosen, mine), metric, scale)
+        packed = pack_map(HeadRows.of(chosen, mine), metric, scale)
         return {"version": snapshot.version, "packed": packed, "scale": scale}
 
     def shares(
         self, run: str, of: str = "spectrum", layer: int | None = None, head: int | None = None
     ) -> dict[str, Any]:
-        """How a run's power or energy divides: ``packed`` (T, layers, ``parts``) means, or ``bands``
+        """Return how a run's power or energy divides: ``packed`` (T, layers, ``parts``) means, or ``bands``
         (T, parts) of one head.
 
         Args:
@@ -151,31 +160,24 @@ class ServedStore:
             RequestError: no such run, layer or head.
         """
         snapshot = self._snapshot
-        chosen = self._run(snapshot, run)
+        chosen = snapshot.run(run)
         if of not in SHARES:
-            raise RequestError(f"of={of}: invalid value; expected {', '.join(SHARES)}")
+            raise unknown_value("of", of, SHARES)
         frame = records_of(snapshot.results, chosen).heads([*RUN, "step", "layer", "head", of])
         if layer is None or head is None:
-            packed, parts = pack_shares(Places.of(chosen, frame), of)
+            packed, parts = pack_shares(HeadRows.of(chosen, frame), of)
             return {"version": snapshot.version, "packed": packed, "parts": parts}
         rows = dict(frame.filter(layer=layer, head=head).select("step", of).iter_rows())
         if not rows:
             raise RequestError(f"layer={layer}, head={head}: {chosen.label} has no such head")
-        absent: list[float | None] = [None] * max(
-            (len(shares) for shares in rows.values() if shares), default=0
-        )
-        bands = [rounded_list(rows.get(int(step)) or absent) for step in chosen.steps]
+        parts = max((len(shares) for shares in rows.values() if shares), default=0)
+        bands = [rounded_list(rows.get(int(step)) or [None] * parts) for step in chosen.steps]
         return {"version": snapshot.version, "bands": bands}
-
-    def _run(self, snapshot: Snapshot, key: str) -> Run:
-        if key not in snapshot.runs:
-            raise RequestError(f"run={key}: not in this store")
-        return snapshot.runs[key]
 
     def _column(self, snapshot: Snapshot, metric: str) -> pl.DataFrame:
         with self._lock:
             if metric not in snapshot.columns:
-                while len(snapshot.columns) >= 3:
+                while len(snapshot.columns) >= MOST_COLUMNS:
                     snapshot.columns.pop(next(iter(snapshot.columns)))
                 names = [*RUN, "step", "layer", "head", metric]
                 snapshot.columns[metric] = snapshot.results.heads(names)

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from tracker.errors import RequestError, StoreError
+from tracker.errors import RequestError, StoreError, unknown_value
 from tracker.views.dashboard import render_page
 from tracker.views.served_store import ServedStore
 
@@ -33,7 +33,7 @@ class DashboardServer:
         port: 0 takes any that is free; ``address`` says which.
 
     Raises:
-        RequestError: the port cannot be had.
+        RequestError: the port is not available.
     """
 
     def __init__(self, store: ServedStore, port: int = 0) -> None:
@@ -43,19 +43,19 @@ class DashboardServer:
             self._http = ThreadingHTTPServer((LOOPBACK, port), handler)
         except OSError as error:
             raise RequestError(
-                f"view.port={port}: cannot be had on {LOOPBACK}: {error.strerror}; choose another, or 0 "
-                "for any that is free"
+                f"view.port={port}: not available on {LOOPBACK}: {error.strerror}; choose another, or 0 "
+                "for any free port"
             ) from error
         self._http.daemon_threads = True
         self._stop = threading.Event()
 
     @property
     def address(self) -> str:
-        """Where a browser finds it."""
+        """The address to open in a browser."""
         return f"http://{LOOPBACK}:{self._http.server_port}/"
 
     def serve(self) -> None:
-        """Reads the store again and again and answers, until interrupted or closed from another thread."""
+        """Follow the store and answer requests, until interrupted or closed from another thread."""
         follower = threading.Thread(target=self.store.follow, args=(self._stop,), daemon=True)
         follower.start()
         try:
@@ -65,7 +65,7 @@ class DashboardServer:
             self._http.server_close()
 
     def close(self) -> None:
-        """Ends ``serve`` in another thread."""
+        """End ``serve`` in another thread."""
         self._http.shutdown()
 
 
@@ -79,14 +79,14 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = IDLE_SECONDS
 
     def do_GET(self) -> None:
-        """One answer, or why there is none."""
+        """Answer one request, or say why not."""
         if not self._is_addressed():
-            self._refuse(HTTPStatus.FORBIDDEN, "this server answers to its own address alone")
+            self._refuse(HTTPStatus.FORBIDDEN, "this server answers to its own address only")
             return
         address = urlsplit(self.path)
         answer = ROUTES.get(address.path)
         if answer is None:
-            self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
+            self._refuse(HTTPStatus.NOT_FOUND, "unknown path")
             return
         try:
             kind, body = answer(self.store, dict(parse_qsl(address.query)))
@@ -121,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Says nothing: the console is the user's."""
+        """Log nothing: the console is the user's."""
 
 
 def _json(content: Mapping[str, Any]) -> Answer:
@@ -132,37 +132,25 @@ def _page(store: ServedStore, asked: Mapping[str, str]) -> Answer:
     return "text/html; charset=utf-8", render_page(store.data(), served=True).encode()
 
 
-def _data(store: ServedStore, asked: Mapping[str, str]) -> Answer:
-    return _json(store.data())
-
-
-def _progress(store: ServedStore, asked: Mapping[str, str]) -> Answer:
-    return _json(store.progress())
-
-
-def _map(store: ServedStore, asked: Mapping[str, str]) -> Answer:
-    return _json(store.head_map(asked.get("run", ""), asked.get("metric", "")))
-
-
-def _spectrum(store: ServedStore, asked: Mapping[str, str]) -> Answer:
+def _shares(store: ServedStore, asked: Mapping[str, str]) -> Answer:
     of = asked.get("of", "spectrum")
-    return _json(store.shares(asked.get("run", ""), of, _whole(asked, "layer"), _whole(asked, "head")))
+    return _json(store.shares(asked.get("run", ""), of, _integer(asked, "layer"), _integer(asked, "head")))
 
 
-def _whole(asked: Mapping[str, str], name: str) -> int | None:
+def _integer(asked: Mapping[str, str], name: str) -> int | None:
     value = asked.get(name)
     if value is None:
         return None
     if not (value.isascii() and value.isdecimal() and len(value) < 10):
-        raise RequestError(f"{name}={value}: whole numbers from 0")
+        raise unknown_value(name, value, "an integer from 0")
     return int(value)
 
 
 ROUTES: dict[str, Callable[[ServedStore, Mapping[str, str]], Answer]] = {
     "/": _page,
-    "/data": _data,
-    "/progress": _progress,
-    "/map": _map,
-    "/spectrum": _spectrum,
+    "/data": lambda store, asked: _json(store.data()),
+    "/progress": lambda store, asked: _json(store.progress()),
+    "/map": lambda store, asked: _json(store.head_map(asked.get("run", ""), asked.get("metric", ""))),
+    "/spectrum": _shares,
 }
 """Every path that there is: no path is ever a file's."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from tracker.checkpoints import files as weights
+from tracker.checkpoints import files as model_files
 from tracker.checkpoints.listing import RemoteFile
 
 SUSPICIOUS = ("same-weights", "shared-shard", "last-not-main", "bad-tensor")
@@ -40,7 +40,7 @@ class Revision:
 
     @property
     def preferred(self) -> tuple[str, frozenset[str]] | None:
-        """What would be measured: format, and the hashes of its files; None without weights."""
+        """What would be measured: format, and the hashes of its files; None without model_files."""
         return next(iter(self.keys), None)
 
     @property
@@ -85,11 +85,11 @@ def revision_of(
 ) -> Revision:
     """A branch from its listing; sets with a file whose hash the hub does not tell are left out."""
     digests = {file.name: file.digest for file in files}
-    _, chosen = weights.needed(digests)
-    whole = bool(chosen) and weights.complete(chosen)
+    _, chosen = model_files.needed(digests)
+    whole = bool(chosen) and model_files.complete(chosen)
     sets: dict[str, dict[str, str]] = {}
-    for form, names in weights.sets(digests).items() if whole else ():
-        known = {each: digest for each in names if (digest := digests[each]) is not None}
+    for form, names in model_files.sets(digests).items() if whole else ():
+        known = {each: digest for each in names if (digest := digests[each])}
         if len(known) == len(names):
             sets[form] = known
     return Revision(name, commit, sets, step, seed, tuple(sorted(digests)), whole)
@@ -166,7 +166,7 @@ def _missing(evidence: Evidence) -> list[Finding]:
 
 def _no_weights(revision: Revision) -> Finding:
     return _finding(
-        revision, "no-weights", f"no whole set of weights; found {weights.listed(revision.files)}"
+        revision, "no-weights", f"no whole set of weights; found {model_files.listed(revision.files)}"
     )
 
 
@@ -189,7 +189,7 @@ def _equal(one: Revision, other: Revision) -> bool:
 
 
 def _differ(one: Revision, other: Revision) -> bool:
-    """Whether both hold a format in common, and no such format holds the same weights."""
+    """Whether both hold a format in common, and no such format holds the same model_files."""
     common = set(dict(one.keys)) & set(dict(other.keys))
     return bool(common) and all(dict(one.keys)[form] != dict(other.keys)[form] for form in common)
 

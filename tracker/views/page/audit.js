@@ -1,9 +1,9 @@
-// Are the checkpoints what their names say? What an audit found, and which checkpoints it makes suspect.
+// The checkpoint audit: its findings, and the checkpoints that they make suspect.
 function drawAudit() {
   byId('audit-section').hidden = !DATA.runs.length;
   const suspects = DATA.runs.reduce((n, run) => n + run.suspects.filter(Boolean).length, 0);
   const rows = findingRows(), checked = DATA.audit.map(entry => `${entry.repo} (${plural(entry.checked, 'step')})`).join(', ');
-  byId('audit-verdict').textContent = !DATA.audit.length ? 'Not audited: `tracker audit` compares the files of the checkpoints with one another and with published reports; a sweep of the hub does so by itself.'
+  byId('audit-verdict').textContent = !DATA.audit.length ? 'Not audited: `tracker audit` verifies that checkpoint weights match their names; a sweep of Hub checkpoints does so by itself.'
     : `${suspects ? `${plural(suspects, 'checkpoint')} of ${DATA.counts.checkpoints} shown ${suspects === 1 ? 'is' : 'are'} suspect` : 'No checkpoint shown is suspect'}; ${plural(rows.length, 'kind')} of finding.`;
   byId('audit-note').hidden = !DATA.audit.length;
   byId('audit-note').textContent = `Compared by file hashes: ${checked}. Suspect checkpoints are hollow in the curves and maps and left out of fits; twins at steps 0 and 1 are expected where the first learning rate is 0.`;
@@ -19,7 +19,7 @@ function findingRows() {
   for (const entry of DATA.audit) {
     for (const f of entry.findings) {
       const key = [entry.repo, f.fault, f.with, f.file, f.known].join('\n');
-      if (!rows.has(key)) rows.set(key, [entry.repo, f.fault, [], f.with, f.file, f.known ? `reported in ${f.known}` : 'found here']);
+      if (!rows.has(key)) rows.set(key, [entry.repo, f.fault, [], f.with, f.file, f.known ? `reported in ${f.known}` : 'new']);
       rows.get(key)[2].push(f.step);
     }
     for (const d of entry.disagreements) rows.set(`${entry.repo}\n${d.source}\n${d.reported}`,

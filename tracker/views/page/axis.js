@@ -59,17 +59,6 @@ function axisBreak(runs) {
   return [{ text: '//', x: at, y: 0, xref: 'x', yref: 'paper', showarrow: false, yanchor: 'middle', font: { size: 12 }, bgcolor: css('--paper'), borderpad: 0 }];
 }
 
-// A phase may have changes within it: neighbours of one name are named once.
-function mergedPhases(phases) {
-  const merged = [];
-  for (const { label, first_step, last_step } of phases) {
-    const last = merged[merged.length - 1];
-    if (last && last.label === label) last.last_step = last_step;
-    else merged.push({ label, first_step, last_step });
-  }
-  return merged.filter(phase => phase.label);
-}
-
 // Shading of one run's phases, their names where they fit, and a bracket over each change point's interval.
 function phaseMarks(key, axis, width) {
   const run = RUNS.get(key), found = phasesOf(key);
@@ -81,7 +70,7 @@ function phaseMarks(key, axis, width) {
     shapes.push({ type: 'rect', xref: 'x', yref: 'paper', x0, x1, y0: 0, y1: 1, layer: 'below', line: { width: 0 },
       fillcolor: faded(phaseColour(phase.label), phase.label === 'initial' ? 0.09 : 0.14) });
   }
-  for (const { label, first_step, last_step } of mergedPhases(found.phases)) {
+  for (const { label, first_step, last_step } of found.spans) {
     const x0 = place(first_step, run), x1 = place(last_step, run);
     if (x0 === null || x1 === null || (x1 - x0) / perPixel < 6 * label.length - 8) continue;
     annotations.push({ text: plotText(label), x: (x0 + x1) / 2, y: 1, xref: 'x', yref: 'paper', yanchor: 'bottom',

@@ -1,51 +1,28 @@
 // State, its place in the URL, small helpers. All text enters the page by textContent; text for Plotly,
 // which reads a little HTML, goes through plotText.
 const byId = id => document.getElementById(id);
-let DATA, METRIC, RUNS, DEFAULTS, state;
+let DATA, METRIC, RUNS, PHASES, DEFAULTS, state;
 
-// What the page shows, and all that follows from it. A served page takes new data while it is open.
+// The data, and what is derived from it. A served page takes new data while it is open.
 function take(data) {
   DATA = data;
   METRIC = new Map(DATA.metrics.map(metric => [metric.name, metric]));
   RUNS = new Map(DATA.runs.map(run => [run.key, run]));
+  PHASES = new Map(DATA.phases.map(entry => [entry.key, entry]));
   DEFAULTS = {
-    m: firstSight().join(','), x: 'log', band: 'sequences', phases: bestPhases(), hide: '', seeds: '', big: '',
-    events: 'on', run: defaultRun(), map: mapMetrics()[0] || '', step: '', head: '', layer: 'mean', sp: 'bands',
-    why: bestWhy(), sm: firstSight()[0] || '', sx: 'params_non_embedding', ss: 'last', role: bestRole(), eg: '0', em: 'spectral_entropy', theme: '',
+    m: firstPanels().join(','), x: 'log', band: 'sequences', phases: DATA.shown.phases, hide: '', seeds: '', big: '',
+    events: 'on', run: DATA.shown.run, map: mapMetrics()[0] || '', step: '', head: '', layer: 'mean', sp: 'bands',
+    why: DATA.shown.lead_lag, sm: firstPanels()[0] || '', sx: 'params_non_embedding', ss: 'last', role: firstRole(), eg: '0', em: 'spectral_entropy', theme: '',
   };
   takeAxis();
-  takeScale();
 }
 
-function firstSight() {
-  const wanted = DATA.first_sight.filter(name => METRIC.has(name));
-  const others = DATA.metrics.map(metric => metric.name).filter(name => !wanted.includes(name));
-  return [...wanted, ...others].slice(0, 4);
+function firstPanels() {
+  const others = DATA.metrics.map(metric => metric.name).filter(name => !DATA.panels.includes(name));
+  return [...DATA.panels, ...others].slice(0, 4);
 }
 
-function phasesOf(key) {
-  const run = RUNS.get(key);
-  return run && DATA.phases.find(p => p.suite === run.suite && p.model === run.model && p.seed === run.seed);
-}
-
-// The largest model whose phases have names, else the largest that changes at all.
-function bestPhases() {
-  const labelled = DATA.runs.filter(run => (phasesOf(run.key)?.phases || []).some(phase => phase.label));
-  const changing = DATA.runs.filter(run => phasesOf(run.key)?.change_points.length);
-  const best = labelled.length ? labelled : changing;
-  const largest = Math.max(...best.map(run => run.rank));
-  return best.find(run => run.rank === largest)?.key || 'none';
-}
-
-function bestWhy() {
-  const told = DATA.lead_lag.map(entry => `${entry.suite}/${entry.model}/${entry.seed}`);
-  return told.includes(bestPhases()) ? bestPhases() : told.at(-1) || '';
-}
-
-function defaultRun() {
-  const own = bestPhases();
-  return own !== 'none' ? own : DATA.runs.length ? DATA.runs[DATA.runs.length - 1].key : '';
-}
+const phasesOf = key => PHASES.get(key);
 
 // Reads the URL's hash. A value that this page does not know falls back to the default: links outlive stores.
 function readState() {
@@ -56,7 +33,7 @@ function readState() {
   const known = (key, values) => { if (!values.includes(state[key])) state[key] = DEFAULTS[key]; };
   const names = DATA.metrics.map(metric => metric.name);
   const chosen = state.m.split(',');
-  if (chosen.length !== firstSight().length || !chosen.every(name => names.includes(name))) state.m = DEFAULTS.m;
+  if (chosen.length !== firstPanels().length || !chosen.every(name => names.includes(name))) state.m = DEFAULTS.m;
   known('x', Object.keys(AXIS_TITLES));
   known('band', ['sequences', 'heads', 'none']);
   known('phases', ['none', ...RUNS.keys()]);
@@ -70,7 +47,7 @@ function readState() {
   known('role', [...RUNS.keys()]);
   known('eg', DATA.encodings.map((_, i) => String(i)));
   known('em', names);
-  known('big', ['', ...firstSight().keys()].map(String));
+  known('big', ['', ...firstPanels().keys()].map(String));
   known('theme', ['', 'light', 'dark']);
   if (!/^\d+$/.test(state.step)) state.step = '';
 }
@@ -100,10 +77,10 @@ function el(tag, attributes = {}, ...children) {
 }
 
 function fillSelect(select, options, value) {
-  const groups = new Map(), told = JSON.stringify(options);
+  const groups = new Map(), wanted = JSON.stringify(options);
   // An open list stays open when new data brings the same choices.
-  if (select.dataset.options === told) { select.value = value; return; }
-  select.dataset.options = told;
+  if (select.dataset.options === wanted) { select.value = value; return; }
+  select.dataset.options = wanted;
   select.replaceChildren();
   for (const { id, text, group } of options) {
     let parent = select;
@@ -174,7 +151,13 @@ const faded = (colour, alpha) => {
 };
 const DASHES = ['solid', 'dash', 'dot', 'dashdot', 'longdash', 'longdashdot'];
 const SYMBOLS = ['circle', 'square', 'diamond', 'triangle-up', 'triangle-down', 'cross'];
-const seedOrder = run => [...new Set(DATA.runs.filter(o => o.suite === run.suite && o.model === run.model).map(o => o.seed))].indexOf(run.seed);
+const symbolOf = run => SYMBOLS[run.order % SYMBOLS.length];
+const cut = (text, most) => (text.length > most ? text.slice(0, most - 1) + '…' : text);
+const wrapped = text => plotText(text.replace(/(.{1,60})(\s|$)/g, '$1\n').trim()).replaceAll('\n', '<br>');
+
+// Marks at rows of [x, y, text when hovered].
+const marks = (rows, marker, more = {}) => ({ type: 'scatter', mode: 'markers', x: rows.map(row => row[0]), y: rows.map(row => row[1]), text: rows.map(row => row[2]),
+  marker, hovertemplate: '%{text}<extra></extra>', ...more });
 
 function draw(id, traces, layout, label) {
   const node = typeof id === 'string' ? byId(id) : id;

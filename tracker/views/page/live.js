@@ -9,7 +9,7 @@ async function ask(path, parameters = {}) {
   return answer.json();
 }
 
-// What the store says of one map or spectrum, asked once per state of the store. Undefined where the server is
+// One map or spectrum of the store, asked for once per state of the store. Undefined where the server is
 // already ahead of this page, or gone: what is drawn then stays until the page has caught up.
 async function asked(path, parameters) {
   const key = JSON.stringify([path, parameters]), wanted = DATA.version;
@@ -37,10 +37,10 @@ async function renew() {
   writeHash();
   answers.clear();
   unpacked.clear();
-  const panels = firstSight().length;
+  const panels = firstPanels().length;
   take(data);
-  drawWords();
-  if (firstSight().length !== panels) makePanels();
+  drawTexts();
+  if (firstPanels().length !== panels) makePanels();
   readState();
   await drawAll();
 }
@@ -49,10 +49,10 @@ async function renew() {
 function drawProgress(now) {
   byId('live').hidden = false;
   const sweeps = now ? now.sweeps : [], bars = sweeps.flatMap(sweep => sweep.bars);
-  const told = !now ? 'The server has stopped: this is the last it told.' : sweeps.some(sweep => sweep.alive) ? `A sweep is running: ${sweeps.filter(s => s.alive).map(s => s.doing).join(', ')}.`
-    : sweeps.length ? 'A sweep has stopped without ending; the same command goes on from there.' : 'No sweep is running; this page follows the next one.';
-  if (byId('live-told').textContent !== told) byId('live-told').textContent = told;
-  byId('live-detail').textContent = now?.trouble || (now ? `${plural(now.measured, 'checkpoint')} in the store${now.measured ? `; it last changed ${now.age < 2 ? 'just now' : `${Math.round(now.age)} s ago`}` : ''}.` : '');
+  const status = !now ? 'The server has stopped; showing the last update.' : sweeps.some(sweep => sweep.alive) ? `A sweep is running: ${sweeps.filter(s => s.alive).map(s => s.doing).join(', ')}.`
+    : sweeps.length ? 'A sweep stopped before it was done; run the same command to resume.' : 'No sweep is running; this page updates when one starts.';
+  if (byId('live-status').textContent !== status) byId('live-status').textContent = status;
+  byId('live-detail').textContent = now?.problem || (now ? `${plural(now.measured, 'checkpoint')} in the store${now.measured ? `; it last changed ${now.age < 2 ? 'just now' : `${Math.round(now.age)} s ago`}` : ''}.` : '');
   byId('live-bars').replaceChildren(...bars.map(bar => el('li', {}, el('span', { class: 'name' }, bar.name),
     el('progress', { max: bar.total || 1, value: bar.done, 'aria-label': bar.name }), el('span', { class: 'count' }, `${bar.done} of ${bar.total}`), el('span', { class: 'pace' }, [bar.pace, bar.note].filter(Boolean).join(' · ')))));
 }

@@ -2,7 +2,7 @@
 function syncControls() {
   const axes = { log: 'log steps', linear: 'linear steps', tokens: 'log tokens', 'linear-tokens': 'linear tokens' };
   fillSelect(byId('x'), Object.entries(axes).filter(([id]) => HAS_TOKENS || !id.endsWith('tokens')).map(([id, text]) => ({ id, text })), state.x);
-  fillSelect(byId('band'), [{ id: 'sequences', text: '95 % over sequences' }, { id: 'heads', text: 'quartiles over heads' }, { id: 'none', text: 'none' }], state.band);
+  fillSelect(byId('band'), [{ id: 'sequences', text: '95 % interval over sequences' }, { id: 'heads', text: 'middle half of heads' }, { id: 'none', text: 'none' }], state.band);
   fillSelect(byId('phases'), [{ id: 'none', text: 'none' }, ...DATA.runs.filter(run => phasesOf(run.key)).map(run => ({ id: run.key, text: run.label }))], state.phases);
   byId('landmarks-box').hidden = !DATA.landmarks.length;
   byId('landmarks').checked = state.events === 'on';
@@ -77,7 +77,7 @@ function togglePrint(on) {
   for (const plot of document.querySelectorAll('.js-plotly-plot')) if (plot.offsetParent) Plotly.Plots.resize(plot);
 }
 
-function drawWords() {
+function drawTexts() {
   drawOverview();
   drawAudit();
   drawProvenance();
@@ -87,7 +87,7 @@ async function start() {
   take(JSON.parse(byId('data').textContent));
   readState();
   applyTheme();
-  drawWords();
+  drawTexts();
   makePanels();
   wire();
   await loadPlotly();

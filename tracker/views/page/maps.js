@@ -37,9 +37,9 @@ function fillHeadControls() {
   fillSelect(byId('run'), DATA.runs.map(run => ({ id: run.key, text: run.label })), state.run);
   fillSelect(byId('map'), mapMetrics().map(name => ({ id: name, text: label(name), group: DATA.served ? METRIC.get(name).group : '' })), state.map);
   fillSelect(byId('sp'), Object.entries(SPECTROGRAMS).map(([id, { title }]) => ({ id, text: title })), state.sp);
-  const one = DATA.served ? [{ id: 'head', text: 'the chosen head' }] : [];
+  const one = DATA.served ? [{ id: 'head', text: 'selected head' }] : [];
   if (!(state.layer === 'mean' || (DATA.served && state.layer === 'head') || Number(state.layer) < layers)) set({ layer: 'mean' });
-  fillSelect(byId('layer'), [{ id: 'mean', text: 'mean of all' }, ...one, ...Array.from({ length: layers }, (_, i) => ({ id: String(i), text: `layer ${i}` }))], state.layer);
+  fillSelect(byId('layer'), [{ id: 'mean', text: 'all layers' }, ...one, ...Array.from({ length: layers }, (_, i) => ({ id: String(i), text: `layer ${i}` }))], state.layer);
 }
 
 // The slider's place: the step of the link where this run has it, else the nearest, else the last.
@@ -83,12 +83,12 @@ async function drawMap() {
   const suspect = run.suspects[t];
   byId('step-name').textContent = String(step);
   byId('step').setAttribute('aria-valuetext', `step ${step}${suspect ? ', suspect' : ''}`);
-  byId('map-title').textContent = `${title} of every head, ${run.label}, step ${step}`;
+  byId('map-title').textContent = `${title} by layer and head, ${run.label}, step ${step}`;
   byId('map-suspect').hidden = !suspect;
-  byId('map-suspect').textContent = suspect ? `Hollow: this checkpoint may not be what its name says. ${capital(suspect)}.` : '';
-  const left = DATA.maps.left_out.length ? ` Only in the store, for size: ${DATA.maps.left_out.join(', ')}.` : '';
+  byId('map-suspect').textContent = suspect ? `Hollow: the weights of this checkpoint may not match its name. ${capital(suspect)}.` : '';
+  const left = DATA.maps.left_out.length ? ` Too large for this file: ${DATA.maps.left_out.join(', ')}.` : '';
   const more = DATA.served ? '' : ' Other metrics: `tracker dashboard serve=true`.';
-  byId('map-scale').textContent = `Colours span ${number(scale.low, 3)} to ${number(scale.high, 3)} at every step and for every model, in ${DATA.maps.levels + 1} levels${scale.clipped ? '; values beyond are drawn at the ends' : ''}.${left}${more}`;
+  byId('map-scale').textContent = `One colour scale for all steps and models, ${number(scale.low, 3)} to ${number(scale.high, 3)}${scale.clipped ? '; values beyond it take the end colours' : ''}.${left}${more}`;
   const rows = Array.from({ length: map.layers }, (_, l) => Array.from({ length: map.heads }, (_, h) => at(t, l, h)));
   const trace = { type: 'heatmap', z: rows, zmin: scale.low, zmax: scale.high, colorscale: heatScale(), xgap: 1, ygap: 1,
     hovertemplate: 'layer %{y}, head %{x}<br>%{z:.4~g}<extra></extra>', colorbar: { thickness: 10, outlinewidth: 0, len: 1, ticklen: 3, tickfont: { size: 11.5 } } };
@@ -99,7 +99,7 @@ async function drawMap() {
     height: Math.min(560, Math.max(230, 90 + 26 * map.layers)), margin: { l: 46, r: 10, t: 8, b: 42 }, shapes: [box], dragmode: false,
     xaxis: { title: { text: 'head', standoff: 6 }, ...ticks(map.heads), range: [-0.5, map.heads - 0.5], showgrid: false, showline: false, fixedrange: true },
     yaxis: { title: { text: 'layer', standoff: 6 }, ...ticks(map.layers), range: [-0.5, map.layers - 0.5], showgrid: false, showline: false, fixedrange: true },
-  }, `${title} of every head at step ${step}; chosen: layer ${layer}, head ${head}`);
+  }, `${title} by layer and head at step ${step}; selected: layer ${layer}, head ${head}`);
   const plot = byId('map-plot');
   if (!plot.dataset.ready) { plot.on('plotly_click', event => chooseHead(event.points[0].y, event.points[0].x)); plot.dataset.ready = 'yes'; }
 }
@@ -116,10 +116,10 @@ async function drawHead() {
   const { current: { run, map, scale, at, title }, layer, head, chosen } = selection;
   byId('head-title').textContent = `Layer ${layer}, head ${head}: ${title.toLowerCase()}${chosen || run.steps.length < 2 ? '' : ' (the head that changes most)'}`;
   const x = run.steps.map(step => place(step, run));
-  const others = { type: 'scatter', mode: 'lines', x: [], y: [], hoverinfo: 'skip', connectgaps: false, line: { width: 1, color: faded(colourOf(run), 0.28) } };
+  const others = { type: 'scatter', mode: 'lines', x: [], y: [], hoverinfo: 'skip', connectgaps: false, line: { width: 1, color: faded(css('--soft'), 0.35) } };
   for (let h = 0; h < map.heads; h++) if (h !== head) { others.x.push(...x, null); others.y.push(...run.steps.map((_, t) => (run.suspects[t] ? null : at(t, layer, h))), null); }
-  const sure = t => !run.suspects[t];
-  const own = { type: 'scatter', mode: run.steps.length > 60 ? 'lines' : 'lines+markers', x, y: run.steps.map((_, t) => (sure(t) ? at(t, layer, head) : null)), connectgaps: true,
+  const kept = t => !run.suspects[t];
+  const own = { type: 'scatter', mode: run.steps.length > 60 ? 'lines' : 'lines+markers', x, y: run.steps.map((_, t) => (kept(t) ? at(t, layer, head) : null)), connectgaps: true,
     line: { width: 2.4, color: '#d98a00' }, marker: { size: 6 }, customdata: run.steps, hovertemplate: 'step %{customdata}<br>%{y:.3~g}<extra></extra>' };
   const doubted = run.steps.map((_, t) => t).filter(t => run.suspects[t]);
   const hollow = { type: 'scatter', mode: 'markers', x: doubted.map(t => x[t]), y: doubted.map(t => at(t, layer, head)), customdata: doubted.map(t => run.steps[t]),

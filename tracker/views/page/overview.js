@@ -1,22 +1,25 @@
-// What was found, in words, and what it was found on.
-const MOST_TOLD = 4;
+// The findings, and the checkpoints that they rest on.
+const MOST_SENTENCES = 4;
 
 function drawOverview() {
   const { models, runs, checkpoints, failed, missing } = DATA.counts;
   const suites = [...new Set(DATA.models.map(model => model.suite))];
-  byId('eyebrow').textContent = [suites.join(', ') || 'empty store', DATA.probe].filter(Boolean).join(' · ');
+  const facts = DATA.runs[0]?.facts;
+  byId('eyebrow').textContent = suites.length ? `${suites.join(', ')}, ${plural(models, 'model')}${facts ? ` · probe: ${facts.n_sequences} × ${facts.n_tokens} tokens` : ''}` : 'empty store';
   document.title = `${suites.join(', ')}: attention heads over training`;
   const sentences = DATA.summary.length ? DATA.summary
-    : [DATA.analysed ? 'The analysis found nothing to report.' : 'Not analysed yet: a sweep looks for phases and thresholds when it ends, `tracker analyse` at any time.'];
+    : [DATA.analysed ? 'The analysis found nothing to report.' : 'Not analysed yet: a sweep analyses its results when it ends, `tracker analyse` at any time.'];
   byId('stale').hidden = !DATA.stale;
-  drawGlance();
-  // What the table above says in short, per model, is told in full on request.
-  const ofModels = sentences.filter(sentence => DATA.glance.some(({ model }) => [':', ',', ' seed '].some(sign => sentence.startsWith(model + sign))));
-  const others = sentences.filter(sentence => !ofModels.includes(sentence)), rest = [...ofModels, ...others.slice(MOST_TOLD)];
-  const items = told => told.map(sentence => el('li', {}, capital(sentence)));
-  byId('summary').replaceChildren(...items(others.slice(0, MOST_TOLD)));
+  byId('unread').hidden = !DATA.unread.length;
+  byId('unread').textContent = `analysis.json was written by another version of tracker; not shown in full: ${DATA.unread.join(', ')}. \`tracker analyse\` writes it anew.`;
+  drawSummaryTable();
+  // The table above summarises the sentences on single models; they open on request.
+  const ofModels = sentences.filter(sentence => DATA.summary_rows.some(({ model }) => [':', ',', ' seed '].some(sign => sentence.startsWith(model + sign))));
+  const others = sentences.filter(sentence => !ofModels.includes(sentence)), rest = [...ofModels, ...others.slice(MOST_SENTENCES)];
+  const items = texts => texts.map(sentence => el('li', {}, capital(sentence)));
+  byId('summary').replaceChildren(...items(others.slice(0, MOST_SENTENCES)));
   byId('more-box').hidden = !rest.length;
-  byId('more-name').textContent = `In full: ${plural(rest.length, 'more sentence')}`;
+  byId('more-name').textContent = `All findings (${rest.length} more)`;
   byId('more').replaceChildren(...items(rest));
   drawAlerts();
   const box = byId('counts');
@@ -24,17 +27,17 @@ function drawOverview() {
     el('strong', {}, plural(checkpoints, 'checkpoint')), ' measured');
   if (failed + missing) {
     const holes = [failed && `${failed} failed`, missing && `${missing} missing`].filter(Boolean).join(', ');
-    box.append(', ', el('span', { class: 'warn' }, holes), ' (reasons below, under provenance; × on the curves)');
+    box.append(', ', el('span', { class: 'warn' }, holes), ' (× on the curves; reasons under Provenance)');
   }
-  box.append('. Curves are means over heads and sequences; phases come from change points of several metrics together on the log-step axis.');
+  box.append('. Curves are means over heads and sequences; phases are segments between change points of several metrics together, on the log-step axis.');
   drawModels();
 }
 
-// Where the results break what the paper's mechanisms need.
+// Results that contradict the paper's mechanisms, and unstable training.
 function drawAlerts() {
   const alerts = DATA.alerts;
   byId('alerts-box').hidden = !alerts.length;
-  byId('alerts-name').textContent = `${plural(alerts.length, 'alert')}: what the paper's mechanisms do not allow, or training that leaves its course`;
+  byId('alerts-name').textContent = `${plural(alerts.length, 'alert')}: results that contradict the paper's mechanisms, or unstable training`;
   byId('alerts').replaceChildren(...alerts.map(alert => el('li', {}, alert.sentence)));
 }
 
@@ -52,11 +55,12 @@ function drawModels() {
   }));
 }
 
-// One row per model: which phases, where they begin, how sure.
-function drawGlance() {
-  byId('glance-box').hidden = !DATA.glance.length;
-  const several = new Set(DATA.glance.map(row => row.suite)).size > 1;
-  const titles = ['Model', 'Exploratory phase from step', 'in so many resamples', 'Selectivity lowest at step', 'Specialisation from step', 'in so many resamples', 'p of no change'];
-  fillTable(byId('glance'), titles.map(title => ({ title })), DATA.glance.map(row => [several ? `${row.suite} ${row.model}` : row.model,
-    row.exploratory, row.exploratory_sure, row.extremum, row.specialisation, row.specialisation_sure, row.p_value]));
+// One row per model: its phases, where they begin, and their support.
+function drawSummaryTable() {
+  const rows = DATA.summary_rows;
+  byId('phases-box').hidden = !rows.length;
+  const several = new Set(rows.map(row => row.suite)).size > 1;
+  const titles = ['Model', 'Exploratory phase begins', 'bootstrap support', 'Selectivity minimum (step)', 'Specialisation begins', 'bootstrap support', 'p (noise alone)'];
+  fillTable(byId('phase-table'), titles.map(title => ({ title })), rows.map(row => [several ? `${row.suite} ${row.model}` : row.model,
+    row.exploratory, row.exploratory_support, row.minimum, row.specialisation, row.specialisation_support, row.p_value]));
 }

@@ -1,17 +1,12 @@
-// How many heads have which role over training, and every head's role, band, scale and birth at the end.
+// The number of heads of each role over training, and every head's role, band, scale and first step at the end.
 const ROLE_COLOURS = {
   induction: { light: '#b4541a', dark: '#f0955a' }, 'previous-token': { light: '#1b2559', dark: '#9fb4ff' }, sink: { light: '#8a3b86', dark: '#d48ad0' },
   local: { light: '#2d8a6b', dark: '#62c9a4' }, global: { light: '#7a6a12', dark: '#d8c65a' },
 };
-const roleOf = key => DATA.roles.find(entry => `${entry.suite}/${entry.model}/${entry.seed}` === key);
+const roleOf = key => DATA.roles.find(entry => entry.key === key);
 
-// The run whose phases are shown first, where its heads were looked at.
-function bestRole() {
-  const best = bestPhases();
-  if (roleOf(best)) return best;
-  const last = DATA.roles.at(-1);
-  return last ? `${last.suite}/${last.model}/${last.seed}` : '';
-}
+// The run whose phases are shown first, where its heads were classified.
+const firstRole = () => (roleOf(DATA.shown.phases) || DATA.roles.at(-1))?.key || '';
 
 function drawRoles() {
   fillSelect(byId('role-run'), DATA.runs.filter(run => roleOf(run.key)).map(run => ({ id: run.key, text: run.label })), state.role);
@@ -27,7 +22,7 @@ function drawRoles() {
   draw('roles-plot', traces, { height: 300, showlegend: true, legend: { orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom' }, margin: { l: 56, r: 24, t: 10, b: 48 },
     annotations: [...axisBreak([run]), ...(traces.length ? [] : [note('No head has a role at any checkpoint')])],
     xaxis: trainingAxis([run], (byId('roles-plot').clientWidth || 1100) - 80), yaxis: { title: { text: 'heads' }, range: [0, entry.heads.length], nticks: 6 } }, `Roles of the heads of ${run.label} over training`);
-  const born = ([low, high]) => (low < high ? `(${low}, ${high}]` : high === 0 ? 'the start' : `by ${high}`);
-  fillTable(byId('roles-table'), [{ title: 'Layer', number: true }, { title: 'Head', number: true }, { title: 'Role' }, { title: 'Sure share', number: true }, { title: 'Strongest band' }, { title: 'Scale, tokens', number: true }, { title: 'Since step' }],
-    entry.heads.filter(head => head.birth).map(head => [head.layer, head.head, head.role, `${number(100 * head.margin, 2)} %`, head.band && `${head.band} ${number(100 * head.band_share, 2)} %`, head.scale === null ? null : number(head.scale, 3), born(head.birth)]));
+  const since = ([low, high]) => (low < high ? `(${low}, ${high}]` : high === 0 ? '0' : `${high} or before`);
+  fillTable(byId('roles-table'), [{ title: 'Layer', number: true }, { title: 'Head', number: true }, { title: 'Role' }, { title: 'Score (lower bound)', number: true }, { title: 'Strongest band' }, { title: 'Scale, tokens', number: true }, { title: 'Since step' }],
+    entry.heads.filter(head => head.birth).map(head => [head.layer, head.head, head.role, `${number(100 * head.margin, 2)} %`, head.band && `${head.band} ${number(100 * head.band_share, 2)} %`, head.scale === null ? null : number(head.scale, 3), since(head.birth)]));
 }

@@ -1,20 +1,13 @@
-// A metric against model size at one step, with the threshold that the analysis claims, or why it claims none.
-function commonSteps() {
-  if (!DATA.runs.length) return [];
-  return DATA.runs.map(run => run.steps).reduce((shared, steps) => shared.filter(step => steps.includes(step)));
-}
-let SHARED = [];
-function takeScale() { SHARED = commonSteps(); }
-
+// A metric against model size at one step, with the threshold that the analysis found, or why it found none.
 function fillScaleControls() {
   fillSelect(byId('sm'), metricOptions(), state.sm);
   fillSelect(byId('sx'), DATA.axes.map(({ name, title }) => ({ id: name, text: title })), state.sx);
-  const steps = [...SHARED].reverse();
-  if (state.ss !== 'last' && !SHARED.includes(Number(state.ss))) set({ ss: 'last' });
-  fillSelect(byId('ss'), [{ id: 'last', text: SHARED.length ? `${steps[0]} (last common)` : 'last of each' }, ...steps.slice(1).map(step => ({ id: String(step), text: String(step) }))], state.ss);
+  const steps = [...DATA.shared_steps].reverse();
+  if (state.ss !== 'last' && !steps.includes(Number(state.ss))) set({ ss: 'last' });
+  fillSelect(byId('ss'), [{ id: 'last', text: steps.length ? `${steps[0]} (last common)` : 'last of each' }, ...steps.slice(1).map(step => ({ id: String(step), text: String(step) }))], state.ss);
 }
 
-const scaleStep = () => (state.ss === 'last' ? (SHARED.length ? SHARED[SHARED.length - 1] : null) : Number(state.ss));
+const scaleStep = () => (state.ss === 'last' ? DATA.shared_steps.at(-1) ?? null : Number(state.ss));
 
 function drawScale() {
   const metric = METRIC.get(state.sm);
@@ -34,26 +27,22 @@ function drawScale() {
   drawAxes(step);
 }
 
-// The same metric over every axis of size that the analysis looked at.
+// The same metric over every axis of size that was analysed.
 function drawAxes(step) {
   const rows = DATA.axes.map(axis => [axis, thresholdFor(step, axis.name)]).filter(([, found]) => found);
   byId('axes-box').hidden = !rows.length;
   if (!rows.length) return;
   const least = Math.min(...rows.map(([, found]) => found.aicc ?? Infinity));
   const span = pair => (pair ? `(${count(pair[0])}, ${count(pair[1])}]` : null);
-  byId('axes-name').textContent = `${METRIC.get(state.sm).title} over ${rows.length === 1 ? 'one axis' : `${rows.length} axes`} of size`;
-  fillTable(byId('axes'), [{ title: 'Axis' }, { title: 'Sizes', number: true }, { title: 'Threshold' }, { title: '90 % interval' }, { title: 'Effect', number: true },
-    { title: 'p', number: true }, { title: 'p, corrected', number: true }, { title: 'Best shape' }, { title: 'AICc above the best', number: true }, { title: 'Explains it best' }],
-  rows.map(([axis, t]) => [axis.title, t.sizes ?? null, t.low === null ? 'none claimed' : span([t.low, t.high]), span(t.interval), t.effect === null ? null : number(t.effect, 3),
+  byId('axes-name').textContent = `${METRIC.get(state.sm).title} against ${rows.length === 1 ? 'one measure' : `${rows.length} measures`} of size`;
+  fillTable(byId('axes'), [{ title: 'Size' }, { title: 'Sizes', number: true }, { title: 'Threshold' }, { title: '90 % interval' }, { title: 'Effect', number: true },
+    { title: 'p', number: true }, { title: 'p, corrected', number: true }, { title: 'Best shape' }, { title: 'ΔAICc', number: true }, { title: 'Best' }],
+  rows.map(([axis, t]) => [axis.title, t.sizes ?? null, t.low === null ? 'none found' : span([t.low, t.high]), span(t.interval), t.effect === null ? null : number(t.effect, 3),
     t.p_value === null ? null : number(t.p_value, 2), t.p_corrected === null || t.p_corrected === undefined ? null : number(t.p_corrected, 2), t.shape ?? null,
     t.aicc === null || t.aicc === undefined ? null : number(t.aicc - least, 3), t.best_axes?.includes(axis.name) ? 'yes' : null]));
 }
 
-function thresholdFor(step, axis = state.sx) {
-  const last = SHARED.length ? SHARED[SHARED.length - 1] : null;
-  return DATA.thresholds.filter(t => t.metric === state.sm && t.axis === axis)
-    .find(t => t.step === step || (step === last && !Number.isInteger(t.step)));
-}
+const thresholdFor = (step, axis = state.sx) => DATA.thresholds.find(t => t.metric === state.sm && t.axis === axis && t.step === step);
 
 function drawScalePlot(points, sizeTitle, metric, found) {
   const sizes = new Map();
@@ -62,7 +51,7 @@ function drawScalePlot(points, sizeTitle, metric, found) {
   const trend = { type: 'scatter', mode: 'lines', x: means.map(p => p[0]), y: means.map(p => p[1]), hoverinfo: 'skip', line: { color: faded(css('--soft'), 0.5), width: 1.6 } };
   const dots = { type: 'scatter', mode: 'markers', x: points.map(p => p.size), y: points.map(p => p.y),
     error_y: { type: 'data', array: points.map(p => p.half || 0), thickness: 1.3, width: 4, color: css('--soft') },
-    marker: { size: 11, color: points.map(p => colourOf(p.run)), symbol: points.map(p => SYMBOLS[seedOrder(p.run) % SYMBOLS.length] + (p.suspect ? '-open' : '')), line: { width: 1, color: css('--soft') } },
+    marker: { size: 11, color: points.map(p => colourOf(p.run)), symbol: points.map(p => symbolOf(p.run) + (p.suspect ? '-open' : '')), line: { width: 1, color: css('--soft') } },
     text: points.map(p => `<b>${plotText(p.run.label)}</b>, step ${p.step}<br>${plotText(sizeTitle)}: ${count(p.size)}<br>${plotText(metric.title)} ${number(p.y)}${p.half === null ? '' : ' ± ' + number(p.half, 2)}`),
     hovertemplate: '%{text}<extra></extra>' };
   const named = nameTags([...sizes.values()].sort((a, b) => a[0].size - b[0].size));
@@ -86,10 +75,9 @@ function drawScalePlot(points, sizeTitle, metric, found) {
 // Names above their points, those of one size stacked, and a line higher where the one to the left would touch.
 function nameTags(groups) {
   const places = groups.map(group => Math.log10(group[0].size)), span = places.at(-1) - places[0] || 1, perPixel = span / ((byId('scale-plot').clientWidth || 1100) - 110);
-  const short = name => (name.length > 12 ? name.slice(0, 11) + '…' : name);
   let before = -Infinity, raised = false;
   return groups.map((group, i) => {
-    const names = [...new Set(group.map(p => p.run.model))].reverse().map(short), widest = Math.max(...names.map(name => name.length));
+    const names = [...new Set(group.map(p => p.run.model))].reverse().map(name => cut(name, 12)), widest = Math.max(...names.map(name => name.length));
     raised = (places[i] - before) / perPixel < 7 * widest + 4 && !raised;
     before = places[i];
     return { text: names.map(plotText).join('<br>'), x: places[i], y: Math.max(...group.map(p => p.y + (p.half || 0))), yanchor: 'bottom', yshift: raised ? 19 : 5, showarrow: false, font: { size: 12, color: css('--ink') } };
@@ -104,8 +92,8 @@ function thinned(ticks) {
 }
 
 function verdict(found, points, sizeTitle) {
-  if (found) return capital(found.sentence || '') || (found.low === null ? 'No threshold is claimed.' : `Threshold between ${count(found.low)} and ${count(found.high)}.`);
+  if (found) return capital(found.sentence || '') || (found.low === null ? 'No threshold found.' : `Threshold between ${count(found.low)} and ${count(found.high)}.`);
   const models = new Set(points.map(p => p.run.rank)).size;
-  if (models < 2) return 'One model says nothing about size: measure at least five sizes to look for a threshold.';
-  return `No threshold was looked for in this metric against ${sizeTitle.toLowerCase()} at this step; the points are what was measured.`;
+  if (models < 2) return 'One model measured: a threshold over size needs at least five sizes.';
+  return `No threshold search for this metric against ${sizeTitle.toLowerCase()} at this step.`;
 }

@@ -1,4 +1,4 @@
-// Spectrograms over training: a column per checkpoint, of one layer, of the mean of all, or of the chosen head.
+// Spectrograms over training: a column per checkpoint, of one layer, of all layers, or of the selected head.
 const SPECTROGRAMS = {
   bands: { title: 'Spectrum in 16 bands' },
   energy: { title: 'Wavelet energy per scale' },
@@ -32,13 +32,13 @@ async function sharesOf(run, of) {
   } };
 }
 
-// What one spectrogram draws: its rows from the bottom, their edges, names and values, and how colours are told.
+// What one spectrogram draws: its rows from the bottom, their edges, names and values, and how values read.
 async function spectrogram(run) {
   const percent = of => value => `${number(100 * value, 3)} &#37; of ${of}`;
   if (state.sp === 'wavelet') {
     const names = DATA.metrics.map(metric => metric.name).filter(name => /^wavelet_entropy_\d+$/.test(name) && run.series[name]);
     return names.length ? { rows: names.map(name => run.series[name].mean), edges: names.map((_, i) => i - 0.5).concat(names.length - 0.5), names: names.map((_, i) => `scale ${i}`),
-      ticks: [names.map((_, i) => i), names.map((_, i) => String(i))], axis: 'scale (0: coarsest)', told: value => `${number(value, 4)} nats`, logarithmic: false,
+      ticks: [names.map((_, i) => i), names.map((_, i) => String(i))], axis: 'scale (0: coarsest)', format: value => `${number(value, 4)} nats`, logarithmic: false,
       note: 'Entropy of the squared wavelet coefficients of each scale, mean over heads; scale 0 is the coarsest.' } : null;
   }
   const shares = await sharesOf(run, state.sp === 'bands' ? 'spectrum' : 'wavelet_energy');
@@ -47,10 +47,10 @@ async function spectrogram(run) {
   const rows = parts.map(part => run.steps.map((_, t) => shares.at(t, part)));
   if (state.sp === 'bands') {
     return { rows, edges: [...parts, count].map(i => i / count), names: parts.map(part => `${number(part / count, 3)} to ${number((part + 1) / count, 3)} of Nyquist`),
-      ticks: [[0, 0.25, 0.5, 0.75, 1], ['0', '0.25', '0.5', '0.75', '1']], axis: 'frequency / Nyquist', told: percent('power'), logarithmic: true, note: `Share of power in ${count} equal bands.` };
+      ticks: [[0, 0.25, 0.5, 0.75, 1], ['0', '0.25', '0.5', '0.75', '1']], axis: 'frequency (1 = Nyquist)', format: percent('power'), logarithmic: true, note: `Share of power in ${count} equal bands; frequency 1 is Nyquist, a period of 2 tokens.` };
   }
-  return { rows, edges: [...parts, count].map(i => i - 0.5), names: parts.map(part => `scale ${part}: about ${octave(part, count)} of Nyquist`), ticks: [parts, parts.map(part => octave(part, count))], axis: 'about / Nyquist',
-    told: percent('energy'), logarithmic: true, note: 'Share of the energy (squared wavelet coefficients) in each scale, from the coarsest (lowest row) to the finest; rows of attention as they are, without a window.' };
+  return { rows, edges: [...parts, count].map(i => i - 0.5), names: parts.map(part => `scale ${part}: about ${octave(part, count)} of Nyquist`), ticks: [parts, parts.map(part => octave(part, count))], axis: 'frequency, about',
+    format: percent('energy'), logarithmic: true, note: 'Share of the energy (squared wavelet coefficients) in each scale, from the coarsest (lowest row) to the finest; rows of attention as they are, without a window.' };
 }
 
 // The frequencies of a scale of a dyadic wavelet, which splits them at a half, a quarter, an eighth ... of Nyquist.
@@ -76,17 +76,16 @@ async function drawSpectrum() {
   if (!shown) { await draw('spectrum-plot', [], { height: 256, annotations: [note('Not measured for this model')], xaxis: { visible: false }, yaxis: { visible: false } }, 'No spectrum'); return; }
   const level = value => (value === null || value === undefined ? null : shown.logarithmic ? Math.log10(Math.max(value, 1e-12)) : value);
   // Columns of suspect checkpoints stay empty, with a hollow mark.
-  const sure = row => row.map((value, t) => (run.suspects[t] ? null : value));
-  const z = shown.rows.map(row => sure(row).map(level)), flat = z.flat().filter(value => value !== null), ticks = shown.logarithmic ? colourTicks(Math.min(...flat), Math.max(...flat)) : [];
+  const z = shown.rows.map(row => row.map((value, t) => (run.suspects[t] ? null : level(value)))), flat = z.flat().filter(value => value !== null), ticks = shown.logarithmic ? colourTicks(Math.min(...flat), Math.max(...flat)) : [];
   const width = (byId('spectrum-plot').clientWidth || 1100) - 130, axis = trainingAxis([run], width), places = run.steps.map(step => place(step, run)), xs = edges(places);
-  const of = state.sp === 'wavelet' ? 'mean of all heads' : state.layer === 'mean' ? 'mean over layers' : state.layer === 'head' ? `layer ${selection.layer}, head ${selection.head}` : `layer ${state.layer}`;
+  const of = state.sp === 'wavelet' ? 'mean over heads' : state.layer === 'mean' ? 'mean over all layers' : state.layer === 'head' ? `layer ${selection.layer}, head ${selection.head}` : `layer ${state.layer}`;
   const doubted = run.steps.map((_, t) => t).filter(t => run.suspects[t]), middle = (shown.edges[0] + shown.edges.at(-1)) / 2;
   await draw('spectrum-plot', [{
     type: 'heatmap', x: xs, y: shown.edges, z, zmin: Math.min(...flat), zmax: Math.max(...flat), colorscale: heatScale(), hoverongaps: false,
-    text: shown.rows.map((row, i) => row.map((value, t) => `step ${run.steps[t]}<br>${shown.names[i]}<br>${value === null ? 'none' : shown.told(value)}`)), hovertemplate: '%{text}<extra></extra>',
+    text: shown.rows.map((row, i) => row.map((value, t) => `step ${run.steps[t]}<br>${shown.names[i]}<br>${value === null ? 'none' : shown.format(value)}`)), hovertemplate: '%{text}<extra></extra>',
     colorbar: { thickness: 10, outlinewidth: 0, ticklen: 3, len: 1, ...(shown.logarithmic ? { tickvals: ticks, ticktext: ticks.map(k => `${number(100 * 10 ** k)} &#37;`) } : {}), tickfont: { size: 11.5 } },
-  }, ...(doubted.length ? [{ type: 'scatter', mode: 'markers', x: doubted.map(t => places[t]), y: doubted.map(() => middle), marker: { symbol: 'circle-open', size: 8, color: css('--soft'), line: { width: 1.6, color: css('--soft') } },
-    text: doubted.map(t => `step ${run.steps[t]}<br>${plotText(wrapped(run.suspects[t])).replaceAll('\n', '<br>')}`), hovertemplate: '%{text}<extra></extra>' }] : [])], {
+  }, ...(doubted.length ? [marks(doubted.map(t => [places[t], middle, `step ${run.steps[t]}<br>${wrapped(run.suspects[t])}`]),
+    { symbol: 'circle-open', size: 8, color: css('--soft'), line: { width: 1.6, color: css('--soft') } })] : [])], {
     height: 256, margin: { l: 66, r: 10, t: 30, b: 42 }, ...phaseBrackets(state.run, axis, width), dragmode: false,
     xaxis: { ...axis, range: [xs[0], xs[xs.length - 1]] },
     yaxis: { title: { text: shown.axis, standoff: 6 }, range: [shown.edges[0], shown.edges.at(-1)], tickvals: shown.ticks[0], ticktext: shown.ticks[1], showgrid: false, fixedrange: true },

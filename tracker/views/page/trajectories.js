@@ -34,7 +34,7 @@ function drawChips() {
 }
 
 function makePanels() {
-  byId('panels').replaceChildren(...firstSight().map((_, i) => {
+  byId('panels').replaceChildren(...firstPanels().map((_, i) => {
     const select = el('select', { id: `metric-${i}`, 'aria-label': `Metric of panel ${i + 1}` });
     fillSelect(select, metricOptions(), '');
     select.addEventListener('change', () => {
@@ -97,30 +97,26 @@ const limits = (series, i) => {
 };
 
 function lineOf(run, name) {
-  const series = run.series[name], order = seedOrder(run), colour = colourOf(run);
+  const series = run.series[name], colour = colourOf(run);
   // One checkpoint has no band: its interval is a bar.
   const only = run.steps.length === 1 && limits(series, 0);
   return {
     ...(only ? { error_y: { type: 'data', symmetric: false, array: [only[1] - series.mean[0]], arrayminus: [series.mean[0] - only[0]], thickness: 1.4, width: 4 } } : {}),
     type: 'scatter', mode: run.steps.length > 60 ? 'lines' : 'lines+markers', name: plotText(run.label),
     x: run.steps.map(step => place(step, run)), y: series.mean.map((value, i) => (run.suspects[i] ? null : value)), connectgaps: true, meta: run.key,
-    line: { color: colour, width: 2.1, dash: DASHES[order % DASHES.length] },
-    marker: { color: colour, size: 5.5, symbol: SYMBOLS[order % SYMBOLS.length] },
+    line: { color: colour, width: 2.1, dash: DASHES[run.order % DASHES.length] },
+    marker: { color: colour, size: 5.5, symbol: symbolOf(run) },
     text: run.steps.map((step, i) => hoverText(run, name, step, i)), hovertemplate: '%{text}<extra></extra>',
   };
 }
 
-// Checkpoints that may not be what their names say: hollow, beside the line, in no fit.
+// Checkpoints whose weights may not match their names: hollow, beside the line, in no fit.
 function suspectMarks(run, name) {
   const at = run.steps.map((_, i) => i).filter(i => run.suspects[i] && run.series[name].mean[i] !== null);
   if (!at.length) return [];
   const colour = colourOf(run);
-  return [{
-    type: 'scatter', mode: 'markers', x: at.map(i => place(run.steps[i], run)), y: at.map(i => run.series[name].mean[i]),
-    marker: { color: colour, size: 7.5, symbol: `${SYMBOLS[seedOrder(run) % SYMBOLS.length]}-open`, line: { width: 1.6, color: colour } },
-    text: at.map(i => `${hoverText(run, name, run.steps[i], i)}<br>${plotText(wrapped(run.suspects[i])).replaceAll('\n', '<br>')}`),
-    hovertemplate: '%{text}<extra></extra>',
-  }];
+  return [marks(at.map(i => [place(run.steps[i], run), run.series[name].mean[i], `${hoverText(run, name, run.steps[i], i)}<br>${wrapped(run.suspects[i])}`]),
+    { color: colour, size: 7.5, symbol: `${symbolOf(run)}-open`, line: { width: 1.6, color: colour } })];
 }
 
 function hoverText(run, name, step, i) {
@@ -172,24 +168,19 @@ function endLabels(runs, name, range, height) {
     }
     for (const label of labels) label.y = Math.min(range[1], Math.max(range[0], label.y));
   }
-  const short = text => (text.length > 11 ? text.slice(0, 10) + '…' : text);
-  return labels.map(({ run, y }) => ({ text: plotText(short(run.model)), x: 1, xref: 'paper', xanchor: 'left', xshift: 4, y, yref: 'y',
+  return labels.map(({ run, y }) => ({ text: plotText(cut(run.model, 11)), x: 1, xref: 'paper', xanchor: 'left', xshift: 4, y, yref: 'y',
     showarrow: false, font: { size: 12, color: colourOf(run) } }));
 }
 
 function holeMarks(runs, range) {
-  const points = [];
+  const y = range[0] + (range[1] - range[0]) * 0.025, colours = [], points = [];
   for (const run of runs) for (const hole of DATA.holes) {
     if (hole.suite !== run.suite || hole.model !== run.model || hole.seed !== run.seed) continue;
-    points.push({ x: place(hole.step, run), run, text: `<b>${plotText(run.label)}</b>, step ${hole.step}: ${hole.status}<br>${plotText(wrapped(hole.reason || 'no reason recorded')).replaceAll('\n', '<br>')}` });
+    colours.push(colourOf(run));
+    points.push([place(hole.step, run), y, `<b>${plotText(run.label)}</b>, step ${hole.step}: ${hole.status}<br>${wrapped(hole.reason || 'no reason recorded')}`]);
   }
-  if (!points.length) return [];
-  return [{ type: 'scatter', mode: 'markers', x: points.map(p => p.x), y: points.map(() => range[0] + (range[1] - range[0]) * 0.025),
-    marker: { symbol: 'x-thin', size: 8, line: { width: 1.8, color: points.map(p => colourOf(p.run)) } },
-    text: points.map(p => p.text), hovertemplate: '%{text}<extra></extra>' }];
+  return points.length ? [marks(points, { symbol: 'x-thin', size: 8, line: { width: 1.8, color: colours } })] : [];
 }
-
-const wrapped = text => text.replace(/(.{1,60})(\s|$)/g, '$1\n').trim();
 
 // Learning-rate warm-up and other known events of the suite: ticks on the floor of the panel.
 function eventMarks(runs) {
@@ -202,14 +193,13 @@ function eventMarks(runs) {
     if (x0 === null || x1 === null) return;
     shapes.push({ type: 'line', xref: 'x', yref: 'paper', x0, x1, y0: y, y1: y, line: { color: faded(css('--soft'), 0.7), width: 2 } });
     shapes.push({ type: 'line', xref: 'x', yref: 'paper', x0: (x0 + x1) / 2, x1: (x0 + x1) / 2, y0: 0, y1: y, line: { color: css('--soft'), width: 1, dash: 'dot' } });
-    points.push([(x0 + x1) / 2, y, `<b>${plotText(mark.name)}</b><br>step ${mark.step_low === mark.step_high ? mark.step_low : `${mark.step_low} to ${mark.step_high}`}<br>${plotText(wrapped(mark.source)).replaceAll('\n', '<br>')}`]);
+    points.push([(x0 + x1) / 2, y, `<b>${plotText(mark.name)}</b><br>step ${mark.step_low === mark.step_high ? mark.step_low : `${mark.step_low} to ${mark.step_high}`}<br>${wrapped(mark.source)}`]);
   });
-  const traces = points.length ? [{ type: 'scatter', mode: 'markers', yaxis: 'y2', x: points.map(p => p[0]), y: points.map(p => p[1]),
-    marker: { size: 6, color: css('--soft'), symbol: 'diamond' }, text: points.map(p => p[2]), hovertemplate: '%{text}<extra></extra>' }] : [];
+  const traces = points.length ? [marks(points, { size: 6, color: css('--soft'), symbol: 'diamond' }, { yaxis: 'y2' })] : [];
   return { shapes, traces };
 }
 
-// One bar per run: where its phases lie, and at which step the extremum of the exploratory one.
+// One bar per run: where its phases lie, and the step of its selectivity minimum.
 function drawStrip() {
   const runs = visibleRuns().filter(run => (phasesOf(run.key)?.phases || []).some(phase => phase.label));
   byId('strip-box').hidden = !runs.length;
@@ -224,33 +214,31 @@ function drawStrip() {
         fillcolor: faded(phaseColour(phase.label), phase.label === 'initial' ? 0.35 : 0.75) });
       const steps = phase.first_step === phase.last_step ? `step ${phase.first_step}` : `steps ${phase.first_step} to ${phase.last_step}`;
       points.push([(x0 + x1) / 2, row, `<b>${plotText(run.label)}</b>: ${plotText(phase.label)}, ${steps}`]);
-      if (phase.peak_step !== null && phase.peak_step !== undefined) peaks.push([place(phase.peak_step, run), row, `<b>${plotText(run.label)}</b>: extremum at step ${phase.peak_step}`]);
+      if (phase.peak_step !== null && phase.peak_step !== undefined) peaks.push([place(phase.peak_step, run), row, `<b>${plotText(run.label)}</b>: selectivity minimum at step ${phase.peak_step}`]);
     }
     for (const point of found.change_points) {
       const x0 = place(point.step_low, run), x1 = place(point.step_high, run);
       if (x0 === null || x1 === null) continue;
       shapes.push({ type: 'line', xref: 'x', yref: 'y', x0, x1, y0: row, y1: row, layer: 'below', line: { color: css('--soft'), width: 1.3 } });
-      const sure = point.confidence === null ? 'confidence unknown (no samples)' : `confidence ${Math.round(100 * point.confidence)} &#37;`;
-      points.push([(x0 + x1) / 2, row, `<b>${plotText(run.label)}</b>: change after step ${point.step_low}, up to step ${point.step_high}<br>${sure}`]);
+      const support = point.confidence === null ? 'no bootstrap support (no samples)' : `bootstrap support ${Math.round(100 * point.confidence)} &#37;`;
+      points.push([(x0 + x1) / 2, row, `<b>${plotText(run.label)}</b>: change between steps ${point.step_low} and ${point.step_high}<br>${support}`]);
     }
   });
-  const hover = (rows, marker) => ({ type: 'scatter', mode: 'markers', x: rows.map(p => p[0]), y: rows.map(p => p[1]), text: rows.map(p => p[2]), marker, hovertemplate: '%{text}<extra></extra>' });
   const names = ['initial', 'exploratory', 'specialisation'].map(label => `<span style="color:${phaseColour(label)}">■</span> ${label}`).join('   ');
-  const short = text => (text.length > 18 ? text.slice(0, 17) + '…' : text);
-  draw('strip', [hover(points, { size: 14, opacity: 0 }), hover(peaks, { size: 9, symbol: 'diamond', color: css('--ink') })], {
+  draw('strip', [marks(points, { size: 14, opacity: 0 }), marks(peaks, { size: 9, symbol: 'diamond', color: css('--ink') })], {
     height: 74 + 22 * runs.length, margin: { l: 52, r: 64, t: 24, b: 42 }, shapes,
-    annotations: [...axisBreak(runs), { text: `${names}   ◆ extremum`, x: 0, y: 1, xref: 'paper', yref: 'paper', xanchor: 'left', yanchor: 'bottom', showarrow: false, font: { size: 12 } }],
+    annotations: [...axisBreak(runs), { text: `${names}   ◆ ${byId('strip').clientWidth < 480 ? 'minimum' : 'selectivity minimum'}`, x: 0, y: 1, xref: 'paper', yref: 'paper', xanchor: 'left', yanchor: 'bottom', showarrow: false, font: { size: 12 } }],
     xaxis: trainingAxis(runs, (byId('strip').clientWidth || 1100) - 116),
-    yaxis: { range: [-0.6, runs.length - 0.4], tickvals: runs.map((_, row) => row), ticktext: runs.map(run => plotText(short(run.label))), showline: false, ticks: '', showgrid: false, fixedrange: true },
-  }, 'Phases of every model over training');
+    yaxis: { range: [-0.6, runs.length - 0.4], tickvals: runs.map((_, row) => row), ticktext: runs.map(run => plotText(cut(run.label, 18))), showline: false, ticks: '', showgrid: false, fixedrange: true },
+  }, 'Phases by model over training');
 }
 
 function drawReading() {
   const bands = { sequences: 'mean ± 1.96 standard errors over sequences (none where a metric has no value per sequence)',
-    heads: 'middle half of the heads (of the layers or sequences, where a metric has no heads)', none: 'off' };
+    heads: 'middle half of the heads (of layers or sequences where a metric has no heads)', none: 'none' };
   const found = phasesOf(state.phases), run = RUNS.get(state.phases);
-  let text = `Bands: ${bands[state.band]}. Larger models have ${theme() === 'dark' ? 'brighter' : 'darker'} lines; dashes and markers tell seeds apart.`;
-  if (found) text += ` Shaded: phases of ${run.label}; the unshaded gap under each bracket is where the change happened, between two measured checkpoints. ${found.sentence || ''}`;
-  if (DATA.runs.some(each => each.suspects.some(Boolean))) text += ' Hollow marks: checkpoints that an audit found suspect; no line or fit goes through them.';
+  let text = `Shading around curves: ${bands[state.band]}. Larger models have ${theme() === 'dark' ? 'brighter' : 'darker'} lines; dashes and markers distinguish seeds.`;
+  if (found) text += ` Shaded background: phases of ${run.label}; each bracket spans the gap between two measured checkpoints in which the change happened. ${found.sentence || ''}`;
+  if (DATA.runs.some(each => each.suspects.some(Boolean))) text += ' Hollow marks: checkpoints that the audit found suspect; lines and fits leave them out.';
   byId('reading').textContent = text;
 }

@@ -1,0 +1,218 @@
+"""What ``tracker compare`` reports: models of a store, two stores, or position encodings side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tracker.analysis.comparison import (
+    COMPARED,
+    Archetype,
+    Column,
+    Difference,
+    StoreDifference,
+    archetype,
+    columns,
+    differences,
+    store_differences,
+)
+from tracker.analysis.encodings import compare_encodings, encodings_of
+from tracker.analysis.paper_tables import PaperRow, against_paper
+from tracker.analysis.phase_report import analyse_phases
+from tracker.analysis.schema import EncodingComparison, to_dict
+from tracker.analysis.text.comparison import (
+    archetype_sentences,
+    difference_sentence,
+    paper_sentences,
+    store_sentences,
+)
+from tracker.analysis.trajectories import Suspects, Trajectory, trajectories
+from tracker.errors import RequestError
+
+RUN = ("suite", "model", "seed", "step")
+
+
+@dataclass(frozen=True)
+class ComparedAt:
+    """At which checkpoint models are compared."""
+
+    at: str = "end"
+    """``end`` (the last checkpoint of each), ``step`` (that one; None: the last that all share), ``tokens``
+    (the last checkpoint up to so many tokens; None: as many as all have seen)."""
+    step: int | None = None
+    tokens: int | None = None
+
+
+class _Report:
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``compare.json`` in JSON's types."""
+        return to_dict(self)
+
+
+@dataclass(frozen=True)
+class ModelComparison(_Report):
+    """Models side by side at one checkpoint each, and beside the paper's tables."""
+
+    at: str
+    models: tuple[Column, ...]
+    archetypes: tuple[Archetype, ...]
+    differences: tuple[Difference, ...]
+    paper: tuple[PaperRow, ...]
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StoreComparison(_Report):
+    """Two stores checkpoint by checkpoint."""
+
+    stores: tuple[str, str]
+    checkpoints: tuple[StoreDifference, ...]
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EncodingsReport(_Report):
+    """Models that differ in their position encoding, over training."""
+
+    encodings: tuple[EncodingComparison, ...]
+    sentences: tuple[str, ...]
+    by: str = "encoding"
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a store that are compared."""
+
+    name: str
+    checkpoints: pl.DataFrame
+    sequences: pl.DataFrame | None = None
+    suspects: Suspects | None = None
+    """Checkpoints that are left out, and why."""
+
+    def runs(self) -> list[Trajectory]:
+        """The trajectories that have a measured checkpoint."""
+        runs = trajectories(self.checkpoints, self.sequences, self.suspects)
+        return [run for run in runs if len(run.steps)]
+
+
+def compare_models(tables: Tables, choice: ComparedAt) -> ModelComparison:
+    """Compare the models of a store.
+
+    Raises:
+        RequestError: there is one model only, or no checkpoint of that choice.
+    """
+    runs, spreads = tables.runs(), _spreads(tables.checkpoints)
+    if len({run.suite for run in runs}) > 1:
+        spreads = {(key[0], f"{key[0]}/{key[1]}", *key[2:]): value for key, value in spreads.items()}
+        runs = [replace(run, model=f"{run.suite}/{run.model}") for run in runs]
+    if len({run.model for run in runs}) < 2:
+        raise RequestError(
+            f"tracker compare needs two models; measured in {tables.name}: "
+            f"{runs[0].model if runs else 'none'}; measure another, or compare two stores with "
+            "compare.other=DIR"
+        )
+    found = columns(runs, spreads, choose_steps(runs, choice))
+    gaps, paper = differences(found), against_paper(found, runs)
+    kinds = [archetype(column) for column in found]
+    sentences = [*archetype_sentences(kinds), difference_sentence(found, gaps), *paper_sentences(paper)]
+    return ModelComparison(
+        choice.at, tuple(found), tuple(kinds), tuple(gaps), tuple(paper), tuple(sentences)
+    )
+
+
+def compare_stores(tables: Tables, other: Tables) -> StoreComparison:
+    """Compare two stores checkpoint by checkpoint.
+
+    Raises:
+        RequestError: they share no checkpoint.
+    """
+    rows = store_differences(tables.runs(), other.runs())
+    return StoreComparison((tables.name, other.name), tuple(rows), tuple(store_sentences(rows)))
+
+
+def report_encodings(tables: Tables) -> EncodingsReport:
+    """Compare models of one shape that differ in their position encoding, over training.
+
+    Raises:
+        RequestError: no two models of one suite and shape differ in their position encoding.
+    """
+    found = analyse_phases(tables.checkpoints, tables.sequences, tables.suspects)
+    entries = compare_encodings(
+        [run for run, _ in found], encodings_of(tables.checkpoints), [entry for _, entry in found]
+    )
+    if not entries:
+        raise RequestError(
+            f"compare.by=encoding: in {tables.name} no two models of one suite and shape differ in their "
+            "position encoding; train some: tracker sweep encodings=[rotary,alibi] suite.seeds=3"
+        )
+    return EncodingsReport(tuple(entries), tuple(line for each in entries for line in each.sentences))
+
+
+def _spreads(checkpoints: pl.DataFrame) -> dict[tuple[Any, ...], float]:
+    names = [name for name in COMPARED if f"{name}_std" in checkpoints.columns and name != "loss"]
+    rows = checkpoints.select(*RUN, *(f"{name}_std" for name in names)).iter_rows()
+    return {
+        (*row[: len(RUN)], name): value
+        for row in rows
+        for name, value in zip(names, row[len(RUN) :], strict=True)
+        if value is not None
+    }
+
+
+def choose_steps(runs: Sequence[Trajectory], choice: ComparedAt) -> dict[str, int]:
+    """Choose, for each model, the step at which it is compared: the last that all its seeds have, or before.
+
+    Raises:
+        RequestError: a model has no such checkpoint, or tokens are not known.
+    """
+    steps: dict[str, list[np.ndarray]] = {}
+    seen: dict[str, dict[int, float]] = {}
+    for run in runs:
+        steps.setdefault(run.model, []).append(run.steps)
+        seen.setdefault(run.model, {}).update(zip(map(int, run.steps), run.tokens, strict=True))
+    common = {
+        model: sorted(set.intersection(*(set(map(int, each)) for each in those)))
+        for model, those in steps.items()
+    }
+    for model, those in common.items():
+        if not those:
+            raise RequestError(f"{model}: its seeds share no measured checkpoint; measure one step in all")
+    if choice.at == "end":
+        return {model: those[-1] for model, those in common.items()}
+    if choice.at == "step":
+        return _at_step(common, choice.step)
+    return _at_tokens(common, seen, choice.tokens)
+
+
+def _at_step(common: dict[str, list[int]], step: int | None) -> dict[str, int]:
+    shared = set.intersection(*map(set, common.values()))
+    wanted = max(shared, default=None) if step is None else step
+    if wanted is None:
+        raise RequestError("compare.at=step: the models share no measured step; measure one in all of them")
+    for model, those in common.items():
+        if wanted not in those:
+            raise RequestError(
+                f"compare.step={wanted}: not measured in {model}; it has {', '.join(map(str, those[-8:]))}"
+            )
+    return dict.fromkeys(common, wanted)
+
+
+def _at_tokens(
+    common: dict[str, list[int]], seen: dict[str, dict[int, float]], tokens: int | None
+) -> dict[str, int]:
+    for model, those in common.items():
+        if any(not np.isfinite(seen[model][step]) for step in those):
+            raise RequestError(
+                f"compare.at=tokens: training tokens of {model} are unknown; use compare.at=step"
+            )
+    most = min(max(seen[model][step] for step in those) for model, those in common.items())
+    wanted = most if tokens is None else tokens
+    chosen = {}
+    for model, those in common.items():
+        upto = [step for step in those if seen[model][step] <= wanted]
+        if not upto:
+            raise RequestError(f"compare.tokens={wanted}: {model} has no checkpoint of so few tokens")
+        chosen[model] = upto[-1]
+    return chosen

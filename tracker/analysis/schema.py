@@ -1,0 +1,460 @@
+"""The typed content of ``analysis.json``: what the analysis reports, and how it becomes JSON and back."""
+
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from typing import Any, Self
+
+import numpy as np
+
+
+def stored_as(key: str | None) -> dict[str, str | None]:
+    """Return the metadata of a field that stands under another name in JSON; None: it is not stored."""
+    return {"key": key}
+
+
+@dataclass(frozen=True)
+class ChangePoint:
+    """A change after ``step_low`` and at or before ``step_high``, which are neighbouring checkpoints."""
+
+    step_low: int
+    step_high: int
+    confidence: float | None = None
+    """Share of bootstrap resamples over sequences with the same bracket; None without samples."""
+    interval: tuple[int, int] | None = None
+    """Checkpoints (low, high] that hold the change at 90 %, by a likelihood-ratio test and by the bootstrap
+    over sequences: every place that either allows. None without samples: scatter alone does not show it."""
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Where the change may lie: its interval, or the bracket where it has none."""
+        return self.interval or (self.step_low, self.step_high)
+
+    def overlaps(self, other: "ChangePoint") -> bool:
+        """Whether both may lie at one place."""
+        (low, high), (other_low, other_high) = self.reach, other.reach
+        return low < other_high and other_low < high
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A metric at the first and last checkpoint of a phase, and its extremum within it."""
+
+    first: float
+    last: float
+    extremum: float
+    extremum_step: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A segment of training; ``label`` is None where nothing names it."""
+
+    label: str | None
+    first_step: int
+    last_step: int
+    peak_step: int | None = None
+    evidence: Mapping[str, Extent] = field(default_factory=dict)
+    """Spectral entropy and frequency selectivity over the phase, as far as both are measured."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A checkpoint without a usable measurement."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunPhases:
+    """The phases of one model and seed."""
+
+    suite: str
+    model: str
+    seed: int
+    steps: tuple[int, ...] = ()
+    metrics: tuple[str, ...] = ()
+    criterion: str = ""
+    change_points: tuple[ChangePoint, ...] = ()
+    phases: tuple[Phase, ...] = ()
+    p_value: float | None = None
+    note: str | None = None
+    left_out: tuple[LeftOut, ...] = ()
+    sentence: str = ""
+
+    @property
+    def name(self) -> str:
+        """How sentences name the run."""
+        return f"{self.model} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class SharedChange(ChangePoint):
+    """A change of the mean over seeds, and in how many of them a change overlaps it."""
+
+    seeds: int = 0
+
+
+@dataclass(frozen=True)
+class SeedChanges:
+    """Changes of the mean curve over the seeds of one model."""
+
+    suite: str
+    model: str
+    seeds: tuple[int, ...]
+    steps: tuple[int, ...] = ()
+    change_points: tuple[SharedChange, ...] = ()
+    p_value: float | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Lag:
+    """Where a covariate changes relative to a change point."""
+
+    verdict: str = "undefined"
+    """before, with, after, still (no change of its own), cannot tell, or undefined."""
+    lag: int | None = None
+    """Checkpoints from the change point to the covariate's own change."""
+    interval: tuple[int, int] | None = None
+    """90 % interval of the lag over sequences or heads."""
+    bracket: tuple[int, int] | None = None
+    """Steps between which the covariate changes."""
+
+
+@dataclass(frozen=True)
+class Landmark:
+    """A published event of a suite that may lie within a change's interval."""
+
+    name: str
+    step_low: int
+    step_high: int
+    source: str
+
+
+@dataclass(frozen=True)
+class HeadShare:
+    """One head's share of a change of the mean over heads; shares of all heads add up to 1."""
+
+    layer: int
+    head: int
+    share: float
+
+
+@dataclass(frozen=True)
+class LayerShare:
+    """One layer's share of a change, and its lag to the change of the whole model in checkpoints."""
+
+    layer: int
+    share: float
+    lag: int
+    interval: tuple[int, int] | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class HeadContributions:
+    """Which heads and layers account for a change."""
+
+    heads: tuple[HeadShare, ...]
+    """The largest contributors."""
+    half_by: int
+    """Smallest number of heads that account for half of the change."""
+    of: int
+    """Heads of the model."""
+    layers: tuple[LayerShare, ...]
+
+
+@dataclass(frozen=True)
+class ChangeContext:
+    """What else moves around one change of one run."""
+
+    suite: str
+    model: str
+    seed: int
+    step_low: int
+    step_high: int
+    covariates: Mapping[str, Lag] = field(default_factory=dict)
+    landmarks: tuple[Landmark, ...] = ()
+    contributions: Mapping[str, HeadContributions | None] = field(
+        default_factory=dict, metadata=stored_as("carriers")
+    )
+
+
+@dataclass(frozen=True)
+class ModelLeftOut:
+    """A model that a threshold could not use."""
+
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """Whether a threshold stays without each model in turn."""
+
+    kept: int
+    """Models without which it stays."""
+    of: int
+    moved_by: tuple[str, ...] = ()
+    """Models without which the step lies elsewhere, or a smooth trend fits as well."""
+
+
+@dataclass(frozen=True)
+class ThresholdEntry:
+    """One metric over one axis of model size; ``low`` is None where no threshold is claimed."""
+
+    suite: str
+    metric: str
+    axis: str
+    step: int | None = None
+    models: tuple[str, ...] = ()
+    scale: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
+    spread: tuple[float | None, ...] = ()
+    """Standard deviation over sequences, per model."""
+    left_out: tuple[ModelLeftOut, ...] = ()
+    sizes: int = 0
+    """Different sizes on the axis."""
+    low: float | None = None
+    high: float | None = None
+    interval: tuple[float, float] | None = None
+    effect: float | None = None
+    p_value: float | None = None
+    p_corrected: float | None = None
+    factor: float | None = None
+    confidence: float | None = None
+    shape: str | None = None
+    aicc: float | None = None
+    best_axes: tuple[str, ...] | None = None
+    leave_one_out: LeaveOneOut | None = None
+    confounded: str | None = None
+    main: bool = True
+    """Whether the summary reports it: a main metric over non-embedding parameters."""
+    sentence: str = ""
+
+
+@dataclass(frozen=True)
+class Band:
+    """A metric's mean over seeds at each step, and the half width of its interval."""
+
+    mean: tuple[float | None, ...]
+    half: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class EncodedModel:
+    """One model of a comparison of position encodings, its seeds together."""
+
+    model: str
+    encoding: str
+    own_body: bool
+    """Whether it differs from the others in more than its encoding."""
+    seeds: tuple[int, ...]
+    steps: tuple[int, ...]
+    metrics: Mapping[str, Band]
+    phases: Mapping[str, int]
+    """Phase label -> seeds that show it."""
+
+
+@dataclass(frozen=True)
+class EncodingDifference:
+    """How one model differs from the reference in one metric, paired by seed."""
+
+    model: str
+    metric: str
+    step: int
+    difference: float
+    half: float | None
+    seeds: int
+    p_value: float | None
+    relative: float
+    p_corrected: float | None = None
+    matters: bool = False
+
+
+@dataclass(frozen=True)
+class EncodingComparison:
+    """Models of one shape that differ in their position encoding."""
+
+    suite: str
+    reference: str
+    models: tuple[EncodedModel, ...]
+    differences: tuple[EncodingDifference, ...] = ()
+    sentences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Two checkpoints that hold the same weights by design, and the metric that differs most."""
+
+    model: str
+    seed: int
+    suites: tuple[str, str]
+    steps: tuple[int, int]
+    metric: str
+    difference: float
+    """Relative to the larger of the two values."""
+    same: bool
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Controls of the measurement itself."""
+
+    twins: tuple[Twin, ...] = ()
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One assumption of the paper judged on one model and seed."""
+
+    suite: str
+    model: str
+    seed: int
+    condition: str
+    steps: tuple[int, ...]
+    """Steps at which it breaks; where it holds, the step of ``value``; for moves, where they end."""
+    value: float | None
+    """The number judged; None where there is none to judge."""
+    limit: float
+    passed: bool | None
+    """None where it cannot be judged; ``sentence`` says why."""
+    sentence: str
+
+
+@dataclass(frozen=True)
+class HeadRole:
+    """One head at the last checkpoint."""
+
+    layer: int
+    head: int
+    role: str
+    margin: float | None = None
+    """Lower confidence bound of its score, as a share of the way from chance to a perfect head."""
+    band: str | None = None
+    band_share: float | None = None
+    scale: float | None = None
+    """Tokens per period at the median of its power."""
+    birth: tuple[int, int] | None = None
+    """Steps between which it takes the role for good; the first measured one twice where it has it there."""
+
+
+@dataclass(frozen=True)
+class ModelRoles:
+    """The roles of the heads of one model and seed."""
+
+    suite: str
+    model: str
+    seed: int
+    step: int
+    steps: tuple[int, ...] = ()
+    heads: tuple[HeadRole, ...] = ()
+    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Role -> heads that have it at each of ``steps``."""
+    sentence: str = ""
+
+
+
+@dataclass(frozen=True)
+class AnalysisReport:
+    """The content of ``analysis.json``."""
+
+    probe: str = ""
+    conventions: str = ""
+    phases: tuple[RunPhases, ...] = ()
+    seeds: tuple[SeedChanges, ...] = ()
+    lead_lag: tuple[ChangeContext, ...] = ()
+    thresholds: tuple[ThresholdEntry, ...] = ()
+    encodings: tuple[EncodingComparison, ...] = ()
+    controls: Controls = field(default_factory=Controls)
+    summary: tuple[str, ...] = ()
+    alerts: tuple[Condition, ...] = ()
+    roles: tuple[ModelRoles, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``analysis.json`` in JSON's types; what is not finite becomes None."""
+        return to_dict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Read a stored report of this or an earlier version.
+
+        Keys that are missing take their default, keys that are not known are ignored, and an entry that
+        lacks what identifies it (suite, model, seed ...) is left out.
+
+        Args:
+            content: the content of ``analysis.json``.
+
+        Example:
+            >>> report = AnalysisReport.from_dict({"phases": [{"suite": "s", "model": "m", "seed": 0}, {}]})
+            >>> [(entry.model, entry.change_points) for entry in report.phases]
+            [('m', ())]
+        """
+        return from_dict(cls, content if isinstance(content, Mapping) else {})
+
+
+def to_dict(value: Any) -> Any:
+    """Convert a report to JSON's types: dataclasses to dicts, arrays and tuples to lists, NaN to None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            key: to_dict(getattr(value, each.name))
+            for each in fields(value)
+            if (key := each.metadata.get("key", each.name)) is not None
+        }
+    if isinstance(value, Mapping):
+        return {str(key): to_dict(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [to_dict(each) for each in value]
+    if isinstance(value, np.generic):
+        return to_dict(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+class _Incomplete(Exception):
+    """A stored entry lacks a field that has no default."""
+
+
+def from_dict(kind: Any, content: Any) -> Any:
+    """Build the dataclass ``kind`` from parsed JSON, as ``AnalysisReport.from_dict`` describes."""
+    if not isinstance(content, Mapping):
+        raise _Incomplete
+    hints, given = typing.get_type_hints(kind), {}
+    for each in fields(kind):
+        key = each.metadata.get("key", each.name)
+        if content.get(key) is not None:
+            given[each.name] = _typed(hints[each.name], content[key])
+        elif each.default is MISSING and each.default_factory is MISSING:
+            if type(None) not in typing.get_args(hints[each.name]):
+                raise _Incomplete
+            given[each.name] = None
+    return kind(**given)
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        known = [each for each in arguments if each is not type(None)]
+        return None if value is None else _typed(known[0], value)
+    if is_dataclass(hint):
+        return from_dict(hint, value)
+    if origin is tuple:
+        return tuple(_complete(arguments[0], value if isinstance(value, list | tuple) else ()))
+    if isinstance(value, Mapping) and len(arguments) == 2:
+        kept = {key: list(_complete(arguments[1], [each])) for key, each in value.items()}
+        return {key: each[0] for key, each in kept.items() if each}
+    return value
+
+
+def _complete(hint: Any, values: Any) -> Any:
+    """Every value that can be built; incomplete entries are dropped."""
+    for value in values:
+        try:
+            yield _typed(hint, value)
+        except _Incomplete:
+            continue

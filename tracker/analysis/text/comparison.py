@@ -1,0 +1,88 @@
+"""Sentences about models side by side, against the paper's tables, and about two stores."""
+
+from collections.abc import Sequence
+
+from tracker.analysis.comparison import Archetype, Column, Difference, StoreDifference
+from tracker.analysis.paper_tables import TRAINING_TABLE, PaperRow
+from tracker.analysis.text import number, titled
+
+CAUTION = (
+    "The paper leaves its signal, length and scaling open, and its tables 5 and 6 differ on the same final "
+    "6.9b (scale sensitivity 0.740 and 0.062), so a deviation may lie in conventions as well as in models."
+)
+
+
+def archetype_sentences(archetypes: Sequence[Archetype]) -> list[str]:
+    """Name the archetype of every model that has one, and the limits."""
+    parts = [
+        f"{each.model} {each.kind} (spectral entropy {number(each.entropy)}, sd over heads "
+        f"{number(each.entropy_over_heads)}; selectivity {number(each.selectivity)})"
+        for each in archetypes
+        if each.kind and None not in (each.entropy, each.entropy_over_heads, each.selectivity)
+    ]
+    if not parts:
+        return []
+    limits = archetypes[0].limits
+    return [
+        f"Heads: {'; '.join(parts)}. Specialised from an sd of {number(limits.entropy_over_heads)}, broad "
+        f"below a selectivity of {number(limits.selectivity)}: half of the least in the paper's table 3."
+    ]
+
+
+def difference_sentence(found: Sequence[Column], gaps: Sequence[Difference]) -> str:
+    """Say what differs so that it matters, from the smallest to the largest model."""
+    first, last = found[0], found[-1]
+
+    def relative(gap: Difference) -> float:
+        largest = max(abs(column.samples[gap.metric].value) for column in (first, last))
+        return abs(gap.difference) / max(largest, 1e-12)
+
+    ends = [gap for gap in gaps if (gap.first, gap.second) == (first.model, last.model) and gap.matters]
+    parts = [
+        f"{titled(gap.metric)} {number(first.samples[gap.metric].value)} to "
+        f"{number(last.samples[gap.metric].value)} (difference {number(gap.difference)} ± "
+        f"{number(gap.half or 0.0)})"
+        for gap in sorted(ends, key=relative, reverse=True)
+    ]
+    head = (
+        f"Differences of a tenth or more that are sure at 95% for all {len(gaps)} comparisons "
+        f"together: {sum(gap.matters for gap in gaps)}"
+    )
+    if parts:
+        return f"{head}. From {first.model} to {last.model}: {'; '.join(parts)}."
+    return f"{head}. Between {first.model} and {last.model}: none."
+
+
+def paper_sentences(rows: Sequence[PaperRow]) -> list[str]:
+    """Put the deviations from the paper into words, model by model, and why they may be there."""
+    if not rows:
+        return ["The paper's tables name none of these models."]
+    sentences = []
+    for model in dict.fromkeys(row.model for row in rows):
+        parts = [
+            f"{titled(row.metric)} {number(row.ours)} against {number(row.paper)}"
+            f"{f' at step {row.step}' if row.table == TRAINING_TABLE else ''}: {row.words}"
+            for row in rows
+            if row.model == model
+        ]
+        sentences.append(f"{model} against the paper: {'; '.join(parts)}.")
+    return [*sentences, CAUTION]
+
+
+def store_sentences(rows: Sequence[StoreDifference]) -> list[str]:
+    """Say, per metric, at how many checkpoints two stores differ, and where most."""
+    sentences = []
+    for name in dict.fromkeys(row.metric for row in rows):
+        mine = [row for row in rows if row.metric == name]
+        apart = [row for row in mine if not row.same]
+        if not apart:
+            sentences.append(f"{titled(name)}: the same at all {len(mine)} checkpoints.")
+            continue
+        most = max(apart, key=lambda row: abs(row.difference))
+        sentences.append(
+            f"{titled(name)}: differs at {len(apart)} of {len(mine)} checkpoints, "
+            f"{sum(row.sure for row in apart)} of them beyond the 95% interval over sequences; most in "
+            f"{most.model} seed {most.seed} step {most.step}: {number(most.ours)} here, "
+            f"{number(most.other)} there."
+        )
+    return sentences
