@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_material import measured_here, same, suite, worker_spec
+from engine_material import breaking, measured_here, same, suite, worker_spec
 from suite_material import PROBE, finished, make_suite, start_sweep
 
 import tracker as package
@@ -17,29 +17,39 @@ from tracker.engines.dask import Dispatch, run_dask
 from tracker.engines.prefetch import Transfer
 from tracker.engines.scheduler import ClusterOptions, connected
 from tracker.engines.unit_batch import SweepContext, UnitBatch, carry_out
+from tracker.engines.worker_spec import WorkerSpec
 from tracker.errors import RequestError
+from tracker.records import Outcome, PlannedUnit
 from tracker.store.heartbeat import Heartbeat
 
 NOBODY = "tcp://127.0.0.1:9"
+
+
+def measured_by_dask(folder: Path, units: list[PlannedUnit], spec: WorkerSpec) -> list[Outcome]:
+    with Heartbeat(spec.store) as heartbeat:
+        context = SweepContext(
+            spec, heartbeat.path, heartbeat.beat(), folder / "cache", device="cpu", threads=1, prefetch=2
+        )
+        return list(run_dask(units, context, ClusterOptions(workers=1, batch=3), {}, Transfer()))
 
 
 def test_dask_workers_measure_what_one_process_does(tmp_path: Path):
     units = suite(tmp_path, 6, models=2)
     make_suite(tmp_path, [5], "lab/pythia-some-1", hidden_size=64)
     measured_here(tmp_path, units)
-    made_of = worker_spec(tmp_path, "dask").with_absolute_paths()
-    transfer = Transfer()
-    with Heartbeat(made_of.store) as heartbeat:
-        context = SweepContext(
-            made_of, heartbeat.path, heartbeat.beat(), tmp_path / "cache", device="cpu", threads=1, prefetch=2
-        )
-        outcomes = list(run_dask(units, context, ClusterOptions(workers=1, batch=3), {}, transfer))
+    outcomes = measured_by_dask(tmp_path, units, worker_spec(tmp_path, "dask").with_absolute_paths())
     assert [each.unit.checkpoint.label for each in outcomes if each.status != "ok"] == [
         "pythia-some-1 seed 0 step 5"
     ]
     assert len(outcomes) == 12
     assert "width 64 against 2 layers of 2 heads, width 32" in str(outcomes[-1].reason)
     assert same(tmp_path / "dask", tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_a_dask_worker_in_which_cuda_failed_is_replaced(tmp_path: Path):
+    units, spec = suite(tmp_path, 3), breaking(tmp_path, worker_spec(tmp_path, "dask"))
+    assert [each.status for each in measured_by_dask(tmp_path, units, spec)] == ["failed", "ok", "ok"]
 
 
 def test_a_unit_whose_last_worker_dies_behind_its_record_counts_as_recorded(tmp_path: Path):

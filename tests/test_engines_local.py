@@ -7,23 +7,39 @@ import time
 from pathlib import Path
 
 import pytest
-from engine_material import HERE, Killer, children, each_once, measured_here, same, suite, worker_spec
+import torch
+from engine_material import (
+    CUDA_ERROR,
+    HERE,
+    Killer,
+    breaking,
+    children,
+    each_once,
+    measured_here,
+    same,
+    suite,
+    worker_spec,
+)
 from suite_material import finished, make_suite, start_sweep, wait_for
+from test_config import composed
 from test_reservations import reserving
+from transformers import GPTNeoXModel
 
 import tracker as package
 from tracker.engines.consistency import UNKNOWN, ModelSignature, SignatureExchange
 from tracker.engines.local import Pool, PoolOptions, run_local
+from tracker.engines.placement import worker_count
 from tracker.engines.prefetch import Prefetch
 from tracker.engines.warm_process import Task, WarmProcess
-from tracker.errors import StoreError
+from tracker.engines.worker import needs_new_process
+from tracker.errors import CheckpointError, StoreError, TrackerError
 from tracker.store import Store
 
 TWO = PoolOptions((HERE, HERE), retries=5)
 
 
 def test_workers_that_are_killed_lose_nothing_and_change_nothing(tmp_path: Path):
-    units = suite(tmp_path, 12, sequences=24, models=2)
+    units = suite(tmp_path, 8, sequences=24, models=2)
     measured_here(tmp_path, units)
     with Killer(1).running() as killer:
         outcomes = []
@@ -37,6 +53,7 @@ def test_workers_that_are_killed_lose_nothing_and_change_nothing(tmp_path: Path)
     assert not [each for each in multiprocessing.active_children() if each.name.startswith("worker")]
 
 
+@pytest.mark.slow
 def test_a_unit_that_takes_too_long_or_whose_worker_keeps_dying_is_a_hole(tmp_path: Path):
     units = suite(tmp_path, 2, sequences=4000)
     slow = PoolOptions((HERE,), timeout=0.01)
@@ -50,7 +67,7 @@ def test_a_unit_that_takes_too_long_or_whose_worker_keeps_dying_is_a_hole(tmp_pa
     assert Store(tmp_path / "slow").recorded()[units[0].unit.id].reason == reasons[0]
     supply = Prefetch(units[:1])
     with supply, Pool(supply, worker_spec(tmp_path, "dying"), PoolOptions((HERE,), retries=0)) as pool:
-        while not pool.slots[0].started:
+        while not pool.workers[0].ready:
             time.sleep(0.05)
         time.sleep(0.3)
         (worker,) = [each for each in multiprocessing.active_children() if each.name == "worker 1"]
@@ -63,6 +80,7 @@ def test_a_unit_that_takes_too_long_or_whose_worker_keeps_dying_is_a_hole(tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_a_unit_whose_time_ends_behind_its_record_counts_as_recorded(tmp_path: Path):
     units = suite(tmp_path, 1, sequences=400)
     measured_here(tmp_path, units, "pool")
@@ -72,9 +90,11 @@ def test_a_unit_whose_time_ends_behind_its_record_counts_as_recorded(tmp_path: P
     assert outcome.seconds > 0.01
 
 
+@pytest.mark.slow
 def test_a_worker_is_deaf_to_ctrl_c_from_its_first_moment(tmp_path: Path):
     units = suite(tmp_path, 1)
     process = WarmProcess(worker_spec(tmp_path, "pool"), HERE, "worker 1")
+    process.start()
     (worker,) = [each for each in multiprocessing.active_children() if each.name == "worker 1"]
     os.kill(int(worker.pid or 0), signal.SIGINT)
     with Prefetch(units) as supply:
@@ -82,6 +102,59 @@ def test_a_worker_is_deaf_to_ctrl_c_from_its_first_moment(tmp_path: Path):
     assert process.carry_out(Task(units[0], fetched, UNKNOWN), None).outcome.status == "ok"
     process.stop()
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_worker_in_which_cuda_failed_is_replaced(tmp_path: Path):
+    units, spec = suite(tmp_path, 3), breaking(tmp_path, worker_spec(tmp_path, "pool"))
+    outcomes = list(run_local(Prefetch(units), spec, PoolOptions((HERE,))))
+    assert [(outcome.status, outcome.reason) for outcome in outcomes] == [
+        ("failed", f"pythia-some-0 seed 0 step 0: RuntimeError: {CUDA_ERROR}"),
+        ("ok", None),
+        ("ok", None),
+    ]
+
+
+def test_a_sweep_in_one_process_ends_when_cuda_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(CUDA_ERROR)
+
+    units = suite(tmp_path, 3)
+    monkeypatch.setattr(GPTNeoXModel, "forward", fail)
+    with pytest.raises(TrackerError, match=rf"step 0: RuntimeError: {CUDA_ERROR}; .* engine=local to resume"):
+        measured_here(tmp_path, units)
+    assert len(Store(tmp_path / "alone").recorded()) == 1, "the others are not recorded as failed"
+
+
+@pytest.mark.parametrize(
+    ("error", "broken"),
+    [
+        (RuntimeError("CUDA error: device-side assert triggered"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), True),
+        (type("AcceleratorError", (RuntimeError,), {})("no kernel image"), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("CUDA error: only quoted"), False),
+    ],
+)
+def test_which_errors_break_a_process(error: Exception, broken: bool):
+    assert needs_new_process(error) is broken
+    outer = CheckpointError("it does not load")
+    outer.__cause__ = error
+    assert needs_new_process(outer) is broken
+
+
+@pytest.mark.parametrize(
+    ("overrides", "count"),
+    [
+        (["engine=inline"], 1),
+        (["engine.workers=4"], 4),
+        (["device=cpu"], 1),
+        ([], max(1, torch.cuda.device_count())),
+        (["engine=slurm"], 8),
+    ],
+)
+def test_how_many_workers_a_request_has(overrides: list[str], count: int):
+    assert worker_count(composed(*overrides)) == count
 
 
 @pytest.mark.slow

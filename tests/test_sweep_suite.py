@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ from suite_material import (
 import tracker as package
 from tracker.checkpoints.claims import on_disk
 from tracker.cli import run
+from tracker.records import Recorded
+from tracker.store import ledger
 
 ROOM = 50_000
 """Bytes for links, folders and small files of a checkpoint, in bounds of the tests."""
@@ -71,20 +74,21 @@ def throttled(folder: Path, count: int) -> tuple[float, float, int, int]:
     return taken, max(seconds, count * usual), watch.most, limit
 
 
-def test_the_next_checkpoints_arrive_while_one_is_measured_and_the_disk_stays_below_its_bound(tmp_path: Path):
+def test_the_next_checkpoints_arrive_while_one_is_measured_and_the_disk_stays_below_its_bound(
+    hub: Hub, tmp_path: Path
+):
     size = make_suite(tmp_path, range(5), sequences=60, hidden_size=64)
     limit = 3 * (on_disk(size) + ROOM)
-    with loopback_hub(tmp_path / "hub") as hub:
-        hub.bytes_per_second = size / 0.3
-        with Watch(tmp_path / "cache").running() as watch:
-            finished(start_sweep(tmp_path, hub.url, bound(size, 3)))
-        commits = {hub.commit(tmp_path / "hub" / REPO / f"step{step}"): step for step in range(5)}
-        asked = {
-            step: request.at
-            for request in hub.log
-            for commit, step in commits.items()
-            if request.path.endswith(f"{commit}/model.safetensors")
-        }
+    hub.bytes_per_second = size / 0.3
+    with Watch(tmp_path / "cache").running() as watch:
+        assert sweep_here(bound(size, 3)) == 0
+    commits = {hub.commit(tmp_path / "hub" / REPO / f"step{step}"): step for step in range(5)}
+    asked = {
+        step: request.at
+        for request in hub.log
+        for commit, step in commits.items()
+        if request.path.endswith(f"{commit}/model.safetensors")
+    }
     stored = {int(place.name.split(".")[0].removeprefix("step-")): place.stat().st_mtime for place in
               records(tmp_path / "tracker-store")}  # fmt: skip
     early = [step for step in range(1, 5) if asked[step] < stored[step - 1]]
@@ -122,6 +126,22 @@ def test_what_was_there_before_stays_and_all_else_goes_when_it_is_measured(hub: 
     assert rows["status"].to_list() == ["ok"] * 4
 
 
+def test_a_sweep_reads_every_record_once(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make_suite(tmp_path, range(3))
+    read, reads = ledger.read_record, Counter[str]()
+
+    def counted(place: Path) -> Recorded | None:
+        reads[place.name] += 1
+        return read(place)
+
+    monkeypatch.setattr(ledger, "read_record", counted)
+    assert sweep_here("steps.list=[0,1]") == 0
+    assert sorted(reads.values()) == [1, 1], "what it measured, for the views"
+    reads.clear()
+    assert sweep_here() == 0
+    assert sorted(reads.values()) == [1, 1, 1], "what was there for the plan, and what is new"
+
+
 def test_without_a_bound_everything_stays_and_serves_offline(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -143,6 +163,7 @@ def test_without_a_bound_everything_stays_and_serves_offline(
     assert all(mine[name].equals(theirs[name]) for name in mine)
 
 
+@pytest.mark.slow
 def test_two_sweeps_share_a_cache_and_its_bound(tmp_path: Path):
     size = make_suite(tmp_path, range(8), hidden_size=64)
     with loopback_hub(tmp_path / "hub") as hub:

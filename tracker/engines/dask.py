@@ -20,6 +20,9 @@ from tracker.errors import CheckpointError, TrackerError, counted
 from tracker.records import Checkpoint, Outcome, PlannedUnit, RecordId
 from tracker.store import Store
 
+REPORTED = ("status", "reason", "seconds", "elsewhere")
+"""Fields of an outcome that a worker reports while it goes on with its batch."""
+
 
 def run_dask(
     units: Sequence[PlannedUnit],
@@ -121,9 +124,8 @@ class Dispatch:
 
     def _heard(self, event: Mapping[str, Any]) -> Outcome | None:
         """Return an outcome from a worker that goes on with its batch."""
-        fields = dict(event)
-        planned = self._open.get(tuple(fields.pop("id")))  # type: ignore[arg-type]
-        return None if planned is None else Outcome(planned.unit, **fields)
+        planned = self._open.get(tuple(event["id"]))  # type: ignore[arg-type]
+        return None if planned is None else Outcome(planned.unit, **{name: event[name] for name in REPORTED})
 
     def _ended(self, future: Any, model: _Model, units: list[PlannedUnit]) -> list[Outcome]:
         """Return the outcomes of a batch that has ended, one way or another."""
@@ -185,7 +187,7 @@ def _on_worker(context: SweepContext, batch: UnitBatch, topic: str) -> UnitBatch
     here = get_worker()
 
     def report(outcome: Outcome) -> None:
-        fields = {name: getattr(outcome, name) for name in ("status", "reason", "seconds", "elsewhere")}
+        fields = {name: getattr(outcome, name) for name in REPORTED}
         here.log_event(topic, fields | {"id": list(outcome.unit.id)})
 
     return carry_out(context, batch, here.name, report)

@@ -13,7 +13,7 @@ from types import TracebackType
 from tracker.engines.consistency import UNKNOWN, SignatureExchange
 from tracker.engines.placement import Placement
 from tracker.engines.prefetch import FetchedCheckpoint, Prefetch
-from tracker.engines.warm_process import ProcessDied, Report, Task, TookTooLong, WarmProcess
+from tracker.engines.warm_process import STOP_SECONDS, ProcessDied, Task, TookTooLong, WarmProcess
 from tracker.engines.worker_spec import WorkerSpec
 from tracker.errors import TrackerError, counted
 from tracker.records import Outcome, PlannedUnit
@@ -65,8 +65,11 @@ class Pool:
         self._ended: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
         self._stopped = False
         used = options.placements[: len(supply.units)]
-        self.slots = [Slot(spec, place, f"worker {i}") for i, place in enumerate(used, start=1)]
-        self._threads = [threading.Thread(target=self._keep_busy, args=[slot]) for slot in self.slots]
+        self.workers = [
+            WarmProcess(spec, place, f"worker {number}", options.recycle_bytes)
+            for number, place in enumerate(used, start=1)
+        ]
+        self._threads = [threading.Thread(target=self._keep_busy, args=[worker]) for worker in self.workers]
 
     def __enter__(self) -> "Pool":
         for thread in self._threads:
@@ -79,8 +82,8 @@ class Pool:
         self._stopped = True
         self._supply.stop()
         self._signatures.stop()
-        for slot in self.slots:
-            slot.kill()
+        for worker in self.workers:
+            worker.kill()
         for thread in self._threads:
             thread.join()
 
@@ -92,14 +95,14 @@ class Pool:
                 raise ended
             yield ended
 
-    def _keep_busy(self, slot: "Slot") -> None:
+    def _keep_busy(self, worker: WarmProcess) -> None:
         """Give one worker unit after unit; the whole life of its thread."""
         try:
-            slot.process()
+            worker.start()
             while (fetched := self._supply.take()) is not None:
                 outcome = None
                 try:
-                    outcome = fetched.elsewhere or self._measured(fetched, slot)
+                    outcome = fetched.elsewhere or self._measured(fetched, worker)
                 finally:
                     self._supply.release(fetched, measured=outcome is not None)
                 if outcome is None:
@@ -109,9 +112,9 @@ class Pool:
             if not self._stopped:
                 self._ended.put(error)
         finally:
-            slot.dismiss()
+            worker.stop(STOP_SECONDS)
 
-    def _measured(self, fetched: FetchedCheckpoint, slot: "Slot") -> Outcome | None:
+    def _measured(self, fetched: FetchedCheckpoint, worker: WarmProcess) -> Outcome | None:
         """Have a unit measured, however many processes it takes; None when the sweep is stopped."""
         unit, deaths = fetched.planned.unit, list[str]()
         known = self._signatures.begin(unit)
@@ -122,19 +125,21 @@ class Pool:
             while not self._stopped:
                 try:
                     task = Task(fetched.planned, fetched.result, known)
-                    report = slot.process().carry_out(task, self._options.timeout)
+                    report = worker.carry_out(task, self._options.timeout)
                 except TookTooLong:
                     return self._recorded_or_failed(fetched.planned, _too_long(self._options.timeout))
                 except ProcessDied as error:
-                    if slot.started:
+                    if worker.ready:
                         deaths.append(str(error))
                         if outcome := self._after_death(fetched.planned, deaths):
                             return outcome
-                    elif slot.failed_starts + 1 >= FAILED_STARTS and not self._stopped:
-                        raise TrackerError(_does_not_start(slot.name, error)) from error
+                    elif worker.failed_starts >= FAILED_STARTS and not self._stopped:
+                        raise TrackerError(
+                            f"{worker.name}: its process {error} while starting, {FAILED_STARTS} times; see "
+                            "the error with engine=inline"
+                        ) from error
                 else:
                     found = report.signature
-                    slot.note(report, self._options.recycle_bytes)
                     return report.outcome
             return None
         finally:
@@ -162,51 +167,6 @@ class Pool:
         return Outcome(planned.unit, "failed", reason, self._options.timeout or 0.0)
 
 
-class Slot:
-    """A worker's place, and the process that has it now."""
-
-    def __init__(self, spec: WorkerSpec, placement: Placement, name: str) -> None:
-        self.name = name
-        self.failed_starts = 0
-        """Processes in a row that died during their imports."""
-        self._spec, self._placement = spec, placement
-        self._process: WarmProcess | None = None
-        self._worn_out = self._closed = False
-
-    def process(self) -> WarmProcess:
-        """Return the process; a new one if the last cannot be used any more."""
-        if self._worn_out:
-            self.dismiss()
-        if self._process is None or not self._process.alive:
-            died_early = self._process is not None and not self._process.ready
-            self.failed_starts = self.failed_starts + 1 if died_early else 0
-            self._process = WarmProcess(self._spec, self._placement, self.name)
-            if self._closed:  # `kill` came while it was being started
-                self._process.kill()
-        return self._process
-
-    @property
-    def started(self) -> bool:
-        """Whether the last process had come through its imports."""
-        return self._process is not None and self._process.ready
-
-    def note(self, report: Report, bound: int | None) -> None:
-        """Replace the process before the next unit if its memory has grown beyond a bound or CUDA failed."""
-        self._worn_out = report.broken or (bound is not None and report.memory > bound)
-
-    def dismiss(self) -> None:
-        """Let the process end by itself."""
-        if self._process is not None:
-            self._process.stop(patience=5.0)
-        self._process, self._worn_out = None, False
-
-    def kill(self) -> None:
-        """End the process at once, whatever it is doing; there will be no other."""
-        self._closed = True
-        if self._process is not None:
-            self._process.kill()
-
-
 def _too_long(seconds: float | None) -> str:
     return f"took longer than engine.timeout={seconds:g} seconds; raise it, or reduce probe.sequences"
 
@@ -215,11 +175,4 @@ def _killed(deaths: list[str]) -> str:
     return (
         f"its worker process {deaths[-1]} (in {counted(len(deaths), 'attempt')}); if out of memory, use "
         "engine.stream=always or reduce engine.workers"
-    )
-
-
-def _does_not_start(name: str, error: ProcessDied) -> str:
-    return (
-        f"{name}: its process {error} while starting, in {FAILED_STARTS} attempts; engine=inline shows the "
-        "error"
     )

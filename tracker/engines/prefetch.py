@@ -6,6 +6,8 @@ in parallel. A unit that another sweep is measuring is put off until the others 
 it is recorded, or its sweep has died.
 """
 
+import itertools
+import queue
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,12 +91,13 @@ class Prefetch:
         self.units = tuple(units)
         self.transfer = Transfer()
         self._cache = cache or CheckpointCache(sources.cache_folder(None))
-        self._depth, self._inspected, self._reservations = depth, inspected or {}, reservations
-        self._ready: deque[FetchedCheckpoint] = deque()
-        self._asked = self._started = 0
-        self._changed = threading.Condition()
+        self._inspected, self._reservations = inspected or {}, reservations
+        self._ready: queue.SimpleQueue[FetchedCheckpoint | BaseException | None] = queue.SimpleQueue()
+        """What ``take`` gives out; None or an error is the end, and stays for the next who asks."""
+        self._permits = threading.Semaphore(depth)
+        """One per checkpoint that may be fetched: ``depth`` and one for each that is asked for."""
+        self._asked = itertools.count()
         self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
-        self._crash: BaseException | None = None
 
     def __enter__(self) -> "Prefetch":
         self._thread.start()
@@ -105,8 +108,10 @@ class Prefetch:
     ) -> None:
         self.stop()
         self._thread.join(STOP_SECONDS)
-        for fetched in self._ready:
-            self.release(fetched, measured=False)
+        while not self._ready.empty():
+            left = self._ready.get()
+            if isinstance(left, FetchedCheckpoint):
+                self.release(left, measured=False)
 
     def __iter__(self) -> Iterator[FetchedCheckpoint]:
         while (fetched := self.take()) is not None:
@@ -115,23 +120,21 @@ class Prefetch:
     def stop(self) -> None:
         """End fetching early; whoever waits in ``take`` gets None."""
         self._cache.stop.set()
-        with self._changed:
-            self._changed.notify_all()
+        self._permits.release()
+        self._ready.put(None)
 
     def take(self) -> FetchedCheckpoint | None:
         """Return the next unit's checkpoint, once it is there; None after the last, or after ``stop``."""
-        with self._changed:
-            if self._asked == len(self.units):
-                return None
-            self._asked += 1
-            self._changed.notify_all()
-            while not self._ready:
-                if self._crash is not None:
-                    raise self._crash
-                if self._cache.stop.is_set():
-                    return None
-                self._changed.wait()
-            return self._ready.popleft()
+        if next(self._asked) >= len(self.units):
+            return None
+        self._permits.release()
+        fetched = self._ready.get()
+        if isinstance(fetched, FetchedCheckpoint):
+            return fetched
+        self._ready.put(fetched)
+        if fetched is None:
+            return None
+        raise fetched
 
     def release(self, fetched: FetchedCheckpoint, *, measured: bool = True) -> None:
         """Give a checkpoint back.
@@ -146,33 +149,26 @@ class Prefetch:
             self._reservations.release(fetched.planned)
 
     def _run(self) -> None:
-        waiting, refused = deque(self.units), 0
+        waiting = deque(self.units)
         try:
-            while waiting:
-                with self._changed:
-                    self._changed.wait_for(self._may_start)
-                    if self._cache.stop.is_set():
-                        return
-                fetched = self._reserved_and_fetched(waiting[0])
-                if fetched is None:
-                    waiting.rotate(-1)
-                    refused += 1
-                    if refused % len(waiting) == 0:
-                        self._cache.stop.wait(PAUSE_SECONDS)
-                    continue
-                waiting.popleft()
-                refused = 0
-                with self._changed:
-                    self._started += 1
-                    self._ready.append(fetched)
-                    self._changed.notify_all()
+            while waiting and self._permits.acquire() and (fetched := self._next(waiting)) is not None:
+                self._ready.put(fetched)
         except BaseException as error:  # raised again in ``take``
-            with self._changed:
-                self._crash = error
-                self._changed.notify_all()
+            self._ready.put(error)
 
-    def _may_start(self) -> bool:
-        return self._started < self._asked + self._depth or self._cache.stop.is_set()
+    def _next(self, waiting: deque[PlannedUnit]) -> FetchedCheckpoint | None:
+        """Fetch the first unit that no other sweep is measuring; None after ``stop``."""
+        refused = 0
+        while not self._cache.stop.is_set():
+            fetched = self._reserved_and_fetched(waiting[0])
+            if fetched is not None:
+                waiting.popleft()
+                return fetched
+            waiting.rotate(-1)
+            refused += 1
+            if refused % len(waiting) == 0:
+                self._cache.stop.wait(PAUSE_SECONDS)
+        return None
 
     def _reserved_and_fetched(self, planned: PlannedUnit) -> FetchedCheckpoint | None:
         """Reserve and fetch a unit; None if another sweep is measuring it."""

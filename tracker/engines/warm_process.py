@@ -12,7 +12,6 @@ from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 from tracker.engines.consistency import ModelSignature
 from tracker.engines.placement import Placement
@@ -21,6 +20,7 @@ from tracker.errors import CheckpointError, TrackerError
 from tracker.records import Fetched, Outcome, PlannedUnit
 
 STOP_SECONDS = 5.0
+"""How long a process has to end by itself."""
 _one_at_a_time = threading.Lock()
 """Starting and reaping children: the standard library does not expect that of several threads."""
 
@@ -56,26 +56,45 @@ class Report:
 
 
 class WarmProcess:
-    """Starts a worker process and exchanges messages with it; one thread at a time may do so."""
+    """A worker process, started anew whenever it is needed and gone; one thread at a time may use it.
 
-    def __init__(self, spec: WorkerSpec, placement: Placement, name: str) -> None:
-        """Start it; it answers after its imports, which take seconds."""
-        spawn = get_context("spawn")
-        self._connection, theirs = spawn.Pipe()
-        with _one_at_a_time:
-            self._process: BaseProcess = spawn.Process(
-                target=_serve, args=(spec, placement, theirs), name=name, daemon=True
-            )
-            with _without_interrupts():
-                self._process.start()
-        theirs.close()
+    Args:
+        spec, placement: what the worker is made from, and where it runs.
+        name: of the process.
+        recycle_bytes: a process that holds more memory than this beside its model is replaced.
+    """
+
+    def __init__(
+        self, spec: WorkerSpec, placement: Placement, name: str, recycle_bytes: int | None = None
+    ) -> None:
+        self.name = name
         self.ready = False
-        """Whether it has come through its imports."""
+        """Whether the present or last process has come through its imports."""
+        self.failed_starts = 0
+        """Processes in a row that died during their imports."""
+        self._spec, self._placement, self._recycle_bytes = spec, placement, recycle_bytes
+        self._process: BaseProcess | None = None
+        self._connection: Connection | None = None
+        self._worn_out = self._closed = False
 
-    @property
-    def alive(self) -> bool:
-        """Whether it can be given a unit, as far as is known."""
-        return not self._connection.closed
+    def start(self) -> Connection:
+        """Start a process if there is none that can be used; it answers after its imports, in seconds."""
+        if self._worn_out:
+            self.stop(STOP_SECONDS)
+        if self._connection is None:
+            spawn = get_context("spawn")
+            self._connection, theirs = spawn.Pipe()
+            self.ready = False
+            with _one_at_a_time, _without_interrupts():
+                process = spawn.Process(
+                    target=_serve, args=(self._spec, self._placement, theirs), name=self.name, daemon=True
+                )
+                process.start()
+            theirs.close()
+            self._process = process
+            if self._closed:  # `kill` came meanwhile
+                process.kill()
+        return self._connection
 
     def carry_out(self, task: Task, seconds: float | None) -> Report:
         """Have a unit measured and recorded.
@@ -88,31 +107,35 @@ class WarmProcess:
             ProcessDied, TookTooLong: no report came; the process has ended.
             TrackerError: what the worker raised; the sweep cannot go on.
         """
+        connection = self.start()
         try:
             if not self.ready:
-                self.ready = self._answer(None) is not None
-            self._connection.send(task)
-            found = self._answer(seconds)
-        except (EOFError, OSError) as error:
-            self.stop(STOP_SECONDS)
-            raise ProcessDied(_how_it_ended(self._process.exitcode)) from error
+                connection.recv()
+                self.ready, self.failed_starts = True, 0
+            connection.send(task)
+            if not wait([connection], seconds):
+                self.stop()
+                raise TookTooLong
+            found = connection.recv()
+        except (EOFError, OSError) as error:  # the end of the pipe is the end of the process
+            self.failed_starts += not self.ready
+            raise ProcessDied(_how_it_ended(self.stop(STOP_SECONDS))) from error
         if isinstance(found, BaseException):
             raise found
+        grown = self._recycle_bytes is not None and found.memory > self._recycle_bytes
+        self._worn_out = found.broken or grown
         return found
 
-    def _answer(self, seconds: float | None) -> Any:
-        """Wait for the next message; the end of the pipe is the end of the process."""
-        if not wait([self._connection], seconds):
-            self.stop()
-            raise TookTooLong
-        return self._connection.recv()
-
     def kill(self) -> None:
-        """End the process at once, whatever it is doing; any thread may call this."""
-        self._process.kill()
+        """End the process at once, whatever it is doing, for good; any thread may call this."""
+        self._closed = True
+        if self._process is not None:
+            self._process.kill()
 
-    def stop(self, patience: float = 0.0) -> None:
-        """End the process, after ``patience`` seconds by force."""
+    def stop(self, patience: float = 0.0) -> int | None:
+        """End the process, after ``patience`` seconds by force; return its exit code."""
+        if self._connection is None or self._process is None:
+            return None
         with contextlib.suppress(OSError):
             self._connection.close()
         with _one_at_a_time:
@@ -120,6 +143,8 @@ class WarmProcess:
             if self._process.is_alive():
                 self._process.kill()
                 self._process.join()
+        self._connection, self._worn_out = None, False
+        return self._process.exitcode
 
 
 @contextlib.contextmanager
