@@ -12,7 +12,7 @@ import pytest
 from test_cli import tracker
 
 from tracker.commands.verbs import VERBS
-from tracker.metrics.registry import markdown_table
+from tracker.metrics.table import markdown_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -119,7 +119,7 @@ def test_bad_input_is_named(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
     )
     refused(
         ProbeSource(text=str(tmp_path / "short.txt")),
-        r"probe.number=4: the text gives only 0 sequences",
+        r"probe.sequences=4: the text gives only 0 sequences",
         CheckpointError,
     )
     refused(ProbeSource(text=str(tmp_path / "binary.txt")), r"probe: binary.txt cannot be read as .txt")
@@ -146,7 +146,7 @@ def test_bad_input_is_named(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
     refused(ProbeSource(), "no beginning-of-sequence token", CheckpointError, spec=with_bos, tok=plain)
     with pytest.raises(RequestError, match=r"probe.n=2: invalid value; expected 8 tokens or more"):
         spec_of(ProbeSource(), n=2)
-    with pytest.raises(RequestError, match=r"probe.number=0: invalid value; expected 1 sequence or more"):
+    with pytest.raises(RequestError, match=r"probe.sequences=0: invalid value; expected 1 sequence or more"):
         spec_of(ProbeSource(), number=0)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"no tokenizer loads from it .*give probe.tokenizer=FOLDER"):

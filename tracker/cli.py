@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tracker.measurement.allocator import share_buffers_of_products
+from tracker.measurement.process import share_buffers_of_products
 
 DONE, WRONG_REQUEST, INTERRUPTED = 0, 2, 130
 

@@ -11,18 +11,23 @@ from pathlib import Path
 from tracker.errors import CheckpointError
 
 CONFIG = "config.json"
-TOKENIZER = (
+VOCABULARY = (
     "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
     "tokenizer.model",
     "spiece.model",
     "sentencepiece.bpe.model",
+    "vocab.json",
+    "vocab.txt",
 )
+"""Files of which any one holds a tokenizer's vocabulary."""
+TOKENIZER = (
+    *VOCABULARY,
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+"""Every file that makes up a tokenizer."""
 FORMATS = (("model", "safetensors"), ("pytorch_model", "bin"))
 """In order of preference, as transformers prefers them: stem and ending."""
 

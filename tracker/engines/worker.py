@@ -11,7 +11,6 @@ from transformers import PreTrainedModel
 
 from tracker.engines.consistency import Known, Shape, model_of
 from tracker.errors import CheckpointError, MissingCheckpoint, StoreError, TrackerError
-from tracker.measurement.allocator import keep_freed_memory
 from tracker.measurement.measure import measure
 from tracker.measurement.probe import (
     ProbeTokens,
@@ -20,6 +19,7 @@ from tracker.measurement.probe import (
     tokenizer_digest,
     tokenizer_folder,
 )
+from tracker.measurement.process import keep_freed_memory
 from tracker.models import model_facts
 from tracker.models.reuse import ReusedModel
 from tracker.models.streaming import stream_model

@@ -59,10 +59,12 @@ def position_entropies(signal: Tensor, widths: Sequence[int] = ()) -> tuple[Tens
         (``positional_entropy``, ``window_entropy`` for each width), each of shape (...).
     """
     information = x_log_x(signal)
-    narrowest = math.gcd(*widths) if widths else 1
-    narrow = [_window_sums(each, narrowest) for each in (signal, information)] if widths else []
-    windows = [_window_entropy(*narrow, narrowest, width) for width in widths]
-    return -information.sum(-1), windows
+    positional = -information.sum(-1)
+    if not widths:
+        return positional, []
+    narrow = math.gcd(*widths)
+    mass, inner = (_window_sums(each, narrow) for each in (signal, information))
+    return positional, [_window_entropy(mass, inner, narrow, width) for width in widths]
 
 
 def positional_entropy(signal: Tensor) -> Tensor:

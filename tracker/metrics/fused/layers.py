@@ -194,7 +194,7 @@ class _Sums:
         if not len(compared):
             return
         chosen = tile[:, :, _index(positions[compared] - rows.start)]
-        sensitivity = plan.sensitivity(chosen, short[:, :, _index(compared - start)], alpha)
+        sensitivity = plan.comparisons[alpha].sensitivity(chosen, short[:, :, _index(compared - start)])
         defined = sensitivity.isfinite()
         total = torch.where(defined, sensitivity, 0.0).sum(-1)
         self._add(f"scale {alpha}", sequences, torch.stack((total, defined.sum(-1).to(total.dtype)), -1))
@@ -238,7 +238,7 @@ class _Sums:
         values["reconstruction_error"] = relative_loss(found.squares)
         for alpha, name in enumerate(plan.conventions.alphas):
             short = self.sums[f"averaged {alpha}"]
-            values[f"scale_sensitivity_{name}"] = plan.sensitivity(signal, short, alpha)
+            values[f"scale_sensitivity_{name}"] = plan.comparisons[alpha].sensitivity(signal, short)
         pair = values["positional_entropy"].unsqueeze(-1), values["spectral_entropy"].unsqueeze(-1)
         return {f"averaged_{name}": value for name, value in values.items()}, pair
 
