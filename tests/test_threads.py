@@ -1,4 +1,4 @@
-"""Batches side by side: order, threads, failures; and that lanes change no number."""
+"""Batches in parallel threads: order, failures; and that threads change no number."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def four_threads():
 
 
 @pytest.mark.usefixtures("four_threads")
-def test_items_keep_their_order_and_lanes_share_the_threads():
+def test_items_keep_their_order_and_threads_are_shared():
     seen = []
 
     def work(item: int) -> int:
@@ -59,14 +59,14 @@ def test_a_failure_ends_the_rest_and_the_threads_come_back():
     assert torch.get_num_threads() == 4
 
 
-def test_a_processor_has_lanes_and_a_gpu_has_one(monkeypatch: pytest.MonkeyPatch):
+def test_a_processor_measures_several_batches_at_a_time_and_a_gpu_one(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     assert batch_threads(CPU) == 8
     assert batch_threads(torch.device("cuda")) == 1
 
 
 @pytest.mark.usefixtures("four_threads")
-def test_lanes_change_no_number():
+def test_threads_change_no_number():
     side = measure(unit_for(), neox(), tokens_for())
     torch.set_num_threads(1)
     alone = measure(unit_for(), neox(), tokens_for())
@@ -80,7 +80,7 @@ def test_lanes_change_no_number():
 
 
 @pytest.mark.usefixtures("four_threads")
-def test_a_failure_in_a_lane_names_its_layer():
+def test_a_failure_in_a_thread_names_its_layer():
     model = neox()
     with torch.no_grad():
         model.get_parameter("gpt_neox.layers.1.attention.query_key_value.weight")[:] = torch.nan
