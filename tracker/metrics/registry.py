@@ -54,7 +54,7 @@ class Registry:
     @cached_property
     def by_name(self) -> Mapping[str, Metric]:
         """Every metric by its name."""
-        return BY_NAME | {metric.name: metric for metric in self.custom}
+        return {**BY_NAME} | {metric.name: metric for metric in self.custom}
 
     def metric_of(self, column: str) -> Metric:
         """Return the metric that a column belongs to, for plain and ``averaged_`` columns alike.
