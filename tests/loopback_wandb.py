@@ -53,9 +53,6 @@ class LoopbackWandb:
         self.unknown: set[str] = set()
         self.refuse = 0
         """How many of the next requests are answered with 503."""
-        self.busy_every = 0
-        """Answers every so manieth request with 503, from the first on; 0: none."""
-        self._requests = 0
         self.refused = 0
         self.silent = threading.Event()
         """While set, requests are taken and never answered."""
@@ -72,8 +69,7 @@ class LoopbackWandb:
 
     def busy(self) -> bool:
         """Whether the next request is to be refused."""
-        self._requests += 1
-        refused = self.refuse > 0 or (self.busy_every > 0 and self._requests % self.busy_every == 1)
+        refused = self.refuse > 0
         self.refuse = max(0, self.refuse - 1)
         self.refused += refused
         return refused
