@@ -51,7 +51,7 @@ def alibi_slopes(heads: int) -> Tensor:
 
 
 def relative_bucket(distance: Tensor, buckets: int, furthest: int) -> Tensor:
-    """Return the bucket of each distance q - k: one each up to half the buckets, then logarithmic up to ``furthest``.
+    """Return the bucket of each distance q - k: one each up to half of them, then logarithmic.
 
     Args:
         distance: int64, any shape; keys after the query count as distance 0.

@@ -24,7 +24,7 @@ class Batches:
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def training(self, step: int) -> np.ndarray:
-        """Return the token ids of one step, int64, shape (batch, tokens + 1): inputs, and targets one further.
+        """Return token ids of one step, int64, shape (batch, tokens + 1): inputs, and targets one further.
 
         Each sequence is read once an epoch, in an order drawn anew for every epoch. A share of
         ``recipe.repeat_share`` has its second half overwritten by its first.

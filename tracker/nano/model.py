@@ -76,7 +76,7 @@ def configuration(
 def fresh(
     recipe: NanoRecipe, size: Size, vocab: int, seed: int, encoding: Encoding | None = None
 ) -> PreTrainedModel:
-    """Make an untrained model, float32: the same for the same seed, and but for what encodes positions the same
+    """Make an untrained model, float32: the same for the same seed and, except for what encodes positions,
     for every encoding of GPT-NeoX's body.
 
     small-init (normal, sd sqrt(2 / (5 width))) for both embeddings, queries, keys, values and the way
