@@ -47,7 +47,7 @@ def save(folder: Path, form: str = "safetensors", seed: int = 0) -> Path:
         safe = folder / "model.safetensors"
         _save_bin(folder, load_file(safe), shards=2 if form == "sharded bin" else 1)
         if form == "both":
-            # So that a test can tell which of the two was read.
+            # So that a test sees which of the two was read.
             save_file({name: tensor + 1 for name, tensor in load_file(safe).items()}, safe, {"format": "pt"})
         else:
             safe.unlink()

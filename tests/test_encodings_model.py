@@ -95,7 +95,7 @@ def test_buckets_are_those_of_t5s_decoder():
 
 @pytest.mark.parametrize("name", ["alibi", "relative"])
 def test_the_bias_is_in_the_attention(name):
-    """Against softmax of scores and bias worked out here from the layer's own weights."""
+    """Against softmax of scores and bias computed here from the layer's own weights."""
     model, tokens = strong(name), ids()
     body: Any = model.gpt_neox
     layer = body.layers[0].attention
@@ -149,20 +149,21 @@ def test_padding_and_a_cache_change_nothing(name):
         torch.testing.assert_close(rest, plain.logits[:, 30:], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_only_tracker_knows_the_type(tmp_path: Path):
     made("alibi").save_pretrained(tmp_path)
     load = f"AutoModelForCausalLM.from_pretrained({str(tmp_path)!r})"
     script = f"from transformers import AutoModelForCausalLM\ntry:\n {load}\n"
     script += f"except ValueError:\n print('unknown')\nimport tracker.models\nprint(type({load}).__name__)"
     found = {"PYTHONPATH": str(Path(tracker.__file__).parents[1])}
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | found, check=True
     )
-    assert told.stdout.split() == ["unknown", "PositionedNeoXForCausalLM"]
+    assert done.stdout.split() == ["unknown", "PositionedNeoXForCausalLM"]
     assert type(AutoModelForCausalLM.from_pretrained(tmp_path)).__name__ == "PositionedNeoXForCausalLM"
 
 
-def test_an_encoding_that_there_is_not_is_refused():
+def test_an_unknown_encoding_is_refused():
     with pytest.raises(Exception, match="position_encoding=polar"):
         PositionedNeoXConfig(position_encoding="polar")
     for name in ("polar", "rotary101", "rotary25base0", "alibi2", ""):

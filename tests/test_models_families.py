@@ -85,17 +85,17 @@ def hooked(model: PreTrainedModel, ids: torch.Tensor) -> tuple[list[Layer], torc
     return arrived, hidden
 
 
-def told(model: PreTrainedModel, ids: torch.Tensor) -> Any:
+def eager_output(model: PreTrainedModel, ids: torch.Tensor) -> Any:
     with torch.inference_mode():
         return model.base_model(ids, output_attentions=True, use_cache=False)
 
 
 @pytest.mark.parametrize("family", HOOKED)
-def test_hooks_hand_out_what_the_model_tells(family: str):
+def test_hooks_hand_out_what_the_model_computes(family: str):
     model = built(family)
     assert needs_hooks(model.config)
     arrived, hidden = hooked(model, some_ids())
-    expected = told(model, some_ids())
+    expected = eager_output(model, some_ids())
     assert [layer for layer, _ in arrived] == list(range(LAYERS))
     for (_, attention), one in zip(arrived, expected.attentions, strict=True):
         assert attention.dtype == torch.float32
@@ -110,7 +110,7 @@ def test_hooks_hand_out_what_the_model_tells(family: str):
 def test_half_precision_weights_give_the_softmax_before_it_is_rounded(family: str, dtype: torch.dtype):
     model = built(family, dtype)
     arrived, hidden = hooked(model, some_ids())
-    expected = told(model, some_ids())
+    expected = eager_output(model, some_ids())
     assert [layer for layer, _ in arrived] == list(range(LAYERS))
     for (_, attention), rounded in zip(arrived, expected.attentions, strict=True):
         assert (attention.dtype, rounded.dtype) == (torch.float32, dtype)
@@ -124,19 +124,19 @@ def test_half_precision_weights_give_the_softmax_before_it_is_rounded(family: st
 
 def test_the_hooks_leave_with_the_last_context_and_touch_no_other_run():
     model = built("gpt_neo")
-    expected = told(model, some_ids()).attentions
+    expected = eager_output(model, some_ids()).attentions
     with hooked_attention(model, lambda *layer: None):
         others: list[Any] = []
-        thread = threading.Thread(target=lambda: others.append(told(model, some_ids()).attentions))
+        thread = threading.Thread(target=lambda: others.append(eager_output(model, some_ids()).attentions))
         thread.start()
         thread.join()
         assert all(torch.equal(one, other) for one, other in zip(expected, others[0], strict=True))
         with hooked_attention(model, lambda *layer: None):
             pass
         assert sum(len(module._forward_hooks) for module in model.modules()) == LAYERS
-        assert told(model, some_ids()).attentions == (None,) * LAYERS
+        assert eager_output(model, some_ids()).attentions == (None,) * LAYERS
     assert not any(module._forward_hooks for module in model.modules())
-    assert told(model, some_ids()).attentions[0] is not None
+    assert eager_output(model, some_ids()).attentions[0] is not None
 
 
 @pytest.mark.parametrize(("family", "dtype"), [("bloom", torch.float32), ("falcon", torch.float16)])
@@ -185,7 +185,8 @@ def test_a_model_that_was_loaded_otherwise_is_set_to_eager_attention():
     ids = some_ids()
     arrived, _ = hooked(model, ids)
     assert all(
-        torch.equal(one, other) for (_, one), other in zip(arrived, told(model, ids).attentions, strict=True)
+        torch.equal(one, other)
+        for (_, one), other in zip(arrived, eager_output(model, ids).attentions, strict=True)
     )
 
 
@@ -228,7 +229,7 @@ def test_the_body_of_an_encoder_decoder_gets_the_same_ids_on_both_sides():
         assert torch.equal(base_call(model, ids), whole.decoder_hidden_states[-1])
 
 
-KIN: dict[str, dict[str, Any]] = {
+RELATED: dict[str, dict[str, Any]] = {
     "roberta": USUAL | {"max_position_embeddings": 50, "pad_token_id": 0},
     "distilbert": {
         "vocab_size": WORDS, "dim": WIDTH, "n_heads": HEADS, "n_layers": LAYERS, "hidden_dim": 64,
@@ -242,9 +243,9 @@ KIN: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("family", KIN)
-def test_kin_of_the_tested_families_run_too(family: str):
-    config = AutoConfig.for_model(family, **KIN[family])
+@pytest.mark.parametrize("family", RELATED)
+def test_related_families_run_too(family: str):
+    config = AutoConfig.for_model(family, **RELATED[family])
     model = auto_class(config).from_config(config, attn_implementation="eager").eval()
     facts = model_facts(model)
     layers = LAYERS + 2 if family == "bart" else LAYERS
@@ -297,7 +298,7 @@ def test_facts(family: str):
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "opt"])
-def test_the_attention_has_the_shape_that_the_facts_tell(family: str):
+def test_the_attention_has_the_shape_that_the_facts_give(family: str):
     model, ids = built(family), some_ids()
     facts = model_facts(model)
     with torch.inference_mode():
@@ -305,7 +306,7 @@ def test_the_attention_has_the_shape_that_the_facts_tell(family: str):
             output: Any = model(input_ids=ids, decoder_input_ids=ids, output_attentions=True)
             attentions = (*output.encoder_attentions, *output.decoder_attentions)
         else:
-            attentions = told(model, ids).attentions
+            attentions = eager_output(model, ids).attentions
     assert len(attentions) == facts.n_layers
     for attention, causal in zip(attentions, causal_layers(model.config), strict=True):
         assert attention.shape == (2, facts.n_heads, TOKENS, TOKENS)

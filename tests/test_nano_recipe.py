@@ -23,30 +23,13 @@ from tracker.nano.recipe import Size, learning_rate, size_of
 SMALL = NanoRecipe(train_steps=8, batch=2, tokens=16, vocab=300, text_bytes=200_000)
 
 
-def _finds_tracker() -> dict[str, str]:
+def finds_tracker() -> dict[str, str]:
     """An environment in which another process imports the very package under test."""
     return os.environ | {"PYTHONPATH": str(Path(tracker.__file__).parents[1])}
 
 
 def test_steps_double_to_512_then_follow_every_hundred():
-    assert checkpoint_steps(NanoRecipe()) == (
-        0,
-        1,
-        2,
-        4,
-        8,
-        16,
-        32,
-        64,
-        128,
-        256,
-        512,
-        600,
-        700,
-        800,
-        900,
-        1000,
-    )
+    assert checkpoint_steps(NanoRecipe()) == (0, *(2**power for power in range(10)), 600, 700, 800, 900, 1000)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +181,7 @@ def test_tokenizer_and_ids_are_reproduced_in_another_process(tmp_path):
         "prepare(recipe, documents(recipe.text_bytes), Path(sys.argv[1]))\n"
     )
     subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "there" / "text")], check=True, env=_finds_tracker()
+        [sys.executable, "-c", program, str(tmp_path / "there" / "text")], check=True, env=finds_tracker()
     )
     for name in ("tokenizer.json", "tokenizer_config.json", "ids.npy"):
         here, there = (tmp_path / side / "text" / name for side in ("here", "there"))
@@ -270,7 +253,7 @@ def test_suite_is_known_without_training_and_without_torch(tmp_path):
         check=True,
         capture_output=True,
         text=True,
-        env=_finds_tracker(),
+        env=finds_tracker(),
     )
     assert done.stdout.split() == [str(2 * 2 * 16)]
     assert list(tmp_path.iterdir()) == []

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from test_nano_recipe import finds_tracker
 
-import tracker
 from tracker.errors import RequestError, TrackerError
 from tracker.nano import NanoRecipe, suite_checkpoints, train_suite
 from tracker.nano.corpus import documents, prepare
@@ -104,11 +104,6 @@ def _gone(pid: int, seconds: float) -> bool:
     return False
 
 
-def _finds_tracker() -> dict[str, str]:
-    """An environment in which a script elsewhere imports the very package under test."""
-    return os.environ | {"PYTHONPATH": str(Path(tracker.__file__).parents[1])}
-
-
 def _driver_past_step(folder: Path, least: int) -> subprocess.Popen:
     """A driver in a process group of its own, once it has reported a step at or beyond ``least``."""
     script = folder / "driver.py"
@@ -119,7 +114,7 @@ def _driver_past_step(folder: Path, least: int) -> subprocess.Popen:
         stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
-        env=_finds_tracker(),
+        env=finds_tracker(),
     )
     assert driver.stdout is not None
     for line in driver.stdout:

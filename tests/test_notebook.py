@@ -85,7 +85,7 @@ def test_a_model_is_taken_out_of_what_wraps_it(wrap):
 
 @pytest.mark.parametrize("given", ["gpt2", torch.nn.Linear(2, 2), None])
 def test_what_is_no_model_is_refused(given):
-    with pytest.raises(RequestError, match=f"model: {type(given).__name__} is not a transformers model; give"):
+    with pytest.raises(RequestError, match=f"model: {type(given).__name__} is not a transformers model"):
         tracker.track(given, [[1] * 48])
 
 

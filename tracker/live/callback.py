@@ -77,7 +77,7 @@ class TrackerCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Check loss and gradient; the Trainer logs a loss that is not finite as 0 unless told otherwise."""
+        """Check loss and gradient; the Trainer logs a loss that is not finite as 0 by default."""
         if self.monitor is None or not logs:
             return
         for name, what in (("loss", "loss"), ("grad_norm", "gradient norm")):

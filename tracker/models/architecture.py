@@ -139,7 +139,7 @@ def auto_class(config: Any) -> Any:
 
 
 def _is_encoder(config: Any) -> bool:
-    """BERT and its kin stand among transformers' causal models too, for use as decoders."""
+    """BERT and related families are among transformers' causal models too, for use as decoders."""
     kind = config.model_type
     known = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     return kind != MODEL_TYPE and known and not getattr(config, "is_decoder", False)

@@ -1,6 +1,6 @@
 """GPT-NeoX whose rotary embedding is off, with another position encoding in its place, or none.
 
-All of these have one body, so that what differs between two of them is how they tell positions apart:
+All of these have one body, so that what differs between two of them is how they encode positions:
 ``learned`` adds a table of positions to the token embedding; ``alibi`` and ``relative`` add a bias to the
 attention scores; ``none`` leaves order to the causal mask. The model type is known to transformers wherever
 tracker is imported, and nowhere else: a checkpoint needs no code of its own.
@@ -28,18 +28,18 @@ class PositionedNeoXConfig(GPTNeoXConfig):
     model_type = MODEL_TYPE
     position_encoding: str = "none"
     relative_buckets: int = 32
-    """Of ``relative``: distances are told apart in so many buckets (T5's default)."""
+    """Of ``relative``: number of buckets of distances (T5's default)."""
     relative_distance: int = 128
     """Of ``relative``: from this distance on, all fall into the last one (T5's default)."""
 
     def validate_position_encoding(self) -> None:
-        """Refuses an encoding that there is not; called when the configuration is made."""
+        """Refuse an unknown encoding; called when the configuration is made."""
         if self.position_encoding not in ENCODINGS:
             raise ValueError(f"position_encoding={self.position_encoding}: must be one of {ENCODINGS}")
 
 
 def alibi_slopes(heads: int) -> Tensor:
-    """Slope of each head's linear bias, shape (heads,): a geometric sequence from 2^(-8/heads).
+    """Return the slope of each head's linear bias, shape (heads,): a geometric sequence from 2^(-8/heads).
 
     For a number that is no power of two, those of the next lower power, then every other one of the next
     higher. Source: Press et al., arXiv 2108.12409, section 3 and the authors' code.
@@ -51,7 +51,7 @@ def alibi_slopes(heads: int) -> Tensor:
 
 
 def relative_bucket(distance: Tensor, buckets: int, furthest: int) -> Tensor:
-    """Bucket of each distance q - k: one each up to half the buckets, then logarithmic up to ``furthest``.
+    """Return the bucket of each distance q - k: one each up to half of them, then logarithmic.
 
     Args:
         distance: int64, any shape; keys after the query count as distance 0.

@@ -24,7 +24,7 @@ class Batches:
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def training(self, step: int) -> np.ndarray:
-        """Token ids of one step, int64, shape (batch, tokens + 1): inputs, and targets one further.
+        """Return token ids of one step, int64, shape (batch, tokens + 1): inputs, and targets one further.
 
         Each sequence is read once an epoch, in an order drawn anew for every epoch. A share of
         ``recipe.repeat_share`` has its second half overwritten by its first.
@@ -40,7 +40,7 @@ class Batches:
         return batch
 
     def held_out(self) -> np.ndarray:
-        """The same held-out sequences at every step and for every seed, shape (<= 32, tokens + 1)."""
+        """Return the same held-out sequences at every step and for every seed, shape (<= 32, tokens + 1)."""
         wanted = min(HELD_OUT_SEQUENCES, len(self._held_out))
         return self._cut(self._held_out[np.linspace(0, len(self._held_out) - 1, wanted).astype(int)])
 

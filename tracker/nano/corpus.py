@@ -50,12 +50,12 @@ class Corpus:
         return [self.folder / "tokenizer.json", self.folder / "tokenizer_config.json"]
 
     def ids(self) -> np.ndarray:
-        """All token ids, uint16, shape (tokens,), documents one after the other."""
+        """Return all token ids, uint16, shape (tokens,), documents one after the other."""
         return np.load(self.folder / "ids.npy")
 
 
 def documents(most_bytes: int) -> list[Document]:
-    """The standard library's sources and the prose of ``pydoc_data.topics``, in fixed order.
+    """Return the standard library's sources and the prose of ``pydoc_data.topics``, in fixed order.
 
     The order is that of the names' SHA-256: fixed, and any beginning of it is a fair sample.
 
@@ -84,7 +84,7 @@ def documents(most_bytes: int) -> list[Document]:
 
 
 def text_digest(found: list[Document]) -> str:
-    """SHA-256 over names, lengths and contents of the documents, 64 hex digits."""
+    """Return the SHA-256 over names, lengths and contents of the documents, 64 hex digits."""
     whole = hashlib.sha256()
     for name, text in found:
         whole.update(f"{name}\0{len(text)}\0".encode())

@@ -1,4 +1,4 @@
-"""How a model of the suite tells positions apart: the part of its name behind the size."""
+"""How a model of the suite encodes positions: the part of its name behind the size."""
 
 import re
 from dataclasses import dataclass
@@ -37,10 +37,10 @@ class Encoding:
 
 
 def encoding_of(name: str) -> Encoding:
-    """The encoding of a name such as ``alibi`` or ``rotary100``.
+    """Return the encoding of a name such as ``alibi`` or ``rotary100``.
 
     Raises:
-        RequestError: there is none of that name.
+        RequestError: an unknown encoding.
     """
     if name in ONE_BODY or name in OWN_BODY:
         return Encoding(name)

@@ -32,7 +32,7 @@ class Job:
 
     @property
     def encoding(self) -> Encoding:
-        """How the model tells positions apart."""
+        """How the model encodes positions."""
         return encoding_of_model(self.model)
 
     @property

@@ -31,7 +31,7 @@ _NO_ROTATION = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_f
 def configuration(
     recipe: NanoRecipe, size: Size, vocab: int, encoding: Encoding | None = None
 ) -> PreTrainedConfig:
-    """The Hugging Face configuration of one size; token 0 begins and ends texts."""
+    """Return the Hugging Face configuration of one size; token 0 begins and ends texts."""
     encoding = encoding or Encoding(ROTARY)
     same: dict[str, Any] = {
         "vocab_size": vocab,
@@ -76,7 +76,7 @@ def configuration(
 def fresh(
     recipe: NanoRecipe, size: Size, vocab: int, seed: int, encoding: Encoding | None = None
 ) -> PreTrainedModel:
-    """An untrained model, float32: the same for the same seed, and but for what encodes positions the same
+    """Make an untrained model, float32: the same for the same seed and, except for what encodes positions,
     for every encoding of GPT-NeoX's body.
 
     small-init (normal, sd sqrt(2 / (5 width))) for both embeddings, queries, keys, values and the way
@@ -107,7 +107,7 @@ def _is_norm(name: str) -> bool:
 
 
 def decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
-    """Parameter groups for the optimizer: matrices decay; biases (of attention too) and norms do not.
+    """Return parameter groups for the optimizer: matrices decay; biases (of attention too) and norms do not.
 
     Source: GPT-NeoX's ``get_params_for_weight_decay_optimization``.
     """

@@ -119,7 +119,7 @@ class NanoRecipe:
 
 
 def checkpoint_steps(recipe: NanoRecipe) -> tuple[int, ...]:
-    """Steps that are saved: 0, 1, 2, 4 ... 512, then evenly by ``recipe.interval``, and the last.
+    """Return the steps that are saved: 0, 1, 2, 4 ... 512, then evenly by ``recipe.interval``, and the last.
 
     Returns:
         increasing steps; checkpoint k holds the weights after k optimizer steps.
@@ -135,7 +135,7 @@ def checkpoint_steps(recipe: NanoRecipe) -> tuple[int, ...]:
 
 
 def learning_rate(recipe: NanoRecipe, size: Size, iteration: int) -> float:
-    """Learning rate of one iteration: linear warm-up from 0, then half a cosine down to the floor.
+    """Return the learning rate of one iteration: linear warm-up from 0, then half a cosine down to the floor.
 
     Iteration 0 has rate 0, as in GPT-NeoX, so checkpoints 0 and 1 hold the same weights.
 
@@ -154,10 +154,10 @@ def learning_rate(recipe: NanoRecipe, size: Size, iteration: int) -> float:
 
 
 def size_of(model: str) -> Size:
-    """The shape of a model of the suite, whatever its position encoding.
+    """Return the shape of a model of the suite, whatever its position encoding.
 
     Raises:
-        RequestError: the suite has no such model.
+        RequestError: an unknown model.
     """
     size = model.partition("-")[0]
     if size not in SIZES:
@@ -166,9 +166,9 @@ def size_of(model: str) -> Size:
 
 
 def encoding_of_model(model: str) -> Encoding:
-    """The position encoding of a model of the suite: ``0.2m`` is rotary, ``0.2m-alibi`` is not.
+    """Return the position encoding of a model of the suite: ``0.2m`` is rotary, ``0.2m-alibi`` is not.
 
     Raises:
-        RequestError: there is no such encoding.
+        RequestError: an unknown encoding.
     """
     return encoding_of(model.partition("-")[2] or ROTARY)

@@ -17,7 +17,7 @@ OnProgress = Callable[[str, int, int, int, float], None]
 def suite_checkpoints(
     recipe: NanoRecipe, folder: Path, models: Sequence[str], seeds: int
 ) -> list[Checkpoint]:
-    """Every checkpoint of the suite, trained or not; takes well under a second and imports no torch.
+    """List every checkpoint of the suite, trained or not; takes well under a second and imports no torch.
 
     Args:
         recipe: how the suite is trained.
