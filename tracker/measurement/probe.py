@@ -124,13 +124,7 @@ def read_text(source: ProbeSource) -> str:
         if path.suffix == ".parquet":
             return "\n\n".join(pl.read_parquet(path, columns=[source.field])[source.field].drop_nulls())
         return path.read_text(encoding="utf-8")
-    except (
-        UnicodeDecodeError,
-        json.JSONDecodeError,
-        KeyError,
-        TypeError,
-        pl.exceptions.PolarsError,
-    ) as error:
+    except (ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise RequestError(
             f"probe: {path.name} cannot be read as {path.suffix or 'text'}, field {source.field!r}: {error}"
         ) from error
@@ -141,20 +135,18 @@ def _download(source: ProbeSource) -> Path:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        endpoint = os.environ.get("HF_ENDPOINT")
-        return Path(
-            hf_hub_download(
-                str(source.dataset),
-                str(source.file),
-                repo_type="dataset",
-                revision=source.revision,
-                endpoint=endpoint,
-            )
+        place = hf_hub_download(
+            str(source.dataset),
+            str(source.file),
+            repo_type="dataset",
+            revision=source.revision,
+            endpoint=os.environ.get("HF_ENDPOINT"),
         )
     except (HfHubHTTPError, OSError) as error:
         raise RequestError(
             f"probe.dataset={source.dataset}: {source.file} cannot be fetched: {error}"
         ) from error
+    return Path(place)
 
 
 def load_tokenizer(path: Path) -> Any:
