@@ -380,7 +380,7 @@ def _suite(node: DictConfig) -> Suite:
     kind = next((kind for mark, kind in kinds if mark in list(node)), None)
     if kind is None:
         marks = " or ".join(mark for mark, _ in kinds)
-        raise RequestError(f"suite={node.get('name')}: tells no source of checkpoints; it needs {marks}")
+        raise RequestError(f"suite={node.get('name')}: no checkpoint source specified; it needs {marks}")
     for name in ("models", "seeds"):
         value = node.get(name)
         if kind is not NanoSuite and value is not None and not OmegaConf.is_list(value):

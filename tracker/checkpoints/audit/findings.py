@@ -13,7 +13,7 @@ from tracker.checkpoints import files
 from tracker.checkpoints.listing import RemoteFile
 
 SUSPICIOUS = ("same-weights", "shared-shard", "last-not-main", "bad-tensor")
-"""Faults of checkpoints that can be measured, but may not be what their names say."""
+"""Faults of checkpoints that can be measured, but whose weights may not match their names."""
 FAULTS = ("missing", "no-weights", *SUSPICIOUS, "expected-twin")
 TWINS = frozenset({0, 1})
 TENSORS = "tensors"
@@ -40,7 +40,7 @@ class Revision:
 
     @property
     def preferred(self) -> tuple[str, frozenset[str]] | None:
-        """What would be measured: format, and the hashes of its files; None without files."""
+        """What would be measured: format, and the hashes of its files; None without weights."""
         return next(iter(self.keys), None)
 
     @property
