@@ -189,7 +189,7 @@ def _equal(one: Revision, other: Revision) -> bool:
 
 
 def _differ(one: Revision, other: Revision) -> bool:
-    """Whether both hold a format in common, and no such format holds the same files."""
+    """Whether both hold a format in common, and no such format holds the same weights."""
     common = set(dict(one.keys)) & set(dict(other.keys))
     return bool(common) and all(dict(one.keys)[form] != dict(other.keys)[form] for form in common)
 
