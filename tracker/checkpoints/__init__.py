@@ -1,4 +1,4 @@
-"""Checkpoints of models: where they are, what their names say, and their files on this machine.
+"""Checkpoints of models: where they are, what their names mean, and their files on this machine.
 
 Floor 2: knows the hub and folders, never what is measured.
 """
@@ -70,7 +70,7 @@ def fetch(checkpoint: Checkpoint, *, cache_dir: str | Path | None = None) -> Fet
 
     Raises:
         MissingCheckpoint: it does not exist at its source.
-        CheckpointError: it does, but cannot be measured; says why.
+        CheckpointError: it does, but cannot be measured; the message gives the reason.
     """
     if checkpoint.kind == "folder":
         return folder.fetch(checkpoint)

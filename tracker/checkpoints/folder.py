@@ -65,7 +65,7 @@ def fetch(checkpoint: Checkpoint) -> Fetched:
 
     Raises:
         MissingCheckpoint: the folder is gone.
-        CheckpointError: a file is missing, truncated, unreadable or not what its name says.
+        CheckpointError: a file is missing, truncated, unreadable or not of its format.
     """
     folder = Path(checkpoint.location) / checkpoint.revision
     if not folder.is_dir():

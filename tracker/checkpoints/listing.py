@@ -33,7 +33,7 @@ class RemoteFile:
 
     @property
     def digest(self) -> str:
-        """What tells this content from any other; empty where the hub does not say."""
+        """Identifies the content; empty where the hub gives no hash."""
         return self.sha256 or self.blob_id or ""
 
     @property

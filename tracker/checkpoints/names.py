@@ -1,4 +1,4 @@
-"""What the name of a branch or folder says: training step, tokens seen, seed."""
+"""Training step, tokens seen and seed from the name of a branch or folder."""
 
 import re
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _THOUSANDS = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 @dataclass(frozen=True)
 class Named:
-    """What one name says; None where it is silent."""
+    """What one name contains; None where it has no such part."""
 
     step: int
     tokens: int | None = None
@@ -34,11 +34,11 @@ class Labels:
     suite: str | None = None
     model: str | None = None
     seed: int = 0
-    """Where no name says it."""
+    """Where the name has none."""
 
 
 def compiled(pattern: str | None) -> tuple[re.Pattern[str], ...]:
-    """Return the regular expressions that a name is tried against: the user's own one, or the known forms.
+    """Return the regular expressions that a name is tried against: the user's, or the known forms.
 
     Args:
         pattern: regular expression for the whole name, with a group ``(?P<step>...)`` and optionally
@@ -69,7 +69,7 @@ def read(name: str, pattern: str | None = None) -> Named | None:
         pattern: see ``compiled``.
 
     Returns:
-        What it says, or None where it does not match. ``tokens`` may end in K, M, B or T (10^3 to 10^12).
+        Its parts, or None where it does not match. ``tokens`` may end in K, M, B or T (10^3 to 10^12).
 
     Raises:
         RequestError: the pattern is wrong, or one of its groups matched something that is not a number.

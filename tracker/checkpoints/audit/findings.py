@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from tracker.checkpoints import files as model_files
+from tracker.checkpoints import files
 from tracker.checkpoints.listing import RemoteFile
 
 SUSPICIOUS = ("same-weights", "shared-shard", "last-not-main", "bad-tensor")
-"""Faults of checkpoints that can be measured, but may not be what their names say."""
+"""Faults of checkpoints that can be measured, but whose weights may not match their names."""
 FAULTS = ("missing", "no-weights", *SUSPICIOUS, "expected-twin")
 TWINS = frozenset({0, 1})
 TENSORS = "tensors"
@@ -40,7 +40,7 @@ class Revision:
 
     @property
     def preferred(self) -> tuple[str, frozenset[str]] | None:
-        """What would be measured: format, and the hashes of its files; None without model_files."""
+        """What would be measured: format, and the hashes of its files; None without weights."""
         return next(iter(self.keys), None)
 
     @property
@@ -83,14 +83,14 @@ class Evidence:
 
 
 def revision_of(
-    name: str, commit: str | None, files: Sequence[RemoteFile], step: int | None = None, seed: int = 0
+    name: str, commit: str | None, listed: Sequence[RemoteFile], step: int | None = None, seed: int = 0
 ) -> Revision:
     """Describe a branch by its listing; sets with a file without a hash are left out."""
-    digests = {file.name: file.digest for file in files}
-    _, chosen = model_files.needed(digests)
-    whole = bool(chosen) and model_files.complete(chosen)
+    digests = {file.name: file.digest for file in listed}
+    _, chosen = files.needed(digests)
+    whole = bool(chosen) and files.complete(chosen)
     sets: dict[str, dict[str, str]] = {}
-    for form, names in model_files.sets(digests).items() if whole else ():
+    for form, names in files.sets(digests).items() if whole else ():
         known = {each: digest for each in names if (digest := digests[each])}
         if len(known) == len(names):
             sets[form] = known
@@ -167,9 +167,7 @@ def _missing(evidence: Evidence) -> list[Finding]:
 
 
 def _no_weights(revision: Revision) -> Finding:
-    return _finding(
-        revision, "no-weights", f"no whole set of weights; found {model_files.listed(revision.files)}"
-    )
+    return _finding(revision, "no-weights", f"no whole set of weights; found {files.listed(revision.files)}")
 
 
 def _last(evidence: Evidence) -> Revision | None:
@@ -191,7 +189,7 @@ def _equal(one: Revision, other: Revision) -> bool:
 
 
 def _differ(one: Revision, other: Revision) -> bool:
-    """Whether both hold a format in common, and no such format holds the same model_files."""
+    """Whether both hold a format in common, and no such format holds the same weights."""
     common = set(dict(one.keys)) & set(dict(other.keys))
     return bool(common) and all(dict(one.keys)[form] != dict(other.keys)[form] for form in common)
 
