@@ -1,7 +1,7 @@
 """A W&B server on 127.0.0.1, in the standard library: as much of one as the real client needs.
 
 It keeps runs with their configuration, history, summary and files, applies the file stream by offsets, and
-can be told to answer 503 for a while, to swallow requests, or to die and come back on the same port.
+can be set to answer 503 for a while, to swallow requests, or to die and come back on the same port.
 """
 
 import gzip

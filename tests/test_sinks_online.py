@@ -87,10 +87,8 @@ def test_units_out_of_order_are_visible_in_seconds_through_answers_of_503(
     server.refuse = 1
     for step in steps[2:]:
         store_one(tmp_path, step)
-    wait_until(lambda: server.refused == 1)
-    server.refuse = 1
     assert follower.finish().sentences == [f"W&B: 8 checkpoints in 1 run at {server.url}/{ENTITY}/tracker"]
-    assert server.refused == 2
+    assert server.refused == 1
     assert_rows_equal_store(all_rows(server), tmp_path)
     assert [row["checkpoint/step"] for row in all_rows(server)] != sorted(steps)
     summary = only_run(server).summary
@@ -131,7 +129,9 @@ def test_a_server_that_dies_in_the_middle_and_comes_back_misses_nothing(
     assert_rows_equal_store(all_rows(server), tmp_path)
 
 
-@pytest.mark.parametrize("trouble", ["nobody listens", "nobody answers"])
+@pytest.mark.parametrize(
+    "trouble", ["nobody listens", pytest.param("nobody answers", marks=pytest.mark.slow)]
+)
 def test_without_a_server_the_rows_go_to_disk_and_later_to_the_server(
     tmp_path: Path, server: LoopbackWandb, trouble: str
 ):

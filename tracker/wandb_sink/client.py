@@ -2,12 +2,11 @@
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tracker.wandb_sink.connection import OFFLINE, has_key, readable, resolve_mode, run_bounded
-from tracker.wandb_sink.findings import Alert
+from tracker.wandb_sink.findings import RunReport
 from tracker.wandb_sink.identity import RunIdentity
 from tracker.wandb_sink.options import SinkOptions
 from tracker.wandb_sink.rows import KEY, ROW, STEP, STEP_PLUS_ONE, TOKENS, Row, Scalar
@@ -26,16 +25,6 @@ QUERY_SECONDS = 20
 SETTLE_SECONDS = 5.0
 """How long to wait where it counts more rows than it lists, as it does just after they came."""
 ARTIFACT_TYPE = "tracker-store"
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """What a run says beside its rows when it is finished."""
-
-    summary: dict[str, Scalar]
-    alerts: tuple[Alert, ...]
-    files: RunFiles | None
-    """Its part of the store, for an artifact; None where none is to be sent."""
 
 
 def server_address() -> str:
@@ -110,7 +99,7 @@ class OpenRun:
         try:
             artifact = wandb.Artifact(files.name, type=ARTIFACT_TYPE)
             for folder, name in files.folders:
-                # The files of a record never change, so they are sent from where they lie.
+                # The files of a record never change, so they are sent from where they are.
                 artifact.add_dir(str(folder), name=name, policy="immutable", skip_cache=True)
             self._run.log_artifact(artifact)
         # A server that refuses them must not cost a row.

@@ -114,7 +114,7 @@ class Connection:
         self.failure: str | None = None
         """Why W&B is not used now; None while it is."""
         self._lost_at: float | None = None
-        """When the server was last found not to answer, on the monotonic clock; None where it answered."""
+        """When the server was last found not to answer, on the monotonic clock; None where it is not gone."""
         if self.mode == "online" and not has_key(address):
             # Checked here, since W&B's client would ask at the terminal and wait for an answer.
             self.fail(PermissionError("there is no key for it; `wandb login` stores one"))
@@ -127,7 +127,10 @@ class Connection:
     def check(self) -> bool:
         """Ask whether the server answers; takes seconds, not the minutes of a client that tries again."""
         answered = reachable(self._address)
-        self._lost_at = None if answered else time.monotonic()
+        if not answered:
+            self._lost_at = time.monotonic()
+        elif self.mode == "online":
+            self._lost_at = None
         return answered
 
     def fail(self, error: BaseException) -> None:
@@ -143,6 +146,6 @@ class Connection:
             return False
         if time.monotonic() - self._lost_at < RETRY_SECONDS or not self.check():
             return False
-        self.mode, self.failure = "online", None
+        self.mode, self.failure, self._lost_at = "online", None, None
         logger.warning("W&B answers again: %s", self._address)
         return True

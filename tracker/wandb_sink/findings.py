@@ -10,6 +10,7 @@ from tracker.records import Recorded, digest
 from tracker.store.journal import live_alerts
 from tracker.wandb_sink.identity import RunIdentity
 from tracker.wandb_sink.rows import KEY, ROW, Row, Scalar
+from tracker.wandb_sink.stored import RunFiles
 
 MOST_HOLES = 50
 """Failed and missing checkpoints that a summary spells out; the rest are counted."""
@@ -27,6 +28,16 @@ class Alert:
     text: str
     level: str = "WARN"
     """W&B's levels: ``INFO`` for a detected phase change, ``WARN`` for a failed validation."""
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run says beside its rows when it is finished."""
+
+    summary: dict[str, Scalar]
+    alerts: tuple[Alert, ...]
+    files: RunFiles | None
+    """Its part of the store, for an artifact; None where none is to be sent."""
 
 
 def summarise_rows(last: Row | None, holes: Sequence[Recorded]) -> dict[str, Scalar]:

@@ -24,7 +24,7 @@ OFFLINE_FOLDERS = "offline-run-"
 
 
 def ledger_folder(folder: Path, options: SinkOptions) -> Path:
-    """Return where the ledgers of one project lie; another project or entity has another folder."""
+    """Return the folder of the ledgers of one project; another project or entity has another folder."""
     names = [options.entity, options.project] if options.entity else [options.project]
     return folder.joinpath("wandb", "sent", *(safe_name(name) for name in names))
 
@@ -34,7 +34,7 @@ class Ledger:
     """The rows of one run that were sent to one project, saved at every change."""
 
     wandb_folder: Path
-    """``DIR/wandb``, where the run folders lie."""
+    """``DIR/wandb``, which holds the run folders."""
     path: Path
     identity: RunIdentity
     rows: dict[str, list[str]] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from filelock import Timeout
 
 from tracker.atomic import locked
 from tracker.errors import RequestError, TrackerError
-from tracker.wandb_sink.findings import Findings, read_analysis, summarise_rows
+from tracker.wandb_sink.findings import Findings, RunReport, read_analysis, summarise_rows
 from tracker.wandb_sink.identity import RunIdentity
 from tracker.wandb_sink.options import SinkOptions
 from tracker.wandb_sink.published import Published
@@ -25,7 +25,6 @@ from tracker.wandb_sink.rows import Row, read_row
 from tracker.wandb_sink.stored import StoredRecord, StoredRecords
 
 if TYPE_CHECKING:
-    from tracker.wandb_sink.client import RunReport
     from tracker.wandb_sink.runs import OpenRuns
 
 POLL_SECONDS = 0.5
@@ -153,9 +152,7 @@ class _Publisher:
         findings = Findings(read_analysis(self._folder))
         self._runs.finish({identity: self._report(identity, findings) for identity in identities})
 
-    def _report(self, identity: RunIdentity, findings: Findings) -> "RunReport":
-        from tracker.wandb_sink.client import RunReport
-
+    def _report(self, identity: RunIdentity, findings: Findings) -> RunReport:
         measured = self._stored.measured(identity)
         last = None
         if measured:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from matplotlib import colormaps
 from PIL import Image
 
 from tracker.metrics.registry import checkpoint_columns, registry_of, title_of
@@ -23,7 +22,7 @@ TOKENS = "checkpoint/tokens"
 KEY = "checkpoint/key"
 """The record's key: rows of one checkpoint that was measured again have it in common, the last one counts."""
 ROW = "checkpoint/row"
-"""The row's own name travels with it, so that anyone can tell which rows a server holds."""
+"""The row's own name travels with it, so that a server can be asked which rows it holds."""
 PASSING = "checkpoint/seconds"
 """What differs between two measurements of the same thing."""
 
@@ -178,6 +177,8 @@ def head_map(metric: str, values: np.ndarray) -> tuple[Image.Image, str]:
         The picture, layer 0 on top and head 0 on the left, grey where there is no value; and a caption
         that says what the colours mean.
     """
+    from matplotlib import colormaps  # 0.3 s that whoever draws no maps need not wait for
+
     low, high = MAPS[metric]
     shares = np.clip((values - low) / (high - low), 0.0, 1.0)
     colours = colormaps["viridis"](np.nan_to_num(shares), bytes=True)[..., :3]

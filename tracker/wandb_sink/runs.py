@@ -12,8 +12,9 @@ from pathlib import Path
 from tracker.errors import TrackerError
 from tracker.records import digest
 from tracker.wandb_sink import client
-from tracker.wandb_sink.client import OpenRun, RunReport
+from tracker.wandb_sink.client import OpenRun
 from tracker.wandb_sink.connection import ANSWER_SECONDS, OFFLINE, Connection, readable, run_bounded
+from tracker.wandb_sink.findings import RunReport
 from tracker.wandb_sink.identity import RunIdentity
 from tracker.wandb_sink.ledger import UNCONFIRMED, Ledger
 from tracker.wandb_sink.options import SinkOptions
