@@ -42,17 +42,17 @@ def test_table5_has_the_papers_phases():
 
 def test_table5_does_not_hang_on_the_seed():
     steps, metrics = table5()
-    assert all(brackets(find_phases(steps, metrics, seed=seed)) for seed in range(10))
+    assert all(brackets(find_phases(steps, metrics, seed=seed)) for seed in range(4))
 
 
 def test_table5_in_random_order_is_not_three_phases():
     steps, metrics = table5()
     rng = np.random.default_rng(0)
     claimed = 0
-    for _ in range(60):
+    for _ in range(30):
         order = rng.permutation(len(steps))
         claimed += bool(find_phases(steps, {k: v[order] for k, v in metrics.items()}).change_points)
-    assert claimed <= 12  # groups that land side by side are real levels; a tenth to a fifth of orders
+    assert claimed <= 6  # groups that land side by side are real levels; a tenth to a fifth of orders
 
 
 # truth
@@ -62,19 +62,19 @@ def test_table5_in_random_order_is_not_three_phases():
 def test_shifts_are_found_between_the_right_checkpoints(size, share):
     rng = np.random.default_rng(1)
     exact = 0
-    for _ in range(60):
+    for _ in range(30):
         run = shifting_run(STEPS, [int(rng.integers(4, 15))], size, rng)
         exact += brackets(find_phases(run.steps, run.metrics, resamples=2)) == run.brackets
-    assert exact / 60 >= share
+    assert exact / 30 >= share
 
 
 def test_two_shifts_are_both_found():
     rng = np.random.default_rng(2)
     exact = 0
-    for _ in range(40):
+    for _ in range(15):
         run = shifting_run(STEPS, [5, 12], 5, rng)
         exact += brackets(find_phases(run.steps, run.metrics, resamples=2)) == run.brackets
-    assert exact / 40 >= 0.85
+    assert exact / 15 >= 0.85
 
 
 def test_training_like_curves_get_the_three_labels():
@@ -123,7 +123,7 @@ def test_phases_without_entropy_and_selectivity_have_no_label():
 
 def test_phases_cover_the_run_without_gap_and_have_two_checkpoints():
     rng = np.random.default_rng(6)
-    for _ in range(20):
+    for _ in range(6):
         run = shifting_run(STEPS, [3, 6, 11], 8, rng)
         found = find_phases(run.steps, run.metrics, resamples=2)
         index = {step: number for number, step in enumerate(found.steps)}
@@ -138,9 +138,10 @@ def test_confidence_is_high_for_clear_shifts_and_low_for_weak_ones():
     def sure(size):
         rng = np.random.default_rng(7)
         found = []
-        for _ in range(15):
+        for _ in range(5):
             run = shifting_run(STEPS, [9], size, rng, metrics=1)
-            found += [point.confidence for point in find_phases(run.steps, run.metrics).change_points]
+            points = find_phases(run.steps, run.metrics, resamples=50).change_points
+            found += [point.confidence for point in points]
         return np.mean(found)
 
     assert sure(12) > 0.95

@@ -196,7 +196,7 @@ def test_a_missing_recovery_is_told():
         "minimum"
         in sentence
     )
-    assert re.search(r"entropy has recovered -?\d+% of its rise \(to .*specialisation phase needs 10%", sentence)
+    assert re.search(r"entropy has recovered -?\d+% of its rise \(to .*phase needs 10%", sentence)
     assert "by step 16000 entropy" in sentence
 
 

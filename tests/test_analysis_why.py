@@ -115,6 +115,17 @@ def test_controls_hardly_ever_claim_a_change():
     assert rates.permuted.claimed <= 8
 
 
+def test_null_curves_are_judged_with_the_noise_that_sequences_show():
+    """Sequences that disagree by more than the curve moves: no scatter of such a run is a change."""
+    curve = np.array([0.0, 0, 1, 1, 0, 0, 0])
+    noise = 40 * np.random.default_rng(7).normal(size=(7, 16))
+    drawn = {"spectral_entropy": curve[:, None] + noise - noise.mean(axis=1, keepdims=True)}
+    tables = stored_tables({("70m", 0): SyntheticRun(STEPS[:7], drawn, ())}, {"70m": 19_000_000})
+    runs = trajectories(*tables)
+    rates = alarm_rates(runs, [run_phases(run) for run in runs])
+    assert (rates.permuted.claimed, rates.resampled.claimed) == (0, 0)
+
+
 def test_suspect_checkpoints_are_left_out_with_a_note_unless_asked():
     checkpoints, sequences = pythia()
     run = checkpoints.select("suite", "model", "seed").row(0)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -161,7 +162,8 @@ def _paired(model: str, metric: str, step: int, known_N2: np.ndarray) -> Encodin
     gap, half = float(gaps.mean()), t_half_width(gaps, LEVEL)
     p_value = None
     if half is not None:
-        p_value = float(gap == 0) if gaps.std() == 0 else float(stats.ttest_1samp(gaps, 0.0)[1])
+        tested: Any = stats.ttest_1samp(gaps, 0.0)
+        p_value = float(tested.pvalue) if gaps.std() > 0 else float(gap == 0)
     size = float(np.abs(known_N2.mean(axis=0)).max())
     relative = abs(gap) / size if size else 0.0
     return EncodingDifference(model, metric, step, gap, half, len(gaps), p_value, relative)

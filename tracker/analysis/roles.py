@@ -77,8 +77,8 @@ def chance(column: str, measured: Measured) -> float:
         measured: how it was measured.
 
     Example:
-        >>> round(chance("previous_token_score", Measured(n=96, sequences=16)), 4)
-        0.0436
+        >>> round(chance("previous_token_score", Measured(n=96, sequences=16)), 3)
+        0.044
     """
     if column == INDUCTION.column:
         return float(np.mean(1 / np.arange(measured.block + 1, 2 * measured.block + 1)))
@@ -251,7 +251,8 @@ def _model_roles(run: tuple[Any, ...], found: Mapping[Any, Any]) -> ModelRoles:
             )
         )
     counts = {role.name: tuple(each.count(role.name) for each in names) for role in ROLES}
-    entry = ModelRoles(*run, steps[-1], tuple(steps), tuple(heads), counts)
+    suite, model, seed = run
+    entry = ModelRoles(suite, model, seed, steps[-1], tuple(steps), tuple(heads), counts)
     return replace(entry, sentence=role_sentence(entry))
 
 

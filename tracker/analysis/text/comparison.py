@@ -15,10 +15,10 @@ CAUTION = (
 def archetype_sentences(archetypes: Sequence[Archetype]) -> list[str]:
     """Name the archetype of every model that has one, and the limits."""
     parts = [
-        f"{each.model} {each.kind} (spectral entropy {number(each.entropy)}, sd over heads "
-        f"{number(each.entropy_over_heads)}; selectivity {number(each.selectivity)})"
+        f"{each.model} {each.kind} (spectral entropy {number(each.entropy or 0)}, sd over heads "
+        f"{number(each.entropy_over_heads or 0)}; selectivity {number(each.selectivity or 0)})"
         for each in archetypes
-        if each.kind and None not in (each.entropy, each.entropy_over_heads, each.selectivity)
+        if each.kind
     ]
     if not parts:
         return []
