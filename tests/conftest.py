@@ -10,8 +10,7 @@ import torch
 from huggingface_hub import close_session
 from loopback_hub import Hub, loopback_hub, use_hub
 
-from tracker.metrics import extension
-from tracker.metrics import registry as columns
+from tracker.metrics import registry
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,13 +22,11 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _own_metrics_forgotten() -> Iterator[None]:
-    """No test finds a metric that another has registered, or that a store of another has told of."""
+def _custom_metrics_forgotten() -> Iterator[None]:
+    """No test finds a metric that another has registered."""
     yield
-    for identity in extension.registered_identities():
-        extension.forget(identity.rpartition("-")[0])
-    for name in list(columns.DESCRIBED):
-        del columns.DESCRIBED[name], columns.BY_NAME[name]
+    for identity in registry.registered_identities():
+        registry.forget(identity.rpartition("-")[0])
 
 
 @pytest.fixture(scope="session")

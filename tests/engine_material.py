@@ -8,13 +8,17 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 from suite_material import REPO, VOLATILE, make_suite
 
 from tracker.checkpoints import discover_folder
-from tracker.engines import Placement, WorkerSpec, run_inline
+from tracker.engines.inline import run_inline
+from tracker.engines.placement import Placement
+from tracker.engines.worker import Worker
+from tracker.engines.worker_spec import WorkerSpec
 from tracker.measurement.probe import probe_spec
 from tracker.records import Conventions, Outcome, PlannedUnit, ProbeSource, Unit
 from tracker.store import open_store
@@ -45,8 +49,45 @@ def worker_spec(folder: Path, store: str) -> WorkerSpec:
     return WorkerSpec(folder / store, source_of(folder))
 
 
+BREAKING = """
+from pathlib import Path
+
+import tracker
+from transformers import GPTNeoXModel
+
+MARK, forward, broken = Path({mark!r}), GPTNeoXModel.forward, False
+
+
+@tracker.metric(title="Largest share", unit="share", low=0, high=1, source="own")
+def largest_share(rows):
+    return rows.amax(-1)
+
+
+def failing(model, *given, **named):
+    global broken
+    if MARK.exists():
+        MARK.unlink()
+        broken = True
+    if broken:
+        raise RuntimeError({error!r})
+    return forward(model, *given, **named)
+
+
+GPTNeoXModel.forward = failing
+"""
+CUDA_ERROR = "CUDA error: an illegal memory access was encountered"
+
+
+def breaking(folder: Path, spec: WorkerSpec) -> WorkerSpec:
+    """Workers of which the first to measure fails as with CUDA, from then on in every call."""
+    file, mark = folder / "breaking.py", folder / "mark"
+    file.write_text(BREAKING.format(mark=str(mark), error=f"{CUDA_ERROR}\nCompile with ..."))
+    mark.touch()
+    return replace(spec, metric_files=(str(file),))
+
+
 def measured_here(folder: Path, units: list[PlannedUnit], store: str = "alone") -> list[Outcome]:
-    return list(run_inline(units, worker_spec(folder, store).worker(HERE)))
+    return list(run_inline(units, Worker.from_spec(worker_spec(folder, store), HERE)))
 
 
 def frames(store: Path) -> dict[str, pl.DataFrame]:

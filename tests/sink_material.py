@@ -3,7 +3,8 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ import wandb
 import wandb_file
 from loopback_wandb import API_KEY, LoopbackWandb, ServedRun
 
+from tracker.atomic import locked
 from tracker.metrics.registry import checkpoint_columns
 from tracker.records import Checkpoint, Conventions, Measurement, ProbeSpec, Unit
 from tracker.store import Store, open_store
-from tracker.wandb_sink import Promised, Published, SinkOptions, publish
+from tracker.wandb_sink import Published, SinkOptions, publish
 
+OFFLINE = SinkOptions(mode="offline", maps=False, histograms=False)
+LEAN = SinkOptions(maps=False, histograms=False, artifact=False)
 PROBE = ProbeSpec("default", "0" * 64, n=96, number=2)
 LAYERS, HEADS = 3, 4
 METRICS = ("spectral_entropy", "spectral_entropy_normalised", "frequency_selectivity", "band_power_low",
@@ -92,6 +96,11 @@ def assert_rows_equal_store(history: list[dict[str, Any]], folder: Path) -> None
         assert row["checkpoint/row"].startswith(f"{row['checkpoint/key']}.")
 
 
+def all_rows(server: LoopbackWandb) -> list[dict[str, Any]]:
+    """Every row of every run of a server."""
+    return [row for run in server.runs.values() for row in run.history]
+
+
 def all_history(folder: Path) -> list[dict[str, Any]]:
     """Every row in every .wandb file of a store."""
     return [row for path in wandb_file.wandb_files(folder) for row in wandb_file.history(path)]
@@ -136,17 +145,22 @@ def wait_until(condition: Callable[[], object], seconds: float = 20) -> float:
     return time.monotonic() - begun
 
 
+def publisher_lock(folder: Path) -> AbstractContextManager[None]:
+    """What a running publisher holds; free once it has ended."""
+    return locked(folder / "wandb" / "publisher.lock", 5)
+
+
 class Follower:
     """A publisher that follows a store in a thread of this process."""
 
-    def __init__(self, folder: Path, options: SinkOptions, promised: Iterable[Promised] = ()) -> None:
+    def __init__(self, folder: Path, options: SinkOptions) -> None:
         self.stop = threading.Event()
         self.published: Published | None = None
-        self._thread = threading.Thread(target=self._run, args=(folder, options, list(promised)))
+        self._thread = threading.Thread(target=self._run, args=(folder, options), daemon=True)
         self._thread.start()
 
-    def _run(self, folder: Path, options: SinkOptions, promised: list[Promised]) -> None:
-        self.published = publish(folder, options, follow=self.stop, promised=promised)
+    def _run(self, folder: Path, options: SinkOptions) -> None:
+        self.published = publish(folder, options, follow=self.stop)
 
     def finish(self) -> Published:
         self.stop.set()

@@ -54,7 +54,7 @@ def start_sweep(folder: Path, url: str, *overrides: str, repo: str = REPO) -> su
     kept |= {"PYTHONFAULTHANDLER": "1", "HF_ENDPOINT": url, "HF_HOME": str(folder / "cache")}
     number = len(np.load(folder / "ids.npy"))
     hub = () if repo == "none" else ("suite=hub", f"suite.repo={repo}")
-    request = ("sweep", *hub, f"probe.number={number}", *PROBE, *overrides)
+    request = ("sweep", *hub, f"probe.sequences={number}", *PROBE, *overrides)
     return subprocess.Popen(
         [sys.executable, "-m", "tracker", *request],
         cwd=folder, env=kept, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -90,8 +90,8 @@ def tables(store: Path) -> dict[str, pl.DataFrame]:
 
 
 def left_in(cache: Path) -> list[str]:
-    """Every file and folder of a cache, except tracker's own lock and the folders that lead to it."""
-    usual = {"hub", "hub/.locks", "hub/.locks/tracker", "hub/.locks/tracker/lock"}
+    """Every file and folder of a cache, except the library's tag and tracker's own lock with its folders."""
+    usual = {"hub", "hub/CACHEDIR.TAG", "hub/.locks", "hub/.locks/tracker", "hub/.locks/tracker/lock"}
     return sorted({path.relative_to(cache).as_posix() for path in cache.rglob("*")} - usual)
 
 

@@ -9,7 +9,7 @@ import torch
 from saved_models import FORMS, expected, load, save
 
 from tracker import checkpoints
-from tracker.checkpoints import discover_folder
+from tracker.checkpoints import Labels, discover_folder
 from tracker.errors import CheckpointError, MissingCheckpoint, RequestError
 from tracker.records import Checkpoint
 
@@ -56,7 +56,7 @@ def test_every_form_loads_equal(saved: dict[str, Path], form: str) -> None:
 
 def test_steps_in_numeric_order_with_tokens(tmp_path: Path) -> None:
     steps(tmp_path / "run", "step2", "step10", "checkpoint-5", "step20-tokens1B", "logs")
-    found = discover_folder(tmp_path / "run", suite="mine", seed=4)
+    found = discover_folder(tmp_path / "run", Labels("mine", seed=4))
     assert [(one.step, one.tokens_seen) for one in found] == [(2, None), (5, None), (10, None), (20, 10**9)]
     assert {(one.suite, one.model, one.seed, one.kind) for one in found} == {("mine", "run", 4, "folder")}
     assert found[0].location == str(tmp_path / "run")
@@ -73,7 +73,7 @@ def test_relative_and_absolute_path_are_one_location(tmp_path: Path, monkeypatch
 def test_trainer_output_with_final_model_beside_gives_the_steps(tmp_path: Path) -> None:
     steps(tmp_path, "checkpoint-500", "checkpoint-1000")
     (tmp_path / "config.json").write_text("{}")
-    assert [one.step for one in discover_folder(tmp_path, model="m")] == [500, 1000]
+    assert [one.step for one in discover_folder(tmp_path, Labels(model="m"))] == [500, 1000]
 
 
 def test_one_model_folder(tmp_path: Path) -> None:
@@ -84,20 +84,20 @@ def test_one_model_folder(tmp_path: Path) -> None:
     assert Path(one.location) / one.revision == folder
     (folder / "trainer_state.json").write_text(json.dumps({"global_step": 12}))
     assert only(folder).step == 12
-    assert [c.step for c in discover_folder(folder, step=3, model="x")] == [3]
+    assert [c.step for c in discover_folder(folder, Labels(model="x"), step=3)] == [3]
     (folder / "trainer_state.json").write_text("[")
-    with refused(match=r"trainer_state.json does not tell a global_step .*; give suite.step"):
+    with refused(match=r"trainer_state.json reports no global_step .*; set suite.step"):
         discover_folder(folder)
     assert [c.step for c in discover_folder(folder, step=3)] == [3]
 
 
 def test_several_models_with_and_without_seeds(tmp_path: Path) -> None:
     steps(tmp_path, "large/step1", "small/seed-1/step1", "small/seed-0/step4", "small/seed-0/step1", "wandb")
-    found = [(one.model, one.seed, one.step) for one in discover_folder(tmp_path, seed=9)]
+    found = [(one.model, one.seed, one.step) for one in discover_folder(tmp_path, Labels(seed=9))]
     assert found == [("large", 9, 1), ("small", 0, 1), ("small", 0, 4), ("small", 1, 1)]
     assert [one.seed for one in discover_folder(tmp_path / "small")] == [0, 0, 1]
     with refused(match=r"suite.model=x: names one model, but .* \(large, small\)"):
-        discover_folder(tmp_path, model="x")
+        discover_folder(tmp_path, Labels(model="x"))
 
 
 def test_own_pattern(tmp_path: Path) -> None:
@@ -241,8 +241,3 @@ def test_fingerprint_of_a_large_file_reads_its_ends(tmp_path: Path) -> None:
         seen.add(fingerprint(tmp_path, [large]))
     # The first MiB and the last one count; the second position lies between them.
     assert len(seen) == 4
-
-
-def test_options_a_folder_does_not_have(saved: dict[str, Path]) -> None:
-    with refused(match="cache_dir: no option for fetching from a folder"):
-        checkpoints.fetch(only(saved["bin"].parent), cache_dir="x")

@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from huggingface_hub import close_session, constants, snapshot_download
 from loopback_hub import Hub, loopback_hub, use_hub
 from saved_models import FORMS, expected, load, save
 
 from tracker import checkpoints
-from tracker.checkpoints import answers, cached, declared, discover_hub, inspect
+from tracker.checkpoints import CheckpointCache, Labels, answers, cached, declared, discover_hub, inspect
+from tracker.checkpoints.download import remove_partial
 from tracker.errors import CheckpointError, MissingCheckpoint, RequestError
 from tracker.records import Checkpoint
 
@@ -56,7 +59,7 @@ def serve(hub: Hub, saved: dict[str, Path]) -> Callable[..., Path]:
 
 
 def at(step: int = 7, repo: str = REPO, commit: str | None = None) -> Checkpoint:
-    (one,) = declared("s", repo, model="tiny", seed=0, steps=[step])
+    (one,) = declared(repo, Labels("s", "tiny"), [step])
     return Checkpoint(**{**vars(one), "commit": commit})
 
 
@@ -79,13 +82,17 @@ def test_every_form_arrives_equal_with_exact_requests(hub: Hub, serve, form: str
     stem = "pytorch_model" if "bin" in form else "model"
     assert all(name.startswith(stem) for name in heavy)
     assert ("bin" in form) == any(name.endswith(".bin") for name in heavy)
-    # One for the revision and one a file, which the hub redirects where it is large.
-    commit = fetched.commit
+    # One for the revision and two a file: the library asks for its hash and address first.
+    place = f"/{REPO}/resolve/{fetched.commit}"
     assert hub.asked("/api/") == [f"GET /api/models/{REPO}/revision/step7"]
-    assert sorted(hub.asked("/resolve/")) == [f"GET /{REPO}/resolve/{commit}/{name}" for name in names]
     large = [name for name in names if name.endswith((".bin", ".safetensors"))]
+    small = [name for name in names if name not in large]
+    assert sorted(hub.asked("/resolve/")) == [
+        *(f"GET {place}/{name}" for name in small),
+        *(f"HEAD {place}/{name}" for name in names),
+    ]
     assert sorted(hub.asked("/content/")) == [f"GET /content/{REPO}/step7/{name}" for name in large]
-    assert len(hub.log) == 1 + len(names) + len(large)
+    assert len(hub.log) == 1 + 2 * len(names)
     asked = len(hub.log)
     want = expected(1, shift=1.0 if form == "both" else 0.0)
     tensors = load(fetched.path)
@@ -137,8 +144,6 @@ def test_cache_dir(serve, tmp_path: Path) -> None:
     fetched = checkpoints.fetch(at(), cache_dir=tmp_path / "elsewhere")
     assert fetched.path.is_relative_to(tmp_path / "elsewhere")
     assert not (tmp_path / "home" / "hub").exists()
-    with refused(match="folder: no option for fetching from a hub"):
-        checkpoints.fetch(at(), folder="x")
 
 
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -154,7 +159,7 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
 def test_discover_is_one_request_and_pins(hub: Hub, serve) -> None:
     for revision in ("main", "step7", "step0", "step10-tokens2B"):
         serve(revision=revision)
-    found = discover_hub(REPO, seed=3)
+    found = discover_hub(REPO, Labels(seed=3))
     assert hub.asked() == [f"GET /api/models/{REPO}/refs"]
     assert [(one.step, one.revision, one.tokens_seen) for one in found] == [
         (0, "step0", None),
@@ -164,19 +169,19 @@ def test_discover_is_one_request_and_pins(hub: Hub, serve) -> None:
     for one in found:
         assert (one.suite, one.model, one.seed, one.exists) == ("hub", "pythia-tiny", 3, True)
         assert one.commit == hub.commit(hub.root / REPO / one.revision)
-    (one,) = discover_hub(REPO, model="t", pattern=r"step(?P<step>1\d)-.*")
+    (one,) = discover_hub(REPO, Labels(model="t"), pattern=r"step(?P<step>1\d)-.*")
     assert (one.model, one.step) == ("t", 10)
     assert checkpoints.fetch(one).commit == one.commit
 
 
 def test_discover_refuses(hub: Hub, serve) -> None:
-    with refused(match="suite.repo: lab/none: no such repository, .*404"):
+    with refused(match="suite.repo: lab/none: the repository does not exist, .*404"):
         discover_hub("lab/none")
-    with refused(match="suite.repo: a/b/c: not the name of a repository"):
+    with refused(match="suite.repo: a/b/c: invalid repository name"):
         discover_hub("a/b/c")
     serve(revision="main")
     serve(revision="v1")
-    with refused(match=r"no branch names a training step; .*; found main, v1; give suite.p"):
+    with refused(match=r"no branch names a training step; .*; found main, v1; set suite.p"):
         discover_hub(REPO)
     serve(revision="step1")
     serve(revision="step01")
@@ -192,13 +197,13 @@ def test_unknown_private_and_gated(hub: Hub, serve, monkeypatch: pytest.MonkeyPa
     serve()
     with missing(match=f"^tiny seed 0 step 8: {REPO} at step8: the repository has no rev"):
         checkpoints.fetch(at(8))
-    with fails(match="^tiny seed 0 step 7: lab/none at step7: no such repository, .*404"):
+    with fails(match="^tiny seed 0 step 7: lab/none at step7: the repository does not exist, .*404"):
         checkpoints.fetch(at(repo="lab/none"))
     hub.private.add(REPO)
-    with fails(match="a private one that was asked for without a valid token") as caught:
+    with fails(match="is private and asked for without a valid token") as caught:
         checkpoints.fetch(at())
     assert not isinstance(caught.value, MissingCheckpoint)
-    with refused(match="private one"):
+    with refused(match="is private"):
         discover_hub(REPO)
     hub.gated.add(REPO)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
@@ -263,13 +268,84 @@ def test_truncated_file_is_noticed_even_without_hashes(hub: Hub, serve) -> None:
         checkpoints.fetch(at())
 
 
-def test_cut_connection_is_taken_up_again(hub: Hub, serve) -> None:
+def test_cut_connection_is_taken_up_again(hub: Hub, serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     source = serve()
     hub.cut = [10_000]
     path = checkpoints.fetch(at()).path
     assert (path / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
     parts = [line.sent for line in hub.log if "/content/" in line.path]
     assert parts == [10_000, (source / "model.safetensors").stat().st_size - 10_000]
+
+
+def test_xet_storage_is_used_and_its_bytes_are_counted(hub: Hub, saved, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved["safetensors"], hub.root / REPO / "step7"))
+    hub.xet = tmp_path / "xet"
+    cache = CheckpointCache(tmp_path / "cache", max_bytes=1_000_000)
+    hold = cache.fetch(at())
+    weights = hold.fetched.path / "model.safetensors"
+    assert weights.read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert hub.asked("/content/") == [], "nothing went by plain HTTP"
+    assert 40_000 < hold.received < 60_000, "Xet storage compresses"
+    blob = weights.resolve()
+    assert blob.parent == cached.repository(REPO, cache.folder) / "blobs", "not in a shared store"
+    cache.release(hold, measured=True)
+    assert not blob.exists()
+
+
+def test_files_are_on_the_disk_before_the_checkpoint_counts_as_there(
+    hub: Hub, serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The library renames a file that has arrived, and leaves it to the system when it reaches the disk."""
+    serve()
+    reference = cached.repository(REPO, tmp_path / "home" / "hub") / "refs" / "step7"
+    flushed: list[tuple[int, bool]] = []
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.append((os.fstat(file).st_ino, reference.exists())))
+    path = checkpoints.fetch(at()).path
+    assert sorted(flushed) == sorted((file.stat().st_ino, False) for file in path.iterdir())
+    assert reference.exists()
+
+
+def test_what_a_killed_download_left_is_removed_unless_it_lives(hub: Hub, serve, tmp_path: Path) -> None:
+    source = serve()
+    cache = tmp_path / "home" / "hub"
+    blobs = cached.repository(REPO, cache) / "blobs"
+    blobs.mkdir(parents=True)
+    mine, theirs = hub.hashes(source / "model.safetensors")[0], hub.hashes(source / "tokenizer.json")[1]
+    for left in (f"{mine}.0a1b2c3d.incomplete", f"{mine}.incomplete", f"{theirs}.0a1b2c3d.incomplete"):
+        (blobs / left).write_bytes(b"half")
+    lock = cached.library_lock(REPO, cache, theirs)
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock):
+        remove_partial(REPO, cache, theirs)
+    assert len(list(blobs.iterdir())) == 3
+    checkpoints.fetch(at())
+    assert not list(blobs.glob("*.incomplete"))
+
+
+def test_stop_ends_a_download_and_leaves_no_half_file(
+    hub: Hub, serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100)
+    serve()
+    hub.bytes_per_second = 5_000
+    cache = CheckpointCache(tmp_path / "cache")
+    threading.Timer(0.5, cache.stop.set).start()
+    with fails(match=f"^tiny seed 0 step 7: {REPO} at step7: fetching stopped because the sweep is ending"):
+        cache.fetch(at())
+    assert not list(cache.folder.rglob("*.incomplete"))
+
+
+def test_cache_that_cannot_be_locked_is_read(hub: Hub, serve, tmp_path: Path) -> None:
+    serve()
+    fetched = checkpoints.fetch(at())
+    locks = tmp_path / "home" / "hub" / ".locks"
+    shutil.rmtree(locks)
+    locks.write_text("no folder can be made here")
+    assert checkpoints.fetch(at()) == fetched
+    with fails(match=r"cache.folder=.*: cannot be written or locked: .*; give a folder on a local disk"):
+        serve(revision="step8")
+        checkpoints.fetch(at(8))
 
 
 def test_loopback_hub_serves_ranges_as_the_hub_does(hub: Hub, serve) -> None:
@@ -317,12 +393,10 @@ def test_other_faults_name_their_cause(hub: Hub, serve) -> None:
 
 def test_cause_behind_not_in_the_cache_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with fails(match=f"^m: {REPO} at step7: not in the cache, and HF_HUB_OFFLINE forbids to ask; unset it"):
+    with fails(match=f"^m: {REPO} at step7: not in the cache, and HF_HUB_OFFLINE is set; unset it"):
         answers.ask(
             lambda: snapshot_download(REPO, revision="0" * 40, endpoint=hub.url),
-            repo=REPO,
-            revision="step7",
-            who="m",
+            answers.Subject(REPO, "step7", "m"),
         )
 
 
@@ -333,7 +407,7 @@ def test_full_disk() -> None:
             file.write(b"x")
 
     with fails(match=f"^m: {REPO} at step7: the disk is full; free space, or set cache.folder to another d"):
-        answers.ask(write, repo=REPO, revision="step7", who="m")
+        answers.ask(write, answers.Subject(REPO, "step7", "m"))
 
 
 def test_logs_hold_no_signed_address(hub: Hub, serve, capfd: pytest.CaptureFixture[str]) -> None:
@@ -352,9 +426,9 @@ sys.exit("torch was imported") if "torch" in sys.modules else None
 for one in checkpoints.discover_hub("lab/pythia-tiny"):
     fetched = checkpoints.fetch(one)
     print(one.revision, one.step, fetched.commit, fetched.path)
-one, = checkpoints.declared("s", "lab/pythia-tiny", model="tiny", seed=0, steps=[7])
+one, = checkpoints.declared("lab/pythia-tiny", checkpoints.Labels("s", "tiny"), [7])
 print("declared", checkpoints.fetch(one).commit)
-one, = checkpoints.declared("s", "lab/pythia-tiny", model="tiny", seed=0, steps=[8])
+one, = checkpoints.declared("lab/pythia-tiny", checkpoints.Labels("s", "tiny"), [8])
 try:
     checkpoints.fetch(one)
 except TrackerError as error:

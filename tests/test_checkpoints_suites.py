@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from tracker import checkpoints
+from tracker.checkpoints import Labels
 from tracker.errors import RequestError
 
 CONF = Path(__file__).parents[1] / "conf" / "suite"
@@ -56,7 +57,7 @@ def test_polypythias_seeds() -> None:
         ({"suite": "pythia", "models": ["70m"], "seeds": [1]}, "suite.seeds=1: invalid value"),
         ({"suite": "pythia", "models": ["70m"], "repo_format": "a/b"}, "suite.repo_format=a/b: needs the f"),
         ({"suite": "pythia", "models": ["70m"], "repo_format": "a/{size}{x}"}, "and no other"),
-        ({"suite": "pythia", "models": ["70m"], "repo_format": "a/{size"}, "not a form for names"),
+        ({"suite": "pythia", "models": ["70m"], "repo_format": "a/{size"}, "not a format of names"),
     ],
 )
 def test_wrong_requests(arguments: dict, message: str) -> None:
@@ -66,9 +67,9 @@ def test_wrong_requests(arguments: dict, message: str) -> None:
 
 def test_branch_form_without_step() -> None:
     with pytest.raises(RequestError, match=re.escape("revision=main: has no field {step}")):
-        checkpoints.declared("s", "o/n", model="n", seed=0, steps=[1, 2], revision="main")
+        checkpoints.declared("o/n", Labels("s", "n"), [1, 2], revision="main")
     with pytest.raises(RequestError, match=re.escape("revision={number}: the only field")):
-        checkpoints.declared("s", "o/n", model="n", seed=0, steps=[1], revision="{number}")
+        checkpoints.declared("o/n", Labels("s", "n"), [1], revision="{number}")
 
 
 @pytest.mark.parametrize("name", sorted(checkpoints.SUITES))

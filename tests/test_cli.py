@@ -1,4 +1,4 @@
-"""The command line as a user meets it, each call in a process of its own and an empty folder."""
+"""The command line as a user meets it."""
 
 import logging
 import os
@@ -7,41 +7,34 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tracker.cli import USAGE, run
-from tracker.commands.verbs import VERBS
+from tracker import config
+from tracker.cli import RENAMED, run, usage, with_current_names
+from tracker.commands import COMMANDS
+
+SOURCE = Path(__file__).parent.parent
 
 
-def tracker(
-    folder: Path, *arguments: str, timeout: float = 250, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Runs ``python -m tracker`` in ``folder``, without any key or network."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "HF_"))}
-    source = str(Path(__file__).parent.parent)
-    kept |= {"PYTHONPATH": source, "OMP_NUM_THREADS": "1", "HOME": str(folder), **environment}
-    return subprocess.run(
-        [sys.executable, "-m", "tracker", *arguments],
-        cwd=folder,
-        env=kept,
-        text=True,
-        capture_output=True,
-        timeout=timeout,
-        check=False,
-    )
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, without any key or network of this machine."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    return tmp_path
 
 
 REFUSALS = [
-    (
-        ["frob"],
-        "frob: no such verb; there are sweep, plan, audit, analyse, compare, roles, drivers",
-    ),
+    (["frob"], "unknown command 'frob'; choose from sweep, plan, audit, analyse, compare, roles, validate"),
     (
         ["sweep", "suite=pythai"],
         "Could not find 'suite/pythai' Available options in 'suite': folder hub nano",
     ),
-    (["sweep", "suit=nano"], "suit: no such field; there are cache, compare, device, dtype"),
-    (["sweep", "suite.modles=[a]"], "suite.modles: no such field; there are batch, dense, encodings"),
-    (["sweep", "+foo=1"], "foo=1: invalid value; expected no such field; there are cache, compare, device"),
+    (["sweep", "suit=nano"], "unknown field 'suit'; choose from cache, compare, device, dtype"),
+    (["sweep", "suite.modles=[a]"], "unknown field 'suite.modles'; choose from batch, dense"),
+    (["sweep", "+foo=1"], "unknown field 'foo'; choose from cache, compare, device"),
+    (["sweep", "+suite.foo=1"], "unknown field 'suite.foo'; choose from batch, dense"),
+    (["sweep", "+sink.foo=1"], "unknown field 'sink.foo'; choose from artifact, entity"),
     (["sweep", "suite.models=[70m]"], "suite.models=70m: invalid value; expected one of 0.05m, 0.2m, 0.8m"),
     (["sweep", "suite=pythia", "suite.models=[71m]"], "suite.models=71m: invalid value; expected one of 14m"),
     (
@@ -52,7 +45,7 @@ REFUSALS = [
     (["sweep", "probe.n=abc"], "probe.n: Value 'abc' of type 'str' could not be converted to Integer"),
     (["sweep", "shard=5/4"], "shard=5/4: invalid value; expected i/n with 1 <= i <= n"),
     (["sweep", "shard=0/4"], "shard=0/4: invalid value; expected i/n with 1 <= i <= n"),
-    (["sweep", "suite=folder"], "suite.path is not given; say suite.path=..."),
+    (["sweep", "suite=folder"], "suite.path is required; give suite.path=..."),
     (["sweep", "suite=folder", "suite.path=nowhere"], "suite.path=nowhere"),
     (["sweep", "engine=ray"], "Could not find 'engine/ray' Available options in 'engine': dask"),
     (["sweep", "sink.mode=loud"], "sink.mode=loud: invalid value; expected one of auto, online"),
@@ -65,7 +58,7 @@ REFUSALS = [
     (["sweep", "remeasure=some"], "remeasure=some: invalid value; expected one of failed, missing"),
     (["sweep", "suite.seeds=0"], "suite.seeds=0: invalid value"),
     (["sweep", "suite.train_steps=-1"], "suite.train_steps=-1: invalid value"),
-    (["sweep", "probe.number=0"], "probe.number=0: invalid value; expected 1 sequence or more"),
+    (["sweep", "probe.sequences=0"], "probe.sequences=0: invalid value; expected 1 sequence or more"),
     (["sweep", "probe.n=512"], "probe.n=512: invalid value; expected at most the 128 positions of the suite"),
     (["sweep", "spectrum.n_fft=64"], "spectrum.n_fft=64: invalid value; expected at least probe.n=96"),
     (
@@ -76,7 +69,7 @@ REFUSALS = [
     (["sweep", "view=null"], "view=None: invalid value; expected a group of fields"),
     (["sweep", "probe=null"], "Config group override must be a string or a list. Got NoneType"),
     (["sweep", "foo"], "Error parsing override 'foo' missing EQUAL"),
-    (["analyse"], "holds no measurements; `tracker sweep store=tracker-store` makes them"),
+    (["analyse"], "holds no measurements; create some with `tracker sweep store=tracker-store`"),
     (["dashboard"], "holds no measurements"),
     (["validate", "what=breaks"], "holds no measurements"),
     (["validate", "what=heads"], "what=heads: invalid value; expected one of auto, experiments"),
@@ -84,70 +77,129 @@ REFUSALS = [
     (["validate", "validate.settled=inf"], "validate.settled=inf: invalid value; expected finite numbers"),
     (["stream"], "holds no measurements"),
     (["nano", "suite=pythia"], "tracker nano trains suite=nano, not suite=pythia"),
+    (["plan", "forecast.speed=0.0"], "forecast.speed=0.0: invalid value; expected numbers above 0"),
+    (["plan", "forecast.bandwidth=inf"], "forecast.bandwidth=inf: invalid value; expected numbers above 0"),
+    (["plan", "--multirun", "suite.models=[a],[b]"], "suite.models=a: invalid value"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSALS, ids=[" ".join(a) for a, _ in REFUSALS])
 def test_a_wrong_request_is_one_line_and_code_2_and_writes_nothing(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], message: str, empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", list(sys.argv))
     assert run(arguments) == 2
     error = capsys.readouterr().err
     assert message in error
-    assert error.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
+    assert error.count("\n") == (2 if "--multirun" in arguments else 1)
+    assert list(empty_folder.iterdir()) == []
 
 
-def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]):
+def test_every_command_stands_once_and_help_and_configuration_name_them_all(
+    capsys: pytest.CaptureFixture[str],
+):
     assert run([]) == 0
-    assert capsys.readouterr().out == USAGE
-    for verb in VERBS:
-        assert f"tracker {verb} " in USAGE
+    assert capsys.readouterr().out == usage()
+    for command in COMMANDS.values():
+        assert f"  tracker {command.name} " in usage()
+        assert callable(command.load())
+    footer = yaml.safe_load((config.folder() / "config.yaml").read_text())["hydra"]["help"]["footer"]
+    assert footer.startswith(f"Commands: {', '.join(COMMANDS)}. ")
+    assert max(map(len, usage().splitlines())) <= 110
 
 
-def test_hydras_own_switches_work_and_write_nothing(tmp_path: Path):
-    shown = tracker(tmp_path, "sweep", "--help")
-    assert shown.returncode == 0
-    assert "suite: folder, hub, nano, olmo, pico, polypythias, pythia, pythia-deduped" in shown.stdout
-    composed = tracker(tmp_path, "sweep", "--cfg", "job", "suite=pythia")
-    assert composed.returncode == 0
-    assert "repo_format: EleutherAI/pythia-{size}" in composed.stdout
-    assert list(tmp_path.iterdir()) == []
+HELP = """
+import sys
+from tracker.cli import run
+run([])
+print([name for name in ("torch", "hydra", "polars", "rich") if name in sys.modules])
+"""
 
 
-def test_a_verb_run_in_a_process_leaves_the_loggers_of_others_alone(capsys: pytest.CaptureFixture[str]):
+def test_help_loads_no_command():
+    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+    said = subprocess.run([sys.executable, "-c", HELP], env=environment, capture_output=True, check=True)
+    assert said.stdout.splitlines()[-1] == b"[]"
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_field_under_its_old_name_is_taken_for_the_new_one_and_one_line_says_so(
+    old: str, new: str, capsys: pytest.CaptureFixture[str]
+):
+    given = [
+        f"{old}=8",
+        f"+{old}=[1,2]",
+        f"++{old}=8",
+        f"~{old}",
+        f"probe.n=8{old}",
+        f"{old}x=1",
+        "--multirun",
+    ]
+    assert with_current_names(given) == [
+        f"{new}=8", f"+{new}=[1,2]", f"++{new}=8", f"~{new}", f"probe.n=8{old}", f"{old}x=1", "--multirun",
+    ]  # fmt: skip
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"tracker: {old} is now called {new}; the old name will be removed"] * 4
+
+
+@pytest.mark.parametrize(
+    ("old", "rest"),
+    [
+        ("probe.number=4", []),
+        ("engine.stint=8", ["engine=dask"]),
+        ("engine.least=1", ["engine=dask"]),
+        ("suite.dense=[16,64,8]", []),
+    ],
+)
+def test_a_request_with_an_old_name_is_composed(
+    old: str, rest: list[str], capsys: pytest.CaptureFixture[str]
+):
+    group, field = RENAMED[old.partition("=")[0]].split(".")
+    if not any(f"\n{field}:" in file.read_text() for file in (config.folder() / group).iterdir()):
+        pytest.skip(f"{group} has no field {field} yet")
+    assert run(["plan", *rest, old]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert "of 3 models" in said.out
+    if group == "probe":
+        assert run(["plan", "--multirun", "suite.models=[0.05m],[0.2m]", old]) == 0
+        assert capsys.readouterr().err.count("is now called probe.sequences") == 1
+
+
+def test_hydras_own_switches_work_and_write_nothing(empty_folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(["sweep", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "suite: folder, hub, nano, olmo, pico, polypythias, pythia, pythia-deduped" in shown
+    assert run(["sweep", "--cfg", "job", "suite=pythia"]) == 0
+    assert "repo_format: EleutherAI/pythia-{size}" in capsys.readouterr().out
+    assert list(empty_folder.iterdir()) == []
+
+
+def test_a_command_leaves_the_loggers_of_others_alone(capsys: pytest.CaptureFixture[str]):
     other = logging.getLogger("somebody.else")
     assert run(["plan", "suite.models=[0.05m]", "suite.train_steps=4"]) == 0
     assert "units" in capsys.readouterr().out
     assert not other.disabled
 
 
-def test_the_default_steps_of_pythia_are_the_papers_and_can_be_overridden(tmp_path: Path):
-    usual = tracker(tmp_path, "plan", "suite=pythia", "suite.models=70m")
-    assert "pythia: 7 checkpoints of 1 model, 0 measured, 7 to measure" in usual.stdout
-    everything = tracker(tmp_path, "plan", "suite=pythia", "suite.models=[70m]", "steps=all")
-    assert "pythia: 154 checkpoints of 1 model" in everything.stdout
-    assert "~25.6 GB" in everything.stdout
-    assert list(tmp_path.iterdir()) == []
+def test_the_default_steps_of_pythia_are_the_papers_and_can_be_overridden(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    request = ["plan", "suite=pythia", "cache.folder=cache"]
+    assert run([*request, "suite.models=70m"]) == 0
+    assert "pythia: 7 checkpoints of 1 model, 0 measured, 7 to measure" in capsys.readouterr().out
+    assert run([*request, "suite.models=[70m]", "steps=all"]) == 0
+    said = capsys.readouterr().out
+    assert "pythia: 154 checkpoints of 1 model" in said
+    assert "~25.6 GB" in said
+    assert list(empty_folder.iterdir()) == []
 
 
-def test_a_multirun_ends_with_its_worst_jobs_code(tmp_path: Path):
-    done = tracker(tmp_path, "plan", "--multirun", "suite.models=[0.05m],[nope]")
-    assert done.returncode == 2
-    assert "suite.models=nope: invalid value" in done.stderr
-    assert "nano: 16 checkpoints of 1 model" in done.stdout
-
-
-def test_a_refused_multirun_leaves_nothing_behind(tmp_path: Path):
-    done = tracker(tmp_path, "plan", "--multirun", "suite.models=[a],[b]")
-    assert done.returncode == 2
-    assert not (tmp_path / "tracker-store").exists()
+def test_a_multirun_ends_with_its_worst_jobs_code(capsys: pytest.CaptureFixture[str]):
+    assert run(["plan", "--multirun", "suite.models=[0.05m],[nope]"]) == 2
+    said = capsys.readouterr()
+    assert "suite.models=nope: invalid value" in said.err
+    assert "nano: 16 checkpoints of 1 model" in said.out
 
 
 WAITING = """
@@ -163,7 +215,7 @@ except KeyboardInterrupt:
 """
 
 
-def test_ctrl_c_is_heard_while_nothing_happens(tmp_path: Path):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", WAITING], cwd=tmp_path, env=environment, check=False)
+def test_ctrl_c_is_heard_while_nothing_happens():
+    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", WAITING], env=environment, check=False)
     assert done.returncode == 130

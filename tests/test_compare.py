@@ -12,10 +12,10 @@ from tracker.analysis.comparison import Column, Sample, difference
 from tracker.analysis.comparison_report import ComparedAt, choose_steps
 from tracker.analysis.paper_tables import against_paper, in_words
 from tracker.analysis.text.comparison import paper_sentences
-from tracker.cli import main
+from tracker.cli import run
 from tracker.commands.comparison import compare_models, compare_stores
 from tracker.config import Compare
-from tracker.console.terminal import comparison_table
+from tracker.console.tables import comparison_table
 from tracker.errors import RequestError
 from tracker.store import open_store
 from tracker.views import compare_figure
@@ -126,20 +126,19 @@ def test_two_stores_are_compared_checkpoint_by_checkpoint(store, tmp_path):
         compare_stores(open_store(store), open_store(none))
 
 
-def test_the_verb_writes_its_table_text_and_figures(store, tmp_path, capsys, monkeypatch):
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr("sys.argv", ["tracker", "compare", f"store={store}", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return int(stop.value.code or 0)
+def test_the_command_writes_its_table_text_and_figures(store, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["tracker"])
 
-    assert run(f"figures={tmp_path / 'figures'}") == 0
+    def compared(*arguments: str) -> int:
+        return run(["compare", f"store={store}", *arguments])
+
+    assert compared(f"figures={tmp_path / 'figures'}") == 0
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
         "archetypes.pdf", "archetypes.png", "archetypes.svg",
     ]  # fmt: skip
     assert json.loads((store / "compare.json").read_text())["at"] == "end"
     assert "frequency_selectivity" in capsys.readouterr().out
-    assert run(f"compare.other={store}") == 2
+    assert compared(f"compare.other={store}") == 2
     assert "is this store itself; choose another folder" in capsys.readouterr().err
-    assert run("compare.at=loss") == 2
+    assert compared("compare.at=loss") == 2
     assert "compare.at=loss: invalid value; expected one of end, step, tokens" in capsys.readouterr().err

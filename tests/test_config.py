@@ -62,8 +62,8 @@ def test_a_port_that_is_none_is_refused():
 def test_no_more_workers_at_least_than_at_most():
     for engine in ("dask", "slurm"):
         request = (f"engine={engine}", "engine.workers=2")
-        with pytest.raises(RequestError, match=r"^engine.least=3: .* at most engine.workers=2$"):
-            composed(*request, "engine.least=3")
-        assert composed(*request, "engine.least=2").engine.least == 2
-    elsewhere = composed("engine=dask", "engine.address=tcp://host:1", "engine.least=3")
-    assert elsewhere.engine.least == 3, "a running scheduler has workers of its own"
+        with pytest.raises(RequestError, match=r"^engine.min_workers=3: .* at most engine.workers=2$"):
+            composed(*request, "engine.min_workers=3")
+        assert composed(*request, "engine.min_workers=2").engine.min_workers == 2
+    elsewhere = composed("engine=dask", "engine.address=tcp://host:1", "engine.min_workers=3")
+    assert elsewhere.engine.min_workers == 3, "a running scheduler has workers of its own"

@@ -33,6 +33,7 @@ def sweep(folder: Path, *overrides: str) -> "subprocess.Popen[str]":
     return start_sweep(folder, "http://127.0.0.1:9", *FOLDER, *overrides, repo="none")
 
 
+@pytest.mark.slow
 def test_a_store_that_may_not_be_written_is_refused_at_the_start(tmp_path: Path, disk: Path):
     remount(disk, "ro")
     said = finished(sweep(tmp_path, "engine.workers=2"), code=2)

@@ -7,31 +7,37 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_material import measured_here, same, suite, worker_spec
+from engine_material import breaking, measured_here, same, suite, worker_spec
 from suite_material import PROBE, finished, make_suite, start_sweep
 
 import tracker as package
 from tracker.cli import run
-from tracker.engines import Reservations
-from tracker.engines.consistency import Known
-from tracker.engines.dask import Transfer, _Dispatch, run_dask
-from tracker.engines.scheduler import ClusterTerms, connected
-from tracker.engines.unit_batch import Sweep, UnitBatch, carry_out
+from tracker.engines.consistency import UNKNOWN
+from tracker.engines.dask import Dispatch, run_dask
+from tracker.engines.prefetch import Transfer
+from tracker.engines.scheduler import ClusterOptions, connected
+from tracker.engines.unit_batch import SweepContext, UnitBatch, carry_out
+from tracker.engines.worker_spec import WorkerSpec
 from tracker.errors import RequestError
-from tracker.store import Store
+from tracker.records import Outcome, PlannedUnit
+from tracker.store.heartbeat import Heartbeat
 
 NOBODY = "tcp://127.0.0.1:9"
+
+
+def measured_by_dask(folder: Path, units: list[PlannedUnit], spec: WorkerSpec) -> list[Outcome]:
+    with Heartbeat(spec.store) as heartbeat:
+        context = SweepContext(
+            spec, heartbeat.path, heartbeat.beat(), folder / "cache", device="cpu", threads=1, prefetch=2
+        )
+        return list(run_dask(units, context, ClusterOptions(workers=1, batch=3), {}, Transfer()))
 
 
 def test_dask_workers_measure_what_one_process_does(tmp_path: Path):
     units = suite(tmp_path, 6, models=2)
     make_suite(tmp_path, [5], "lab/pythia-some-1", hidden_size=64)
     measured_here(tmp_path, units)
-    made_of = worker_spec(tmp_path, "dask").elsewhere()
-    transfer = Transfer()
-    with Reservations(Store(made_of.store)) as mine:
-        sweep = Sweep(made_of, mine.pulse, mine.since, "cpu", 1, 2, tmp_path / "cache", None, None)
-        outcomes = list(run_dask(units, sweep, ClusterTerms(workers=1), 3, {}, transfer))
+    outcomes = measured_by_dask(tmp_path, units, worker_spec(tmp_path, "dask").with_absolute_paths())
     assert [each.unit.checkpoint.label for each in outcomes if each.status != "ok"] == [
         "pythia-some-1 seed 0 step 5"
     ]
@@ -40,13 +46,19 @@ def test_dask_workers_measure_what_one_process_does(tmp_path: Path):
     assert same(tmp_path / "dask", tmp_path / "alone")
 
 
+@pytest.mark.slow
+def test_a_dask_worker_in_which_cuda_failed_is_replaced(tmp_path: Path):
+    units, spec = suite(tmp_path, 3), breaking(tmp_path, worker_spec(tmp_path, "dask"))
+    assert [each.status for each in measured_by_dask(tmp_path, units, spec)] == ["failed", "ok", "ok"]
+
+
 def test_a_unit_whose_last_worker_dies_behind_its_record_counts_as_recorded(tmp_path: Path):
     (planned,) = suite(tmp_path, 1)
     measured_here(tmp_path, [planned], "dask")
     made_of = worker_spec(tmp_path, "dask")
-    sweep = Sweep(made_of, tmp_path, 0.0, "cpu", 1, 2, tmp_path / "cache", None, None)
-    dispatch = _Dispatch(None, [planned], sweep, ClusterTerms(), 1, {}, Transfer())
-    assert dispatch._hole(planned).status == "ok"
+    context = SweepContext(made_of, tmp_path, 0.0, tmp_path / "cache")
+    dispatch = Dispatch(None, [planned], context, ClusterOptions(), {}, Transfer())
+    assert dispatch._recorded_or_failed(planned).status == "ok"
     assert package.open_store(made_of.store).checkpoints()["status"].item() == "ok"
 
 
@@ -54,7 +66,7 @@ def sweep_here(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -
     make_suite(folder, range(2))
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
-    request = ("suite=folder", "suite.path=hub/lab/pythia-some", "probe.number=4", *PROBE)
+    request = ("suite=folder", "suite.path=hub/lab/pythia-some", "probe.sequences=4", *PROBE)
     return run(["sweep", *request, *overrides])
 
 
@@ -76,7 +88,7 @@ def test_without_sbatch_slurm_is_refused_at_once(
 ):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert sweep_here(tmp_path, monkeypatch, "engine=slurm") == 2
-    told = "tracker: engine=slurm: there is no `sbatch` here; run this where jobs can be submitted\n"
+    told = "tracker: engine=slurm: no `sbatch` on this machine; run this where jobs can be submitted\n"
     assert capsys.readouterr().err.endswith(told)
 
 
@@ -87,7 +99,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_any_work(
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     assert sweep_here(tmp_path, monkeypatch, f"engine={engine}", "device=cuda") == 2
-    assert capsys.readouterr().err.endswith("device=cuda: torch sees no such GPU here; allowed: auto, cpu\n")
+    assert capsys.readouterr().err.endswith("device=cuda: torch sees no such GPU; choose from auto, cpu\n")
     assert not (tmp_path / "tracker-store").exists()
 
 
@@ -95,7 +107,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_any_work(
     ("worker", "terms", "message"),
     [
         (None, {}, "the scheduler has no workers; start some with `dask worker"),
-        (["--nthreads", "2"], {}, "its workers run 2 tasks at once, and torch takes every thread there is"),
+        (["--nthreads", "2"], {}, "its workers run 2 tasks at once, and each would use every thread"),
         (["--nthreads", "1"], {"resources": {"GPU": 1}}, "engine.resources.GPU=1: no worker of .* has it"),
     ],
 )
@@ -113,7 +125,7 @@ def test_workers_that_cannot_do_the_work_are_refused(worker: list[str] | None, t
                 started.append(subprocess.Popen([*start, "--host", "127.0.0.1", *worker], **quiet))
             with (
                 pytest.raises(RequestError, match=message),
-                connected(ClusterTerms(address, wait=2 if worker is None else 20, **terms)),
+                connected(ClusterOptions(address, wait=2 if worker is None else 20, **terms)),
             ):
                 pass
         finally:
@@ -131,10 +143,10 @@ def address_in(scheduler: "subprocess.Popen[str]") -> str:
 
 
 def test_a_worker_that_sees_another_store_refuses(tmp_path: Path):
-    made_of = worker_spec(tmp_path, "dask").elsewhere()
-    sweep = Sweep(made_of, tmp_path / "gone.pulse", 0.0, "cpu", 1, 0, tmp_path / "cache", None, None)
+    made_of = worker_spec(tmp_path, "dask").with_absolute_paths()
+    context = SweepContext(made_of, tmp_path / "gone", 0.0, tmp_path / "cache", device="cpu")
     with pytest.raises(RequestError, match="this is not the folder that the sweep writes to"):
-        carry_out(sweep, UnitBatch(tuple(suite(tmp_path, 1)), Known(), {}), "0", print)
+        carry_out(context, UnitBatch(tuple(suite(tmp_path, 1)), UNKNOWN, {}), "0", print)
 
 
 @pytest.mark.slow

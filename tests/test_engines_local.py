@@ -7,22 +7,39 @@ import time
 from pathlib import Path
 
 import pytest
-from engine_material import HERE, Killer, children, each_once, measured_here, same, suite, worker_spec
+import torch
+from engine_material import (
+    CUDA_ERROR,
+    HERE,
+    Killer,
+    breaking,
+    children,
+    each_once,
+    measured_here,
+    same,
+    suite,
+    worker_spec,
+)
 from suite_material import finished, make_suite, start_sweep, wait_for
+from test_config import composed
+from test_reservations import reserving
+from transformers import GPTNeoXModel
 
 import tracker as package
-from tracker.engines import Prefetch, Reservations, Terms, run_local
-from tracker.engines.consistency import Known, Siblings
-from tracker.engines.local import Pool
+from tracker.engines.consistency import UNKNOWN, ModelSignature, SignatureExchange
+from tracker.engines.local import Pool, PoolOptions, run_local
+from tracker.engines.placement import worker_count
+from tracker.engines.prefetch import Prefetch
 from tracker.engines.warm_process import Task, WarmProcess
-from tracker.errors import StoreError
+from tracker.engines.worker import needs_new_process
+from tracker.errors import CheckpointError, StoreError, TrackerError
 from tracker.store import Store
 
-TWO = Terms((HERE, HERE), retries=5)
+TWO = PoolOptions((HERE, HERE), retries=5)
 
 
 def test_workers_that_are_killed_lose_nothing_and_change_nothing(tmp_path: Path):
-    units = suite(tmp_path, 12, sequences=24, models=2)
+    units = suite(tmp_path, 8, sequences=24, models=2)
     measured_here(tmp_path, units)
     with Killer(1).running() as killer:
         outcomes = []
@@ -36,18 +53,21 @@ def test_workers_that_are_killed_lose_nothing_and_change_nothing(tmp_path: Path)
     assert not [each for each in multiprocessing.active_children() if each.name.startswith("worker")]
 
 
+@pytest.mark.slow
 def test_a_unit_that_takes_too_long_or_whose_worker_keeps_dying_is_a_hole(tmp_path: Path):
     units = suite(tmp_path, 2, sequences=4000)
-    slow = Terms((HERE,), timeout=0.01)
-    told = [str(each.reason) for each in run_local(Prefetch(units[:1]), worker_spec(tmp_path, "slow"), slow)]
-    assert told == [
-        "pythia-some-0 seed 0 step 0: took longer than engine.timeout=0.01 seconds; raise it, or measure "
-        "less (probe.number)"
+    slow = PoolOptions((HERE,), timeout=0.01)
+    reasons = [
+        str(each.reason) for each in run_local(Prefetch(units[:1]), worker_spec(tmp_path, "slow"), slow)
     ]
-    assert Store(tmp_path / "slow").recorded()[units[0].unit.id].reason == told[0]
+    assert reasons == [
+        "pythia-some-0 seed 0 step 0: took longer than engine.timeout=0.01 seconds; raise it, or reduce "
+        "probe.sequences"
+    ]
+    assert Store(tmp_path / "slow").recorded()[units[0].unit.id].reason == reasons[0]
     supply = Prefetch(units[:1])
-    with supply, Pool(supply, worker_spec(tmp_path, "dying"), Terms((HERE,), retries=0)) as pool:
-        while not pool.seats[0].ready:
+    with supply, Pool(supply, worker_spec(tmp_path, "dying"), PoolOptions((HERE,), retries=0)) as pool:
+        while not pool.workers[0].ready:
             time.sleep(0.05)
         time.sleep(0.3)
         (worker,) = [each for each in multiprocessing.active_children() if each.name == "worker 1"]
@@ -55,30 +75,86 @@ def test_a_unit_that_takes_too_long_or_whose_worker_keeps_dying_is_a_hole(tmp_pa
         (killed,) = pool.outcomes()
     assert (killed.status, killed.reason) == (
         "failed",
-        "pythia-some-0 seed 0 step 0: its worker process was killed by SIGKILL (1 of 1 tries); where memory "
-        "ran out, engine.stream=always or fewer engine.workers take less",
+        "pythia-some-0 seed 0 step 0: its worker process was killed by SIGKILL (in 1 attempt); if out of "
+        "memory, use engine.stream=always or reduce engine.workers",
     )
 
 
+@pytest.mark.slow
 def test_a_unit_whose_time_ends_behind_its_record_counts_as_recorded(tmp_path: Path):
     units = suite(tmp_path, 1, sequences=400)
     measured_here(tmp_path, units, "pool")
-    terms = Terms((HERE,), timeout=0.01)
+    terms = PoolOptions((HERE,), timeout=0.01)
     (outcome,) = run_local(Prefetch(units), worker_spec(tmp_path, "pool"), terms)
     assert (outcome.status, outcome.reason) == ("ok", None)
     assert outcome.seconds > 0.01
 
 
+@pytest.mark.slow
 def test_a_worker_is_deaf_to_ctrl_c_from_its_first_moment(tmp_path: Path):
     units = suite(tmp_path, 1)
     process = WarmProcess(worker_spec(tmp_path, "pool"), HERE, "worker 1")
+    process.start()
     (worker,) = [each for each in multiprocessing.active_children() if each.name == "worker 1"]
     os.kill(int(worker.pid or 0), signal.SIGINT)
     with Prefetch(units) as supply:
         (fetched,) = [delivery.result for delivery in supply]
-    assert process.carry_out(Task(units[0], fetched, Known()), None).outcome.status == "ok"
+    assert process.carry_out(Task(units[0], fetched, UNKNOWN), None).outcome.status == "ok"
     process.stop()
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_worker_in_which_cuda_failed_is_replaced(tmp_path: Path):
+    units, spec = suite(tmp_path, 3), breaking(tmp_path, worker_spec(tmp_path, "pool"))
+    outcomes = list(run_local(Prefetch(units), spec, PoolOptions((HERE,))))
+    assert [(outcome.status, outcome.reason) for outcome in outcomes] == [
+        ("failed", f"pythia-some-0 seed 0 step 0: RuntimeError: {CUDA_ERROR}"),
+        ("ok", None),
+        ("ok", None),
+    ]
+
+
+def test_a_sweep_in_one_process_ends_when_cuda_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(CUDA_ERROR)
+
+    units = suite(tmp_path, 3)
+    monkeypatch.setattr(GPTNeoXModel, "forward", fail)
+    with pytest.raises(TrackerError, match=rf"step 0: RuntimeError: {CUDA_ERROR}; .* engine=local to resume"):
+        measured_here(tmp_path, units)
+    assert len(Store(tmp_path / "alone").recorded()) == 1, "the others are not recorded as failed"
+
+
+@pytest.mark.parametrize(
+    ("error", "broken"),
+    [
+        (RuntimeError("CUDA error: device-side assert triggered"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), True),
+        (type("AcceleratorError", (RuntimeError,), {})("no kernel image"), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("CUDA error: only quoted"), False),
+    ],
+)
+def test_which_errors_break_a_process(error: Exception, broken: bool):
+    assert needs_new_process(error) is broken
+    outer = CheckpointError("it does not load")
+    outer.__cause__ = error
+    assert needs_new_process(outer) is broken
+
+
+@pytest.mark.parametrize(
+    ("overrides", "count"),
+    [
+        (["engine=inline"], 1),
+        (["engine.workers=4"], 4),
+        (["device=cpu"], 1),
+        ([], max(1, torch.cuda.device_count())),
+        (["engine=slurm"], 8),
+    ],
+)
+def test_how_many_workers_a_request_has(overrides: list[str], count: int):
+    assert worker_count(composed(*overrides)) == count
 
 
 @pytest.mark.slow
@@ -93,21 +169,23 @@ def test_what_the_first_checkpoint_of_a_model_tells_goes_along_with_the_others(t
 
 def test_the_first_of_a_model_goes_alone_until_it_has_told(tmp_path: Path):
     unit, other = (planned.unit for planned in suite(tmp_path, 2))
-    siblings = Siblings(worker_spec(tmp_path, "store"))
-    assert siblings.begin(unit) == Known()
-    siblings.end(unit, Known())  # it failed before it could tell anything: the next goes alone too
-    assert siblings.begin(other) == Known()
-    siblings.end(other, Known((2, 2, 32), "digest"))
-    assert siblings.begin(unit) == siblings.begin(other) == Known((2, 2, 32), "digest")
-    siblings.stop()
-    assert siblings.begin(unit) is None
+    signatures = SignatureExchange({})
+    assert signatures.begin(unit) == UNKNOWN
+    signatures.end(unit, UNKNOWN)  # it failed before it could tell anything: the next goes alone too
+    assert signatures.begin(other) == UNKNOWN
+    signatures.end(other, ModelSignature((2, 2, 32), "digest"))
+    assert signatures.begin(unit) == signatures.begin(other) == ModelSignature((2, 2, 32), "digest")
+    signatures.stop()
+    assert signatures.begin(unit) is None
 
 
 @pytest.mark.slow
 def test_a_worker_whose_memory_grows_is_replaced(tmp_path: Path):
     units = suite(tmp_path, 3)
     seen = set()
-    for outcome in run_local(Prefetch(units), worker_spec(tmp_path, "pool"), Terms((HERE,), recycle_bytes=1)):
+    for outcome in run_local(
+        Prefetch(units), worker_spec(tmp_path, "pool"), PoolOptions((HERE,), recycle_bytes=1)
+    ):
         assert outcome.status == "ok"
         seen |= {each.pid for each in multiprocessing.active_children() if each.name == "worker 1"}
     assert len(seen) >= 2
@@ -118,7 +196,7 @@ def test_a_store_that_breaks_ends_the_sweep_with_its_error(tmp_path: Path):
     (tmp_path / "pool").mkdir()
     (tmp_path / "pool" / "checkpoints").write_text("in the way")
     with pytest.raises(StoreError, match=r"cannot write pythia-some-0 seed 0 step 0 to .*then run the same"):
-        list(run_local(Prefetch(units), worker_spec(tmp_path, "pool"), Terms((HERE,))))
+        list(run_local(Prefetch(units), worker_spec(tmp_path, "pool"), PoolOptions((HERE,))))
     assert not [each for each in multiprocessing.active_children() if each.name.startswith("worker")]
 
 
@@ -146,15 +224,13 @@ def test_a_stopped_sweep_leaves_no_process_and_goes_on(hub, tmp_path: Path, how:
 def test_a_reserved_unit_is_put_off_and_taken_when_its_sweep_has_gone(tmp_path: Path):
     units = suite(tmp_path, 3)
     store = Store(tmp_path / "alone")
-    with Reservations(store) as ours:
-        theirs = Reservations(store)
-        with theirs:
-            assert theirs.take(units[0]) == "mine"
-            supply = Prefetch(units, reservations=ours)
-            with supply:
-                first = [supply.take() for _ in range(2)]
-                assert [each.planned.unit.checkpoint.step for each in first if each] == [1, 2]
-                theirs.release(units[0])
-                last = supply.take()
-                assert last is not None
-                assert last.planned is units[0]
+    with reserving(store) as ours, reserving(store) as theirs:
+        assert theirs.take(units[0]) == "mine"
+        supply = Prefetch(units, reservations=ours)
+        with supply:
+            first = [supply.take() for _ in range(2)]
+            assert [each.planned.unit.checkpoint.step for each in first if each] == [1, 2]
+            theirs.release(units[0])
+            last = supply.take()
+            assert last is not None
+            assert last.planned is units[0]

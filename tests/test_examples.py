@@ -1,16 +1,18 @@
 """Every example runs, as it stands, in a folder of its own, and shows what it says that it shows."""
 
 import runpy
+import shutil
 from contextlib import chdir, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import swept  # noqa: F401  # a fixture
 
 EXAMPLES = Path(__file__).parent.parent / "sweeps" / "examples"
 SHOWN = {
-    "launch_a_sweep": "measured checkpoints of 2 runs, 0 without a measurement",
+    "launch_a_sweep": "measured checkpoints of 2 runs, 0 not measured",
     "read_a_phase_dashboard": "open example-store/dashboard.html",
     "compare_scales": "Differences of a tenth or more",
     "watch_your_own_training": "steps measured, 0 left out, 0 failed",
@@ -31,8 +33,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def launched(folder: Path) -> tuple[str, dict[str, Any]]:
-    """The first example, whose store others read."""
+def launched(folder: Path, swept: tuple[Path, str]) -> tuple[str, dict[str, Any]]:  # noqa: F811
+    """The first example, whose store others read; it finds its models trained."""
+    shutil.copytree(swept[0] / "tracker-store" / "nano", folder / "example-store" / "nano")
     return executed("launch_a_sweep", folder)
 
 

@@ -85,14 +85,14 @@ def test_what_is_not_there_is_named(results: Results, monkeypatch):
     with pytest.raises(RequestError, match="table=head: invalid value; expected one of heads"):
         results.to_arrow("head")
     monkeypatch.setitem(sys.modules, "duckdb", None)
-    with pytest.raises(RequestError, match="duckdb is not installed; `python -m pip install duckdb`"):
+    with pytest.raises(RequestError, match="duckdb is not installed; install it with `python -m pip"):
         results.to_duckdb()
 
 
 def test_a_store_shows_itself_in_a_notebook(tmp_path: Path):
     store_one(tmp_path, 3, model="<b>70m</b>")
     shown = open_store(tmp_path)._repr_html_()
-    assert "1 measured checkpoints of 1 runs, 0 without a measurement" in shown
+    assert "1 measured checkpoints of 1 runs, 0 not measured" in shown
     assert "<b>70m</b>" not in shown
 
 

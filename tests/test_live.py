@@ -13,8 +13,9 @@ from live_material import PROBE, nano_model, train
 
 import tracker
 from tracker.errors import RequestError
-from tracker.live import Budget, Schedule
-from tracker.metrics.extension import forget
+from tracker.live import Budget, ProbeOptions, Schedule, WatchOptions
+from tracker.live.options import with_fields
+from tracker.metrics.registry import forget
 from tracker.models.preserve_state import preserve_state
 from tracker.store.journal import live_alerts
 
@@ -36,6 +37,9 @@ def test_a_trainer_trains_bit_for_bit_the_same_with_and_without(tmp_path: Path):
     assert table["step"].to_list() == [0, 1, 2, 4, 8, 10, 20, 24]
     assert table.select("suite", "model", "seed", "status").unique().rows() == [("live", "watched", 0, "ok")]
     assert table["loss"][-1] < table["loss"][0]
+    # A store like any other.
+    assert results.heads().filter(pl.col("step") == 20).height == 2 * 3
+    assert results.sequences()["sequence"].n_unique() == len(PROBE)
 
 
 def test_the_comparison_can_fail(tmp_path: Path):
@@ -82,7 +86,7 @@ def test_everything_is_put_back_whatever_happens():
     assert torch.get_num_threads() == 1
 
 
-def test_what_would_exceed_the_share_is_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_what_would_exceed_the_share_is_left_out_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO, "tracker.live")
     callback = watched(tmp_path, share=0.001)
     train(tmp_path / "run", callback, steps=20)
@@ -167,40 +171,34 @@ def test_weights_that_are_not_finite_raise_an_alert_and_training_goes_on(tmp_pat
                     kwargs["model"].gpt_neox.layers[1].mlp.dense_h_to_4h.weight[0, 0] = torch.nan
             super().on_step_end(args, state, control, **kwargs)
 
-    told = []
-    callback = Poison(PROBE, store=tmp_path / "store", every=4, share=None, on_alert=told.append)
+    alerts = []
+    callback = Poison(PROBE, store=tmp_path / "store", every=4, share=None, on_alert=alerts.append)
     losses, _ = train(tmp_path / "run", callback, steps=12)
     assert len(losses) == 12
     assert callback.account.failed == 3
-    assert [each.condition for each in told].count("weights not finite") == 1
-    assert told[0].sentence.endswith("at step 4, first in gpt_neox.layers.1.mlp.dense_h_to_4h.weight")
-    assert [(each.condition, each.step) for each in told[1:2]] == [("gradient norm not finite", 5)]
+    assert [each.condition for each in alerts].count("weights not finite") == 1
+    assert alerts[0].sentence.endswith("at step 4, first in gpt_neox.layers.1.mlp.dense_h_to_4h.weight")
+    assert [(each.condition, each.step) for each in alerts[1:2]] == [("gradient norm not finite", 5)]
     holes = tracker.open_store(tmp_path / "store").checkpoints().filter(status="failed").sort("step")
     assert holes["step"].to_list() == [4, 8, 12]
     assert holes["reason"][0].startswith("run seed 0 step 4: ")
     assert "NaN or infinite" in holes["reason"][0]
 
 
-def test_a_loss_that_is_not_finite_raises_one_alert():
-    told = []
-    watch = tracker.watch(nano_model(), PROBE, on_alert=told.append)
+@pytest.mark.parametrize("as_given", [float, torch.tensor, lambda loss: torch.tensor(loss).bfloat16()])
+def test_a_loss_that_is_not_finite_raises_one_alert(as_given):
+    alerts = []
+    monitor = tracker.watch(nano_model(), PROBE, on_alert=alerts.append)
     for step, loss in ((1, 2.0), (2, float("nan")), (3, float("inf"))):
-        watch.note(step, "loss", loss)
-    assert [(each.condition, each.step) for each in told] == [("loss not finite", 2)]
+        monitor.note(step, "loss", as_given(loss))
+    assert [(each.condition, each.step) for each in alerts] == [("loss not finite", 2)]
+    assert alerts[0].sentence == "the training's loss is nan at step 2"
 
 
-@pytest.mark.parametrize("loss", [torch.tensor(np.nan, requires_grad=True), torch.tensor(np.nan).bfloat16()])
-def test_a_loss_may_be_the_tensor_itself(loss):
-    told = []
-    watch = tracker.watch(nano_model(), PROBE, on_alert=told.append)
-    watch.note(1, "loss", loss)
-    assert [each.sentence for each in told] == ["the training's loss is nan at step 1"]
-
-
-def test_a_loss_that_is_no_number_is_told_and_training_goes_on():
-    watch = tracker.watch(nano_model(), PROBE)
-    watch.note(1, "loss", torch.ones(2))
-    assert watch.account.sentences[0].startswith("run seed 0: the training's loss cannot be read: ")
+def test_a_loss_that_is_no_number_is_reported_and_training_goes_on():
+    monitor = tracker.watch(nano_model(), PROBE)
+    monitor.note(1, "loss", torch.ones(2, requires_grad=True))
+    assert monitor.account.sentences[0].startswith("run seed 0: the training's loss cannot be read: ")
 
 
 def test_a_step_may_be_numpys_and_must_be_whole(tmp_path: Path):
@@ -213,7 +211,7 @@ def test_a_step_may_be_numpys_and_must_be_whole(tmp_path: Path):
     assert len(watch.account.sentences) == 0
 
 
-def test_a_metric_that_is_gone_is_told_and_training_goes_on(tmp_path: Path):
+def test_a_metric_that_is_gone_is_reported_and_training_goes_on(tmp_path: Path):
     tracker.metric(lambda rows: rows.amax(-1), name="largest")
     with tracker.watch(nano_model(), PROBE, store=tmp_path, every=1, share=None) as watch:
         assert watch(0)
@@ -223,7 +221,7 @@ def test_a_metric_that_is_gone_is_told_and_training_goes_on(tmp_path: Path):
     assert "run seed 0 step 1: metric largest-" in watch.account.sentences[0]
 
 
-def test_what_breaks_behind_a_measurement_is_told_and_training_goes_on(tmp_path: Path, monkeypatch):
+def test_what_breaks_behind_a_measurement_is_reported_and_training_goes_on(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("tracker.analysis.instability._sudden", lambda *_: 1 / 0)
     with tracker.watch(nano_model(), PROBE, store=tmp_path, every=1, share=None) as watch:
         watch(0)
@@ -329,11 +327,12 @@ def test_only_the_main_process_measures(tmp_path: Path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"evry": 10}, "unknown field 'evry'; choose from .*every, .*number.*window"),
         ({"every": 0}, "every=0: invalid value; expected whole numbers from 1"),
         ({"share": 0.0}, "share=0.0: invalid value; expected shares of training time above 0, up to 1"),
-        ({"share": 1.5}, "share=1.5: not known"),
-        ({"name": " "}, "name=' ': not a name"),
-        ({"sink": tracker.SinkOptions(mode="sometimes")}, "sink.mode=sometimes: not known"),
+        ({"share": 1.5}, "share=1.5: invalid value"),
+        ({"name": " "}, "name=' ': invalid value; expected a text that is not empty"),
+        ({"sink": tracker.SinkOptions(mode="sometimes")}, "sink.mode=sometimes: invalid value"),
     ],
 )
 def test_bad_input_is_named_before_training(given: dict, message: str):
@@ -343,13 +342,19 @@ def test_bad_input_is_named_before_training(given: dict, message: str):
         tracker.watch(nano_model(), PROBE, **given)
 
 
+def test_options_are_given_whole_or_by_name(tmp_path: Path):
+    """A field by name goes before the same field of the options, in both places that take them."""
+    options = WatchOptions("mine", every=3, share=None, probe=ProbeOptions(number=2, conventions={"span": 8}))
+    assert with_fields(options, {}) == options
+    changed = with_fields(options, {"every": 5, "n": 32, "window": "hamming"})
+    assert (changed.name, changed.every, changed.share) == ("mine", 5, None)
+    assert changed.probe == ProbeOptions(2, 32, None, {"span": 8, "window": "hamming"})
+    with tracker.watch(nano_model(), PROBE, store=tmp_path, options=options, seed=4) as watch:
+        watch(0)
+    row = tracker.open_store(tmp_path).checkpoints().row(0, named=True)
+    assert (row["model"], row["seed"]) == ("mine", 4)
+
+
 def test_a_probe_is_asked_for_at_the_beginning(tmp_path: Path):
     with pytest.raises(RequestError, match="a probe of text needs a tokenizer"):
         train(tmp_path / "run", tracker.TrackerCallback(store=tmp_path / "store"), steps=2)
-
-
-def test_a_tracked_run_is_a_store_like_any_other(tmp_path: Path):
-    train(tmp_path / "run", watched(tmp_path), steps=12)
-    results = tracker.open_store(tmp_path / "store")
-    assert results.heads().filter(pl.col("step") == 12).height == 2 * 3
-    assert results.sequences()["sequence"].n_unique() == len(PROBE)

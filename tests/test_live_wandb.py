@@ -11,7 +11,7 @@ from sink_material import no_wandb_of_the_user  # noqa: F401  # a fixture that e
 
 import tracker
 from tracker.store.journal import live_alerts
-from tracker.wandb_sink.words import read_analysis
+from tracker.wandb_sink.findings import read_analysis
 
 
 @pytest.fixture(autouse=True)

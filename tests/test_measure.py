@@ -260,6 +260,17 @@ def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch):
                 )
 
 
+def test_a_wavelet_too_long_for_any_level_leaves_the_other_metrics_as_they_are():
+    """The transform then hands back the very signal that it was given."""
+    long, short = (
+        measure(unit_for(conventions=Conventions(wavelet=each)), neox(), tokens_for()).heads
+        for each in ("dmey", "db2")
+    )
+    for name in ("sink_share", "previous_token_score", "averaged_spectral_entropy"):
+        assert long[name].equals(short[name]), name
+    assert (long["reconstruction_error"] == 0).all()
+
+
 def test_sequences_are_measured_until_the_means_are_known_well_enough(monkeypatch: pytest.MonkeyPatch):
     tokens, unit = tokens_for(number=100), unit_for(number=100)
     every = measure(unit, neox(), tokens)

@@ -5,7 +5,7 @@ import pytest
 import pywt
 import torch
 
-from tracker.metrics.fused.coefficients import coefficient_product
+from tracker.metrics.coefficients import coefficient_product
 from tracker.metrics.wavelets import max_level
 
 CPU = torch.device("cpu")

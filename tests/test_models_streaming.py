@@ -35,7 +35,7 @@ from tracker.checkpoints import discover_folder
 from tracker.errors import CheckpointError
 from tracker.models import AttentionStream, load_model, model_facts
 from tracker.models.streaming import stream_model
-from tracker.planning.estimate import Need, expected_need, free_memory, how_to_run, memory_needed
+from tracker.planning.memory import Need, expected_need, free_memory, how_to_run, memory_needed
 from tracker.records import Checkpoint, Conventions, PlannedUnit, ProbeSpec, Unit
 
 IDS = torch.randint(0, 64, (2, 24), generator=torch.Generator().manual_seed(1))

@@ -98,10 +98,10 @@ def test_default_models_are_three_sizes_in_order():
 
 
 def test_a_close_look_adds_checkpoints():
-    usual, close = NanoRecipe(train_steps=128), NanoRecipe(train_steps=128, dense=(100, 130, 10))
+    usual, close = NanoRecipe(train_steps=128), NanoRecipe(train_steps=128, dense_steps=(100, 130, 10))
     assert sorted(set(checkpoint_steps(close)) - set(checkpoint_steps(usual))) == [100, 110, 120]
-    with pytest.raises(RequestError, match=r"suite\.dense"):
-        NanoRecipe(dense=(9, 1, 2))
+    with pytest.raises(RequestError, match=r"suite\.dense_steps"):
+        NanoRecipe(dense_steps=(9, 1, 2))
 
 
 def test_digest_follows_every_field():
@@ -122,12 +122,13 @@ def test_digest_follows_every_field():
         "repeat_share": 0.0,
         "text_bytes": 10**6,
         "interval": 50,
-        "dense": (1, 9, 2),
+        "dense_steps": (1, 9, 2),
     }
     assert set(changed) == {field.name for field in dataclasses.fields(NanoRecipe)}
     digests = {dataclasses.replace(base, **{name: value}).digest for name, value in changed.items()}
     assert len(digests | {base.digest}) == len(changed) + 1
-    assert NanoRecipe().digest == base.digest
+    # Names of suites that earlier versions trained, when the field was called ``dense``.
+    assert (base.digest, NanoRecipe(dense_steps=(1, 9, 2)).digest) == ("d826027b", "0a134c6f")
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,17 @@ from suite_material import make_suite, start_sweep
 
 import tracker
 from tracker.errors import RequestError
-from tracker.metrics.extension import FILE, TAKEN, forget, load_metrics, registered_identities
-from tracker.metrics.trial import trial_rows
+from tracker.metrics.custom import trial_rows
+from tracker.metrics.registry import (
+    BUILT_IN,
+    FILE,
+    TAKEN,
+    forget,
+    head_columns,
+    load_metrics,
+    process_registry,
+    registered_identities,
+)
 from tracker.records import Conventions
 from tracker.store import SCHEMAS, open_store
 from tracker.views import dashboard_data, write_dashboard
@@ -108,6 +117,31 @@ def test_another_process_knows_it_from_the_store_alone(own: Path, tmp_path: Path
     assert done.stdout.strip() == "['Largest <share>', 'Largest <share> (averaged)']"
 
 
+def test_two_stores_that_describe_a_name_differently_keep_their_own_titles(tmp_path: Path):
+    for title in ("First", "Second"):
+        tracker.metric(lambda rows: rows.amax(-1), name="largest", title=title, unit=title.lower())
+        stored(tmp_path / title, (0,))
+        forget("largest")
+    first, second = (open_store(tmp_path / title) for title in ("First", "Second"))
+    assert process_registry() == BUILT_IN
+    for title, results in (("First", first), ("Second", second), ("First", first)):
+        assert results.registry.title_of("averaged_largest") == f"{title} (averaged)"
+        (entry,) = [each for each in dashboard_data(results, None)["metrics"] if each["name"] == "largest"]
+        assert (entry["title"], entry["unit"]) == (title, title.lower())
+    assert "largest" not in head_columns()
+    assert process_registry() == BUILT_IN
+
+
+def test_a_store_that_lost_its_descriptions_still_shows_the_values(own: Path, tmp_path: Path):
+    load_metrics([own])
+    stored(tmp_path / "store", (0,))
+    forget("largest_share")
+    (tmp_path / "store" / FILE).unlink()
+    metrics = dashboard_data(open_store(tmp_path / "store"), None)["metrics"]
+    found = [each["title"] for each in metrics if each["group"].startswith("Own metrics")]
+    assert found == ["Largest share", "Largest share (averaged)"]
+
+
 def test_results_with_and_without_it_never_mix(own: Path, tmp_path: Path):
     assert Conventions().label == "paper-c74c0b8d"  # what it was before there were own metrics
     stored(tmp_path / "store", (0,))
@@ -170,7 +204,7 @@ def test_identity_is_the_same_in_every_process():
     """A function without a source file, and an object, which show themselves by their address."""
     program = (
         "import tracker\nfrom functools import partial\n"
-        "from tracker.metrics.extension import registered_identities\n"
+        "from tracker.metrics.registry import registered_identities\n"
         "class Own:\n    def __call__(self, rows): return (lambda r: r.amax(-1))(rows)\n"
         "def take(rows, of): return of(rows)\n"
         "tracker.metric(Own(), name='one')\ntracker.metric(partial(take, of=Own()), name='two')\n"
@@ -262,13 +296,20 @@ def test_what_is_wrong_with_it_is_told_on_registration(function, message: str):
         ("loss", "metric=loss: a column of that name exists already"),
         ("layer", "metric=layer: a column of that name exists already"),
         ("Mine", "metric=Mine: invalid value; expected a name of small letters"),
-        ("mine_std", "metric=mine_std: not known"),
-        ("averaged_mine", "metric=averaged_mine: not known"),
+        ("mine_std", "metric=mine_std: invalid value"),
+        ("averaged_mine", "metric=averaged_mine: invalid value"),
     ],
 )
 def test_names_are_checked(name: str, message: str):
     with pytest.raises(RequestError, match=message):
         tracker.metric(lambda rows: rows.amax(-1), name=name)
+
+
+def test_fields_of_the_description_are_checked():
+    with pytest.raises(RequestError, match=r"tracker.metric=titel: invalid value; expected fields of name"):
+        tracker.metric(lambda rows: rows.amax(-1), name="mine", titel="Mine")
+    with pytest.raises(RequestError, match="metric mine: low=1 is not below high=0"):
+        tracker.metric(lambda rows: rows.amax(-1), name="mine", low=1, high=0)
 
 
 def test_no_metric_can_take_a_column_that_the_store_has():
@@ -300,7 +341,7 @@ def test_a_unit_of_a_metric_that_is_not_here_says_so(own: Path):
     from tracker.metrics.fused.signals import SignalPlan
 
     with pytest.raises(RequestError, match=r"metric largest_share-\w{8}: not registered in this"):
-        SignalPlan.of(conventions, 64).own  # noqa: B018
+        SignalPlan.of(conventions, 64).custom  # noqa: B018
 
 
 @pytest.mark.parametrize(

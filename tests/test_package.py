@@ -9,10 +9,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from test_cli import tracker
+from hydra import compose, initialize_config_dir
 
-from tracker.commands.verbs import VERBS
-from tracker.metrics.registry import markdown_table
+from tracker import config
+from tracker.cli import with_current_names
+from tracker.commands import COMMANDS
+from tracker.metrics.table import markdown_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -73,9 +75,10 @@ def test_the_readme_has_exactly_the_two_commands_and_its_table_is_the_codes():
     assert markdown_table() in README
 
 
-def test_every_verb_and_picture_of_the_readme_exists():
-    for verb in re.findall(r"^(?:\$ )?tracker (\w+) ?(?:$|\w+=|  )", README, flags=re.MULTILINE):
-        assert verb in VERBS
+def test_every_command_and_picture_of_the_readme_exists_and_its_table_lists_every_command():
+    for command in re.findall(r"^(?:\$ )?tracker (\w+) ?(?:$|\w+=|  )", README, flags=re.MULTILINE):
+        assert command in COMMANDS
+    assert re.findall(r"^\| `tracker (\w+)` \|", README, flags=re.MULTILINE) == list(COMMANDS)
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
     assert pictures
     for picture in pictures:
@@ -89,11 +92,13 @@ def commands_of_the_readme() -> list[str]:
 
 
 @pytest.mark.parametrize("command", commands_of_the_readme())
-def test_every_command_of_the_readme_composes(command: str, tmp_path: Path):
-    _, verb, *overrides = shlex.split(command)
-    assert verb in VERBS
-    done = tracker(tmp_path, verb, "--cfg", "job", *[o for o in overrides if not o.startswith("--")])
-    assert done.returncode == 0, done.stderr
+def test_every_command_of_the_readme_composes_by_the_current_names(command: str):
+    _, name, *overrides = shlex.split(command)
+    assert name in COMMANDS
+    given = [each for each in overrides if not each.startswith("--")]
+    assert with_current_names(given) == given
+    with initialize_config_dir(str(config.folder()), version_base="1.3"):
+        config.read(compose("config", overrides=given))
 
 
 def test_nothing_of_the_project_names_a_machine():

@@ -31,7 +31,7 @@ def opening(recipe: str) -> str:
 
 
 def requests(recipe: str, folder: Path) -> list[list[str]]:
-    """Every command line of tracker that a recipe runs, with the verb ``plan``."""
+    """Every command line of tracker that a recipe runs, with the command ``plan``."""
     if recipe.endswith(".yaml"):
         return grid(yaml.safe_load((SWEEPS / recipe).read_text()))
     (folder / "bin").mkdir()
@@ -57,11 +57,11 @@ def grid(sweep: dict) -> list[list[str]]:
     return found
 
 
-def figures(told: str) -> list[str]:
-    """What a recipe has to tell of a plan: checkpoints, bytes, disk, time and hours."""
+def figures(said: str) -> list[str]:
+    """What a recipe has to say of a plan: checkpoints, bytes, disk, time and hours."""
     wanted = (r"(\d+ checkpoints?) of", r"to fetch: (~\S+ \S?B)", r"peak disk: (~\S+ \S?B)",
               r"expected time: (~\S+ \w+)", r"(\S+) worker hours")  # fmt: skip
-    return [str(match[1]) for pattern in wanted if (match := re.search(pattern, told))]
+    return [str(match[1]) for pattern in wanted if (match := re.search(pattern, said))]
 
 
 def test_some_jobs_of_an_array_alone_keep_their_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -71,7 +71,7 @@ def test_some_jobs_of_an_array_alone_keep_their_shards(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_opens_with_its_command_and_tells_what_tracker_plan_computes(
+def test_a_recipe_opens_with_its_command_and_says_what_tracker_plan_computes(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     head = opening(recipe)
@@ -86,11 +86,11 @@ def test_a_recipe_opens_with_its_command_and_tells_what_tracker_plan_computes(
     for call in calls:
         store = ["store=empty"] if not any(each.startswith("store=") for each in call) else []
         assert run([*call, *store, f"cache.folder={tmp_path / 'cache'}"]) == 0, capsys.readouterr().err
-        told = capsys.readouterr().out.split("\npythia: ")[-1]
-        found = figures(told if "--multirun" not in call else told[told.rindex("checkpoints of") - 9 :])
-        assert len(found) == 5, told
+        said = capsys.readouterr().out.split("\npythia: ")[-1]
+        found = figures(said if "--multirun" not in call else said[said.rindex("checkpoints of") - 9 :])
+        assert len(found) == 5, said
         lacking.append([each for each in found if each not in head])
     close_session()
     if recipe.endswith(".yaml"):
         lacking = lacking[-1:]
-    assert not any(lacking), f"{recipe} does not tell {lacking}"
+    assert not any(lacking), f"{recipe} does not say {lacking}"

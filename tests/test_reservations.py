@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from test_store import measurement_of, unit_of
 
-from tracker.engines.reservations import STALE_SECONDS, Reservations
+from tracker.engines.reservations import Reservations
 from tracker.records import PlannedUnit, Recorded
 from tracker.store import Store
+from tracker.store.heartbeat import STALE_SECONDS, SUFFIX, Heartbeat
 
 TAKER = """
 import sys, time
@@ -23,7 +26,9 @@ from tracker.engines.reservations import Reservations
 from tracker.records import PlannedUnit
 from tracker.store import Store
 from pathlib import Path
-with Reservations(Store(Path(sys.argv[1]))) as mine:
+from tracker.store.heartbeat import Heartbeat
+store = Store(Path(sys.argv[1]))
+with Heartbeat(store.folder) as heartbeat, Reservations(store, heartbeat) as mine:
     print([mine.take(PlannedUnit(unit_of(step=step), "to do")) for step in range(3)], flush=True)
     time.sleep(300)
 """
@@ -38,8 +43,14 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
 
 
+@contextmanager
+def reserving(store: Store) -> Iterator[Reservations]:
+    with Heartbeat(store.folder) as heartbeat, Reservations(store, heartbeat) as reservations:
+        yield reservations
+
+
 def links(store: Store) -> list[str]:
-    return sorted(path.name for path in (store.folder / ".running").glob("*") if path.suffix != ".pulse")
+    return sorted(path.name for path in (store.folder / ".running").glob("*") if path.suffix != SUFFIX)
 
 
 def test_of_many_that_want_a_unit_at_once_one_gets_it(store: Store):
@@ -47,7 +58,7 @@ def test_of_many_that_want_a_unit_at_once_one_gets_it(store: Store):
     start = threading.Barrier(sweeps)
 
     def sweep(number: int) -> None:
-        with Reservations(store) as mine:
+        with reserving(store) as mine:
             start.wait()
             taken[number] = [step for step in range(40) if mine.take(planned(step)) == "mine"]
             start.wait()
@@ -62,7 +73,7 @@ def test_of_many_that_want_a_unit_at_once_one_gets_it(store: Store):
 
 
 def test_a_unit_is_free_again_when_it_is_released_and_recorded_when_it_is_recorded(store: Store):
-    with Reservations(store) as one, Reservations(store) as other:
+    with reserving(store) as one, reserving(store) as other:
         assert one.take(planned()) == "mine"
         assert other.take(planned()) == "elsewhere"
         one.release(planned())
@@ -79,7 +90,7 @@ def test_a_unit_to_be_measured_again_counts_as_recorded_only_when_its_record_is_
     store.write(unit, measurement_of(unit))
     old = store.place(unit)
     os.utime(old, (old.stat().st_atime, old.stat().st_mtime - 5))
-    with Reservations(store) as one, Reservations(store) as other:
+    with reserving(store) as one, reserving(store) as other:
         assert one.take(planned(state="retry")) == "mine"
         os.utime(old, (old.stat().st_atime, one.since + 1))
         one.release(planned(state="retry"))
@@ -93,33 +104,33 @@ def test_what_a_killed_process_held_is_free_at_once(store: Store):
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().count("mine") == 3
-        with Reservations(store) as mine:
+        with reserving(store) as mine:
             assert mine.take(planned(0)) == "elsewhere"
             process.send_signal(signal.SIGKILL)
             process.wait()
             assert mine.take(planned(0)) == "mine"
             assert len(links(store)) == 4, "its three, and ours as the next of one of them"
-    with Reservations(store):
+    with reserving(store):
         assert links(store) == [], "who comes next clears up"
 
 
-def test_another_machines_pulse_counts_until_it_is_old(store: Store):
-    with Reservations(store) as mine, Reservations(store) as theirs:
-        told = json.loads(theirs.pulse.read_text())
-        theirs.pulse.write_text(json.dumps(told | {"machine": "another", "pid": 1}))
+def test_another_machines_heartbeat_counts_until_it_is_old(store: Store):
+    with reserving(store) as mine, reserving(store) as theirs:
+        content = json.loads(theirs.heartbeat.path.read_text())
+        theirs.heartbeat.path.write_text(json.dumps(content | {"machine": "another", "pid": 1}))
         assert theirs.take(planned()) == "mine"
         assert mine.take(planned()) == "elsewhere"
-        now = mine.pulse.stat().st_mtime
-        os.utime(theirs.pulse, (now, now - STALE_SECONDS - 1))
+        now = mine.heartbeat.path.stat().st_mtime
+        os.utime(theirs.heartbeat.path, (now, now - STALE_SECONDS - 1))
         assert mine.take(planned()) == "mine"
         theirs.release(planned())  # it had only stood still: what was taken over stays taken
-        with Reservations(store) as third:
+        with reserving(store) as third:
             assert third.take(planned()) == "elsewhere"
 
 
 def test_one_that_stood_still_until_others_cleared_up_goes_on(store: Store):
-    with Reservations(store) as mine:
-        mine.pulse.unlink()
+    with reserving(store) as mine:
+        mine.heartbeat.path.unlink()
         assert mine.take(planned()) == "mine"
 
 
@@ -128,7 +139,7 @@ def test_without_hard_links_every_unit_is_measured(store: Store, monkeypatch: py
         raise OSError(errno.EPERM, "no hard links here")
 
     monkeypatch.setattr(os, "link", refuse)
-    with Reservations(store) as one, Reservations(store) as other:
+    with reserving(store) as one, reserving(store) as other:
         assert one.take(planned()) == other.take(planned()) == "mine"
 
 
@@ -145,7 +156,7 @@ def test_a_sweep_begins_while_another_removes_the_folder_as_it_ends(
             os.rmdir(path)
 
     monkeypatch.setattr(os, "mkdir", made_and_gone)
-    with Reservations(store) as mine:
+    with reserving(store) as mine:
         assert mine.take(planned()) == "mine"
 
 
@@ -155,7 +166,7 @@ def test_a_disk_that_breaks_is_no_second_error_when_reservations_are_given_back(
     def refuse(path: Path, *_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-    with Reservations(store) as mine:
+    with reserving(store) as mine:
         assert mine.take(planned()) == mine.take(planned(1)) == "mine"
         monkeypatch.setattr(os, "unlink", refuse)
         mine.release(planned())

@@ -1,15 +1,11 @@
-"""Roles of heads: found where they are known, not claimed of chance; and heads switched off for real."""
+"""Roles of heads: found where they are known, not claimed of chance."""
 
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 import torch
 
-from tests.test_encodings_model import EVERY, ids, made, strong
 from tracker.analysis.roles import (
     INDUCTION,
     NO_ROLE,
@@ -24,20 +20,9 @@ from tracker.analysis.roles import (
 )
 from tracker.analysis.text.roles import born
 from tracker.api import track
-from tracker.errors import CheckpointError
 from tracker.measurement.probe import load_tokenizer
 from tracker.metrics import local_share, prefix_matching_score, previous_token_score, sink_share
 from tracker.models import load_model
-from tracker.models.ablation import losses, output_projection, without_heads
-from tracker.models.attention_modules import self_attention_modules
-from tracker.models.pruning import (
-    _tried,
-    groups_of,
-    map_similarity,
-    other_choices,
-    prune,
-    pruning_sentences,
-)
 from tracker.records import Conventions
 
 N = 96
@@ -196,107 +181,3 @@ def test_stories260k_has_two_previous_token_heads_and_no_induction_head(real: Pa
     assert found == [(1, 3), (3, 6)]
     assert not any(head.role == "induction" for head in entry.heads)
     assert "previous-token 2 (1, 3), (3, 6)" in entry.sentence
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_a_head_is_switched_off_as_if_its_values_were_zero(name):
-    """Against a model whose projection has zeros where the head's output enters."""
-    model, tokens = strong(name), ids()
-    whole = losses(model, tokens)
-    with without_heads(model, {1: [2]}):
-        without = losses(model, tokens)
-    assert torch.equal(losses(model, tokens), whole)  # and on again
-    projection: Any = output_projection(self_attention_modules(model)[1], 1)
-    with torch.no_grad():
-        weight = projection.weight if name != "gpt2" else projection.weight.T
-        weight[:, 16:24] = 0
-    torch.testing.assert_close(losses(model, tokens), without)
-    assert (without - whole).abs().max() > 1e-3
-
-
-def test_an_architecture_without_a_known_projection_is_refused():
-    with pytest.raises(CheckpointError, match="layer 3: Linear has no output projection named dense"):
-        output_projection(torch.nn.Linear(2, 2), 3)
-
-
-def test_groups_are_alike_in_every_pair():
-    similarity = np.array([[1, 0.95, 0.5], [0.95, 1, 0.92], [0.5, 0.92, 1]])
-    assert groups_of(similarity) == [(0, 1)]
-    assert groups_of(np.eye(3)) == []
-    assert groups_of(np.eye(1)) == []
-
-
-def test_a_copied_head_is_found_and_its_loss_is_told():
-    """Head 1 copies head 0 and hands nothing on: it can go, and other heads cannot."""
-    model, tokens = strong("rotary"), ids(3, 10)
-    layer: Any = self_attention_modules(model)[1]
-    with torch.no_grad():
-        for parameter in (layer.query_key_value.weight, layer.query_key_value.bias):
-            parts = parameter.view(4, 3, 8, -1)
-            parts[1, :2] = parts[0, :2]
-        layer.dense.weight[:, 8:16] = 0
-        layer.dense.weight[:, 16:] *= 8
-        for _ in range(30):  # its own words: whatever it does without hurts
-            tokens = torch.cat([tokens, model(tokens).logits[:, -1:].argmax(-1)], 1)
-    tokens = tokens[:, 10:]
-    assert map_similarity(model, tokens)[1][0, 1] == pytest.approx(1)
-    found = [each for each in prune(model, tokens) if each.layer == 1 and each.group == (0, 1)]
-    assert len(found) == 1
-    assert found[0].kept == 0
-    assert found[0].rise == pytest.approx(0, abs=1e-9)
-    assert found[0].control is not None
-    assert found[0].control > 0.01
-    assert found[0].redundant
-    assert "layer 1 heads 0, 1" in pruning_sentences("m", found)[0]
-
-
-def test_other_choices_are_all_there_are_or_twelve_drawn_ones():
-    assert other_choices(3, (0, 1)) == [(2,)]
-    assert other_choices(3, (0, 1, 2)) == []
-    few = other_choices(5, (0, 1, 2))
-    assert len(few) == 10 - 3
-    group = tuple(range(16))
-    drawn = other_choices(32, group, 5)  # of 565 million, which no list could hold
-    assert len(set(drawn)) == 12
-    assert all(len(each) == 15 and not set(each) <= set(group) for each in drawn)
-    assert drawn == other_choices(32, group, 5)
-
-
-def test_redundant_is_what_costs_less_in_every_sequence(monkeypatch: pytest.MonkeyPatch):
-    """Sequences differ more than the two losses do within each: the difference is sure all the same."""
-    ours, theirs = np.array([0.1, 1.1, 2.1, 3.1]), np.array([0.2, 1.21, 2.2, 3.19])
-    off: list[set[int]] = [set()]
-
-    @contextmanager
-    def without(_model, heads):
-        off[0] = set(heads[0])
-        yield
-        off[0] = set()
-
-    def told(_model, _ids):
-        return torch.from_numpy(ours if off[0] == {1} else theirs if off[0] else np.zeros(4))
-
-    monkeypatch.setattr("tracker.models.pruning.without_heads", without)
-    monkeypatch.setattr("tracker.models.pruning.losses", told)
-    model: Any = None
-    alike = np.array([[1, 0.95, 0], [0.95, 1, 0], [0, 0, 1]])
-    found = _tried(model, torch.zeros(4, 4), 0, (0, 1), alike, torch.zeros(4, dtype=torch.float64))
-    assert found.redundant
-    assert found.rise + (found.half or 0) > (found.control or 0)
-
-
-def test_one_sequence_judges_no_pruning():
-    found = prune(made("rotary"), ids(1), alike=0.6)
-    assert found
-    for each in found:
-        assert each.half is None
-        assert each.redundant is None
-        assert "nothing to judge it by" in pruning_sentences("m", [each])[0]
-
-
-def test_pruning_leaves_the_model_as_it_was():
-    model = strong("rotary").train()
-    model.set_attn_implementation("sdpa")
-    prune(model, ids(2))
-    assert model.training
-    assert model.config._attn_implementation == "sdpa"

@@ -7,7 +7,7 @@ import pytest
 from tracker import facts
 from tracker.checkpoints import published
 from tracker.config import Steps
-from tracker.planning.plan import select
+from tracker.planning.schedule import select
 from tracker.planning.shards import rung, shard_of
 from tracker.records import Checkpoint
 

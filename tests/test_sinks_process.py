@@ -1,5 +1,8 @@
+"""The publisher as a process of its own: how it begins, dies and ends, beside a sweep and other sweeps."""
+
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -7,21 +10,26 @@ import time
 from pathlib import Path
 
 import pytest
+import wandb
 import wandb_file
 from loopback_wandb import API_KEY, LoopbackWandb
 from sink_material import (
+    LEAN,
+    OFFLINE,
     all_history,
+    all_rows,
     assert_rows_equal_store,
     no_wandb_of_the_user,  # noqa: F401  # a fixture that every test here uses
+    publisher_lock,
     store_one,
     wait_until,
+    wandb_server,  # noqa: F401  # the fixture `server`
 )
 
 from tracker.errors import RequestError
 from tracker.wandb_sink import PublisherHandle, SinkOptions, publish, start_publisher
-from tracker.wandb_sink.lock import publisher_lock
 
-OFFLINE = SinkOptions(mode="offline", maps=False)
+TESTS = str(Path(__file__).parent)
 
 
 def pid_of(handle: PublisherHandle) -> int:
@@ -29,12 +37,20 @@ def pid_of(handle: PublisherHandle) -> int:
     return handle.process.pid
 
 
+def ledgers(folder: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in (folder / "wandb" / "sent").rglob("*.json")]
+
+
 def run_is_open(folder: Path) -> bool:
-    ledgers = list((folder / "wandb" / "sent").rglob("*.json"))
-    return any(json.loads(path.read_text())["open"] for path in ledgers)
+    return any(ledger["open"] for ledger in ledgers(folder))
 
 
-def test_it_follows_the_store_and_sends_the_rest_when_told_to_end(tmp_path: Path):
+def python(code: str, *arguments: str, **options) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(TESTS).parent), TESTS])}
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment, text=True, **options)
+
+
+def test_it_follows_the_store_and_sends_the_rest_when_asked_to_end(tmp_path: Path):
     handle = start_publisher(tmp_path, OFFLINE)
     pid = pid_of(handle)
     store_one(tmp_path, 1)
@@ -56,57 +72,111 @@ def test_it_follows_the_store_and_sends_the_rest_when_told_to_end(tmp_path: Path
     assert handle.finish() == []
 
 
-def test_a_killed_publisher_loses_nothing_that_the_next_does_not_send(tmp_path: Path):
+def test_after_sigkill_nothing_is_lost_or_sent_twice_by_replay_offline_by_sync_and_by_replay_online(
+    tmp_path: Path, server: LoopbackWandb
+):
+    handle = start_publisher(tmp_path, LEAN)
+    assert API_KEY.encode() not in Path(f"/proc/{pid_of(handle)}/cmdline").read_bytes()
     store_one(tmp_path, 0)
-    handle = start_publisher(tmp_path, OFFLINE)
-    wait_until(lambda: run_is_open(tmp_path))
-    os.kill(pid_of(handle), signal.SIGKILL)
     store_one(tmp_path, 1)
+    wait_until(lambda: len(all_rows(server)) == 2, 30)
+    server.silent.set()  # what is stored now is handed to W&B and cannot arrive
+    store_one(tmp_path, 2)
+    wait_until(lambda: [len(rows) for rows in ledgers(tmp_path)[0]["rows"].values()] == [3])
+    os.kill(pid_of(handle), signal.SIGKILL)
     log = tmp_path / "wandb" / "publisher.log"
     assert handle.finish() == [
         f"The W&B publisher ended with code -9 (see {log}); the measurements are stored, "
         f"`tracker stream store={tmp_path}` sends the rest."
     ]
-    assert publish(tmp_path, OFFLINE).rows == 2
-    assert_rows_equal_store(all_history(tmp_path), tmp_path)
-
-
-def test_a_publisher_killed_online_sends_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    store_one(tmp_path, 0)
-    with LoopbackWandb() as server:
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        monkeypatch.setenv("WANDB_API_KEY", API_KEY)
-        handle = start_publisher(tmp_path, SinkOptions(maps=False))
-        command_line = Path(f"/proc/{pid_of(handle)}/cmdline").read_bytes()
-        assert API_KEY.encode() not in command_line
-        wait_until(lambda: any(run.lines for run in server.runs.values()))
-        store_one(tmp_path, 1)
-        os.kill(pid_of(handle), signal.SIGKILL)
-        assert "ended with code -9" in handle.finish()[0]
-        assert publish(tmp_path, SinkOptions(maps=False)).failure is None
-        assert_rows_equal_store([row for run in server.runs.values() for row in run.history], tmp_path)
+    server.silent.clear()
+    store_one(tmp_path, 4)
+    offline = publish(tmp_path, OFFLINE)
+    assert (offline.rows, offline.unconfirmed) == (1, 3)
+    wandb.teardown()
+    for extra in ([], ["--include-online"]):
+        command = [sys.executable, "-m", "wandb", "sync", *extra, str(tmp_path / "wandb")]
+        subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=True)
+    assert 3 <= len(all_rows(server)) <= 4
+    assert publish(tmp_path, LEAN).failure is None
+    assert_rows_equal_store(all_rows(server), tmp_path)
 
 
 SWEEP = """
-import os, signal, sys, time
+import json, sys, time
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from sink_material import store_one
-from tracker.wandb_sink import SinkOptions, start_publisher
-handle = start_publisher(Path(sys.argv[1]), SinkOptions(mode="offline", maps=False))
+from sink_material import LEAN, store_one
+from tracker.wandb_sink import start_publisher
+handle = start_publisher(Path(sys.argv[1]), LEAN)
+for step in json.loads(sys.argv[2]):
+    store_one(Path(sys.argv[1]), step)
+    time.sleep(0.2)
+print(handle.finish())
+"""
+
+
+def test_two_sweeps_in_processes_of_their_own_write_one_store(tmp_path: Path, server: LoopbackWandb):
+    steps = random.Random(1).sample([0, 1, 2, 4, 8, 16], 6)
+    parts = [json.dumps(steps[number::2]) for number in (0, 1)]
+    sweeps = [python(SWEEP, str(tmp_path), part, stdout=subprocess.PIPE) for part in parts]
+    said = [sweep.communicate(timeout=100)[0] for sweep in sweeps]
+    assert [sweep.returncode for sweep in sweeps] == [0, 0], said
+    assert_rows_equal_store(all_rows(server), tmp_path)
+
+
+def test_without_a_network_a_sweep_waits_less_than_ten_seconds_and_says_how_to_deliver(
+    tmp_path: Path, server: LoopbackWandb
+):
+    server.silent.set()
+    handle = start_publisher(tmp_path, SinkOptions(mode="online", maps=False))
+    for step in (0, 1):
+        store_one(tmp_path, step)
+    wait_until((tmp_path / "wandb" / "publisher.lock").exists)  # it has started
+    begun = time.monotonic()
+    sentences = " ".join(handle.finish())
+    assert time.monotonic() - begun < 10
+    assert f"W&B failed ({server.url}: " in sentences
+    assert f"`tracker stream store={tmp_path}` sends what is missing" in sentences
+    assert f"`wandb sync {tmp_path / 'wandb'}`" in sentences
+    assert API_KEY not in sentences
+    assert_rows_equal_store(all_history(tmp_path), tmp_path)
+
+
+def test_when_wandbs_own_service_dies_the_rest_goes_on_and_the_next_replay_completes(
+    tmp_path: Path, server: LoopbackWandb
+):
+    handle = start_publisher(tmp_path, LEAN)
+    store_one(tmp_path, 0)
+    wait_until(lambda: len(all_rows(server)) == 1, 30)
+    children = Path(f"/proc/{pid_of(handle)}/task/{pid_of(handle)}/children").read_text().split()
+    services = [int(pid) for pid in children if b"wandb-core" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert services
+    for pid in services:
+        os.kill(pid, signal.SIGKILL)
+    for step in (1, 2):
+        store_one(tmp_path, step)
+        time.sleep(0.7)  # each is given to W&B by itself
+    assert "W&B failed" in " ".join(handle.finish())
+    assert publish(tmp_path, LEAN).failure is None
+    assert_rows_equal_store(all_rows(server), tmp_path)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sink_material import OFFLINE, store_one
+from tracker.wandb_sink import start_publisher
+handle = start_publisher(Path(sys.argv[1]), OFFLINE)
 store_one(Path(sys.argv[1]), 0)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_it_drains_and_ends_when_the_sweep_was_killed(tmp_path: Path):
-    tests = str(Path(__file__).parent)
-    environment = {**os.environ, "PYTHONPATH": str(Path(tests).parent)}
-    command = [sys.executable, "-c", SWEEP, str(tmp_path), tests]
-    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
-    wait_until(lambda: list((tmp_path / "wandb").glob("sent/*/*.json")) and not run_is_open(tmp_path))
+def test_it_sends_the_rest_and_ends_when_the_sweep_was_killed(tmp_path: Path):
+    assert python(KILLED, str(tmp_path)).wait(60) == -signal.SIGKILL
+    wait_until(lambda: ledgers(tmp_path) and not run_is_open(tmp_path))
     assert_rows_equal_store(all_history(tmp_path), tmp_path)
-    with publisher_lock(tmp_path, None):  # it is free once the publisher has ended
+    with publisher_lock(tmp_path):  # it is free once the publisher has ended
         pass
 
 
@@ -123,28 +193,21 @@ def test_a_publisher_that_hangs_is_given_up_in_bounded_time(tmp_path: Path):
     assert publish(tmp_path, OFFLINE).rows == 1
 
 
-def test_a_publisher_that_cannot_start_is_only_a_sentence(tmp_path: Path):
+def test_a_publisher_that_cannot_start_or_write_is_only_a_sentence(tmp_path: Path):
     (tmp_path / "file").write_text("")
     (sentence,) = start_publisher(tmp_path / "file", OFFLINE).finish()
     assert sentence.startswith("The W&B publisher could not be started: ")
-
-
-def test_its_own_errors_come_back_as_sentences(tmp_path: Path):
     store_one(tmp_path, 0)
     (tmp_path / "wandb" / "publisher.lock").mkdir(parents=True)
     (sentence,) = start_publisher(tmp_path, OFFLINE).finish()
     assert sentence.startswith(f"W&B: cannot write below {tmp_path / 'wandb'}: ")
 
 
-def test_a_sink_that_is_off_starts_no_process(tmp_path: Path):
+def test_a_sink_that_is_off_or_wrong_starts_no_process(tmp_path: Path):
     for options in (SinkOptions(name="none"), SinkOptions(mode="disabled")):
         handle = start_publisher(tmp_path / "store", options)
         assert handle.process is None
         assert handle.finish() == []
-    assert not (tmp_path / "store").exists()
-
-
-def test_a_wrong_option_is_refused_before_anything_is_made(tmp_path: Path):
     with pytest.raises(RequestError, match=r"sink\.mode=on: invalid value; expected one of auto"):
         start_publisher(tmp_path / "store", SinkOptions(mode="on"))
     assert not (tmp_path / "store").exists()

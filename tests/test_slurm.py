@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not can_run(), reason="no slu
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 REPO = "EleutherAI/pythia-14m"
 STEPS = [0, *(2**power for power in range(10)), *range(1000, 20_000, 1000)]
-SMALL = ("suite.models=[14m]", "probe.ids=ids.npy", "probe.n=48", "probe.number=100", "sink=none")
+SMALL = ("suite.models=[14m]", "probe.ids=ids.npy", "probe.n=48", "probe.sequences=100", "sink=none")
 
 
 @pytest.fixture
@@ -65,9 +65,9 @@ def test_the_job_array_measures_every_checkpoint_once(tmp_path: Path, cluster: t
 def test_dask_on_slurm_outlives_jobs_that_are_cancelled(tmp_path: Path, cluster: tuple[Slurm, Hub]):
     slurm, _ = cluster
     given = (
-        *SMALL, "store=shared", "engine.workers=2", "engine.least=2",
+        *SMALL, "store=shared", "engine.workers=2", "engine.min_workers=2",
         "engine.threads=1", "engine.job.job_cpu=1", "engine.job.memory=900MB", "engine.job.interface=lo",
-        "engine.job.job_extra_directives=[]", "engine.resources=null", "engine.stint=2", "engine.retries=8",
+        "engine.job.job_extra_directives=[]", "engine.resources=null", "engine.batch=2", "engine.retries=8",
         f"steps.list={STEPS}".replace(" ", ""),
     )  # fmt: skip
     chance, cancelled, store = random.Random(0), list[str](), tmp_path / "shared"

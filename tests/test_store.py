@@ -173,12 +173,12 @@ def test_several_probes_or_conventions_must_be_chosen_between(tmp_path: Path):
         open_store(tmp_path, probe=PROBE.label)
     chosen = open_store(tmp_path, probe=PROBE.label, conventions=Conventions().label)
     assert chosen.checkpoints()["key"].to_list() == [units[0].key]
-    with pytest.raises(RequestError, match=r"probe=other: not in .*; there: default-2x"):
+    with pytest.raises(RequestError, match=r"probe=other: not in store .*; choose from default-2x"):
         open_store(tmp_path, probe="other")
 
 
 def test_no_store_is_one_clear_line(tmp_path: Path):
-    with pytest.raises(RequestError, match="holds no measurements; `tracker sweep store="):
+    with pytest.raises(RequestError, match="holds no measurements; create some with `tracker sweep store="):
         open_store(tmp_path / "nowhere")
 
 
@@ -273,3 +273,24 @@ def test_a_full_disk_is_one_clear_error_and_leaves_no_record(tmp_path: Path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "cannot write m seed 0 step 0 to" in done.stdout
     assert Store(tmp_path).recorded() == {}
+
+
+def test_a_ledger_reads_each_record_once(tmp_path: Path):
+    store = Store(tmp_path)
+    units = [unit_of(step) for step in range(3)]
+    for unit in units[:2]:
+        store.write(unit, measurement_of(unit))
+    ledger = store.recorded()
+    assert set(ledger) == {unit.id for unit in units[:2]}
+    unread = store.place(units[0]) / "checkpoint.parquet"
+    unread.rename(unread.with_suffix(".away"))  # what is known is not read again ...
+    os.utime(unread.parent, ns=(0, ledger.entries[unread.parent][0][1]))
+    store.write_hole(units[2], "failed", "later")
+    store.write(units[1], measurement_of(units[1], 2.0), replace=True)
+    later = ledger.refreshed()
+    assert [later[unit.id].status for unit in units] == ["ok", "ok", "failed"]
+    assert later[units[0].id] is ledger[units[0].id]
+    assert later[units[1].id] is not ledger[units[1].id]  # ... what was replaced is
+    assert units[2].id not in ledger
+    unread.with_suffix(".away").rename(unread)
+    assert open_store(tmp_path, ledger=ledger).checkpoints().height == 3

@@ -7,153 +7,162 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import polars as pl
 import pytest
-from test_cli import tracker
+from command_line import SMALL, here, swept, tracker  # noqa: F401  # here and swept are fixtures
 from wandb_file import history, wandb_files
 
 import tracker as package
+from tracker.cli import run
+from tracker.store import Store, reader
 
-SMALL = ("suite.models=[0.05m,0.2m]", "suite.train_steps=64", "probe.number=4")
-
-
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    folder = tmp_path_factory.mktemp("sweep")
-    done = tracker(folder, "sweep", *SMALL)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout
+MINE = ("suite=folder", "suite.path=mine", "probe.sequences=4", "sink=none")
+"""A sweep of checkpoints in the folder ``mine``."""
 
 
-def test_a_sweep_leaves_a_store_a_wandb_run_per_model_an_analysis_and_a_dashboard(swept: tuple[Path, str]):
+@pytest.fixture
+def store(swept: tuple[Path, str], here: Path) -> Path:  # noqa: F811
+    """A copy of the swept store in the current folder."""
+    return shutil.copytree(swept[0] / "tracker-store", here / "tracker-store")
+
+
+@pytest.fixture
+def mine(swept: tuple[Path, str], here: Path) -> Path:  # noqa: F811
+    """Steps 0, 16 and 64 of a trained model, in the current folder."""
+    trained = next((swept[0] / "tracker-store" / "nano").glob("*/0.05m/seed-0"))
+    for step in (0, 16, 64):
+        shutil.copytree(trained / f"step{step}", here / "mine" / f"step{step}")
+    return here / "mine"
+
+
+def test_a_sweep_leaves_a_store_a_wandb_run_per_model_an_analysis_and_a_dashboard(
+    swept: tuple[Path, str],  # noqa: F811
+):
     folder, said = swept
     store = folder / "tracker-store"
     assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == {"tracker-store"}
-    rows = package.open_store(store).checkpoints()
+    rows = package.open_store(store).checkpoints().sort("step")
     assert rows.group_by("model").len().sort("model").rows() == [("0.05m", 8), ("0.2m", 8)]
     assert set(rows["status"]) == {"ok"}
-    assert len(list((store / "wandb").glob("offline-run-*"))) == 2
     report = json.loads((store / "analysis.json").read_text())
     assert {phase["model"] for phase in report["phases"]} == {"0.05m", "0.2m"}
     assert (store / "dashboard.html").stat().st_size > 1_000_000
     assert "16 units measured" in said
     for sentence in report["summary"]:
         assert sentence in said
-
-
-def test_training_moves_what_is_measured(swept: tuple[Path, str]):
-    rows = package.open_store(swept[0] / "tracker-store").checkpoints().sort("step")
     for _, model in rows.group_by("model"):
         loss = dict(zip(model["step"], model["loss"], strict=True))
         assert loss[64] < loss[0] - 1
         twins = model.filter(pl.col("step") <= 1)
         assert twins["spectral_entropy"].n_unique() == 1  # as in Pythia the rate of iteration 0 is 0
-
-
-def test_a_second_sweep_measures_and_trains_nothing_and_takes_seconds(swept: tuple[Path, str]):
-    folder, _ = swept
-    before = {path: path.stat().st_mtime_ns for path in (folder / "tracker-store" / "checkpoints").rglob("*")}
-    started = time.monotonic()
-    again = tracker(folder, "sweep", *SMALL)
-    assert again.returncode == 0
-    assert time.monotonic() - started < 20
-    assert "0 units measured" in again.stdout
-    assert "training" not in again.stdout
-    after = {path: path.stat().st_mtime_ns for path in (folder / "tracker-store" / "checkpoints").rglob("*")}
-    assert before == after
-    assert len(list((folder / "tracker-store" / "wandb").glob("offline-run-*"))) == 2
-
-
-def test_what_is_measured_needs_no_checkpoint_any_more(swept: tuple[Path, str], tmp_path: Path):
-    shutil.copytree(swept[0] / "tracker-store", tmp_path / "tracker-store")
-    shutil.rmtree(tmp_path / "tracker-store" / "nano")
-    again = tracker(tmp_path, "sweep", *SMALL)
-    assert again.returncode == 0
-    assert "0 units measured" in again.stdout
-
-
-def test_wandb_holds_every_checkpoint_once_with_the_stores_values(swept: tuple[Path, str]):
-    store = swept[0] / "tracker-store"
-    stored = {
-        (r["model"], r["step"]): r["spectral_entropy"]
-        for r in package.open_store(store).checkpoints().iter_rows(named=True)
-    }
     sent = [row["spectral_entropy"] for file in wandb_files(store) for row in history(file)]
-    assert sorted(sent) == pytest.approx(sorted(stored.values()))
+    assert len(list((store / "wandb").glob("offline-run-*"))) == 2
+    assert sorted(sent) == pytest.approx(sorted(rows["spectral_entropy"]))
 
 
-def test_analyse_dashboard_and_stream_make_the_views_again(swept: tuple[Path, str], tmp_path: Path):
-    store = tmp_path / "tracker-store"
-    shutil.copytree(swept[0] / "tracker-store", store)
+def test_a_second_sweep_trains_and_measures_nothing_and_needs_no_checkpoint_any_more(
+    store: Path, capsys: pytest.CaptureFixture[str]
+):
+    before = {path: path.stat().st_mtime_ns for path in (store / "checkpoints").rglob("*")}
+    shutil.rmtree(store / "nano")
+    assert run(["sweep", *SMALL]) == 0
+    said = capsys.readouterr().out
+    assert "0 units measured" in said
+    assert "training" not in said
+    assert {path: path.stat().st_mtime_ns for path in (store / "checkpoints").rglob("*")} == before
+    assert len(list((store / "wandb").glob("offline-run-*"))) == 2
+
+
+def test_analyse_dashboard_and_stream_make_the_views_again(store: Path, capsys: pytest.CaptureFixture[str]):
     (store / "analysis.json").unlink()
     (store / "dashboard.html").unlink()
-    assert tracker(tmp_path, "analyse").returncode == 0
+    assert run(["analyse"]) == 0
     assert json.loads((store / "analysis.json").read_text())["phases"]
-    drawn = tracker(tmp_path, "dashboard", "figures=pictures")
-    assert drawn.returncode == 0, drawn.stderr
+    assert run(["dashboard", "figures=pictures"]) == 0
     assert (store / "dashboard.html").is_file()
-    suffixes = {path.suffix for path in (tmp_path / "pictures").iterdir()}
-    assert {".svg", ".png", ".pdf", ".csv"} <= suffixes
-    streamed = tracker(tmp_path, "stream", "sink.project=another")
-    assert streamed.returncode == 0, streamed.stderr
-    assert "16 checkpoints in 2 runs" in streamed.stdout
+    assert {".svg", ".png", ".pdf", ".csv"} <= {path.suffix for path in Path("pictures").iterdir()}
+    assert run(["stream", "sink.project=another"]) == 0
+    assert "16 checkpoints in 2 runs" in capsys.readouterr().out
 
 
-def test_a_folder_of_checkpoints_with_a_bad_one_goes_on_and_tells(swept: tuple[Path, str], tmp_path: Path):
-    trained = next((swept[0] / "tracker-store" / "nano").glob("*/0.05m/seed-0"))
-    for step in (0, 16, 64):
-        shutil.copytree(trained / f"step{step}", tmp_path / "mine" / f"step{step}")
-    weights = tmp_path / "mine" / "step16" / "model.safetensors"
+def test_a_folder_of_checkpoints_with_a_bad_one_goes_on_and_names_it(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+):
+    weights = mine / "step16" / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
-    request = ("sweep", "suite=folder", "suite.path=mine", "probe.number=4", "store=other", "sink=none")
-    first = tracker(tmp_path, *request)
-    assert first.returncode == 1
-    assert "mine seed 0 step 16" in first.stdout
-    assert "2 units measured" in first.stdout
-    rows = package.open_store(tmp_path / "other").checkpoints().sort("step")
+    assert run(["sweep", *MINE]) == 1
+    said = capsys.readouterr().out
+    assert "mine seed 0 step 16" in said
+    assert "2 units measured" in said
+    assert "1 checkpoint not measured:" in said
+    rows = package.open_store("tracker-store").checkpoints().sort("step")
     assert rows["status"].to_list() == ["ok", "failed", "ok"]
     assert "model.safetensors" in str(rows["reason"][1])
     weights.write_bytes(whole)
-    second = tracker(tmp_path, *request)
-    assert second.returncode == 0, second.stdout + second.stderr
-    assert "1 unit measured" in second.stdout
-    hole = tracker(tmp_path, *request, "steps.list=[0,32]")
-    assert hole.returncode == 1
-    assert "mine seed 0 step 32: its source has no such step" in hole.stdout
+    assert run(["sweep", *MINE]) == 0
+    assert "1 unit measured" in capsys.readouterr().out
+    for _ in range(2):  # when it is found, and when it is known
+        assert run(["sweep", *MINE, "steps.list=[0,32]"]) == 1
+        assert "mine seed 0 step 32: its source has no such step" in capsys.readouterr().out
+
+
+def test_a_sweep_reads_the_ledger_once_and_no_measured_record_twice(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ledgers, records = [], Counter[Path]()
+    recorded, read_record = Store.recorded, reader.read_record
+
+    def counted_ledger(store: Store):
+        ledgers.append(store)
+        return recorded(store)
+
+    def counted_record(place: Path):
+        records[place] += 1
+        return read_record(place)
+
+    assert run(["sweep", *MINE, "steps.list=[0,16]"]) == 0
+    monkeypatch.setattr(Store, "recorded", counted_ledger)
+    monkeypatch.setattr(reader, "read_record", counted_record)
+    assert run(["sweep", *MINE]) == 0
+    assert len(ledgers) == 1
+    assert len(records) == 3
+    assert set(records.values()) == {1}
+    assert package.open_store("tracker-store").checkpoints()["status"].to_list() == ["ok"] * 3
 
 
 def test_the_same_name_from_another_place_is_refused_before_it_is_measured(
-    swept: tuple[Path, str], tmp_path: Path
+    mine: Path, capsys: pytest.CaptureFixture[str]
 ):
-    trained = next((swept[0] / "tracker-store" / "nano").glob("*/0.05m/seed-0"))
-    for place in ("a", "b"):
-        shutil.copytree(trained / "step0", tmp_path / place / "mine" / "step0")
-    request = ("sweep", "suite=folder", "probe.number=4", "sink=none")
-    assert tracker(tmp_path, *request, "suite.path=a/mine").returncode == 0
-    refused = tracker(tmp_path, *request, "suite.path=b/mine")
-    assert refused.returncode == 2
-    assert "mine seed 0 step 0 of suite folder is already in the store" in refused.stderr
+    shutil.copytree(mine, "other/mine")
+    assert run(["sweep", *MINE, "steps.list=[0]"]) == 0
+    assert run(["sweep", *MINE, "steps.list=[0]", "suite.path=other/mine"]) == 2
+    assert "mine seed 0 step 0 of suite folder is already in the store" in capsys.readouterr().err
 
 
-def test_two_probes_live_in_one_store_and_each_sweep_shows_its_own(swept: tuple[Path, str], tmp_path: Path):
-    shutil.copytree(swept[0] / "tracker-store", tmp_path / "tracker-store")
-    other = tracker(tmp_path, "sweep", *SMALL, "probe.n=64", "steps.list=[0,64]", "sink=none")
-    assert other.returncode == 0, other.stderr
-    refused = tracker(tmp_path, "analyse")
-    assert refused.returncode == 2
-    assert "several probe, which are never mixed; choose one" in refused.stderr
+def test_two_probes_live_in_one_store_and_each_sweep_shows_its_own(
+    store: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert run(["sweep", *SMALL, "probe.n=64", "steps.list=[0,64]", "sink=none"]) == 0
+    assert "4 units measured" in capsys.readouterr().out
+    assert run(["analyse"]) == 2
+    assert "several probe, which are never mixed; choose one" in capsys.readouterr().err
 
 
-def test_an_interrupted_sweep_keeps_what_is_measured_and_goes_on(swept: tuple[Path, str], tmp_path: Path):
-    shutil.copytree(swept[0] / "tracker-store" / "nano", tmp_path / "tracker-store" / "nano")
-    records = tmp_path / "tracker-store" / "checkpoints"
+def test_an_interrupted_sweep_keeps_what_is_measured_and_resumes(
+    store: Path,
+    here: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+):
+    records = store / "checkpoints"
+    shutil.rmtree(records)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tracker", "sweep", *SMALL, "sink=none"]
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        command, cwd=here, env=environment, text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     ) as process:
         while len(list(records.glob("*/*/*/*"))) < 3:
             assert process.poll() is None
@@ -161,42 +170,33 @@ def test_an_interrupted_sweep_keeps_what_is_measured_and_goes_on(swept: tuple[Pa
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted; what is measured is stored" in error
-    stored = package.open_store(tmp_path / "tracker-store").checkpoints().height
+    assert "interrupted; progress saved; run the same command to resume" in error
+    stored = package.open_store(store).checkpoints().height
     assert 3 <= stored < 16
-    rest = tracker(tmp_path, "sweep", *SMALL, "sink=none")
-    assert rest.returncode == 0
-    assert f"{16 - stored} units measured" in rest.stdout
+    assert run(["sweep", *SMALL, "sink=none"]) == 0
+    assert f"{16 - stored} units measured" in capsys.readouterr().out
 
 
-def test_a_checkpoint_that_fails_when_measured_again_is_told_and_its_old_result_stays(
-    swept: tuple[Path, str], tmp_path: Path
+def test_a_checkpoint_that_fails_when_measured_again_is_named_and_its_old_result_stays(
+    mine: Path, capsys: pytest.CaptureFixture[str]
 ):
-    trained = next((swept[0] / "tracker-store" / "nano").glob("*/0.05m/seed-0"))
-    shutil.copytree(trained / "step0", tmp_path / "mine" / "step0")
-    request = ("sweep", "suite=folder", "suite.path=mine", "probe.number=4", "sink=none")
-    assert tracker(tmp_path, *request).returncode == 0
-    (tmp_path / "mine" / "step0" / "model.safetensors").write_bytes(b"nothing")
-    again = tracker(tmp_path, *request, "remeasure=all")
-    assert again.returncode == 1
-    assert "0 units measured" in again.stdout
-    assert "model.safetensors" in again.stdout
-    assert package.open_store(tmp_path / "tracker-store").checkpoints()["status"].to_list() == ["ok"]
+    request = ["sweep", *MINE, "steps.list=[0]"]
+    assert run(request) == 0
+    (mine / "step0" / "model.safetensors").write_bytes(b"nothing")
+    capsys.readouterr()
+    assert run([*request, "remeasure=all"]) == 1
+    said = capsys.readouterr().out
+    assert "0 units measured" in said
+    assert "model.safetensors" in said
+    assert package.open_store("tracker-store").checkpoints()["status"].to_list() == ["ok"]
 
 
-def test_views_of_a_folder_that_cannot_be_written_are_one_line(swept: tuple[Path, str], tmp_path: Path):
-    shutil.copytree(swept[0] / "tracker-store", tmp_path / "tracker-store")
-    (tmp_path / "file").write_text("")
-    refused = tracker(tmp_path, "dashboard", "figures=file/below")
-    assert refused.returncode == 2
-    assert "cannot write the figures to file/below" in refused.stderr
-
-
-def test_a_store_that_cannot_be_written_is_refused_at_once(tmp_path: Path):
-    (tmp_path / "file").write_text("")
-    refused = tracker(tmp_path, "sweep", *SMALL, "store=file/below")
-    assert refused.returncode == 2
-    assert "store=file/below: cannot be written" in refused.stderr
+def test_folders_that_cannot_be_written_are_one_line(store: Path, capsys: pytest.CaptureFixture[str]):
+    Path("file").write_text("")
+    assert run(["dashboard", "figures=file/below"]) == 2
+    assert "cannot write the figures to file/below" in capsys.readouterr().err
+    assert run(["sweep", *SMALL, "store=file/below"]) == 2
+    assert "store=file/below: cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.slow

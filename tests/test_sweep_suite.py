@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ from suite_material import (
 import tracker as package
 from tracker.checkpoints.claims import on_disk
 from tracker.cli import run
+from tracker.records import Recorded
+from tracker.store import ledger
 
 ROOM = 50_000
 """Bytes for links, folders and small files of a checkpoint, in bounds of the tests."""
@@ -71,20 +74,21 @@ def throttled(folder: Path, count: int) -> tuple[float, float, int, int]:
     return taken, max(seconds, count * usual), watch.most, limit
 
 
-def test_the_next_checkpoints_arrive_while_one_is_measured_and_the_disk_stays_below_its_bound(tmp_path: Path):
+def test_the_next_checkpoints_arrive_while_one_is_measured_and_the_disk_stays_below_its_bound(
+    hub: Hub, tmp_path: Path
+):
     size = make_suite(tmp_path, range(5), sequences=60, hidden_size=64)
     limit = 3 * (on_disk(size) + ROOM)
-    with loopback_hub(tmp_path / "hub") as hub:
-        hub.bytes_per_second = size / 0.3
-        with Watch(tmp_path / "cache").running() as watch:
-            finished(start_sweep(tmp_path, hub.url, bound(size, 3)))
-        commits = {hub.commit(tmp_path / "hub" / REPO / f"step{step}"): step for step in range(5)}
-        asked = {
-            step: request.at
-            for request in hub.log
-            for commit, step in commits.items()
-            if request.path.endswith(f"{commit}/model.safetensors")
-        }
+    hub.bytes_per_second = size / 0.3
+    with Watch(tmp_path / "cache").running() as watch:
+        assert sweep_here(bound(size, 3)) == 0
+    commits = {hub.commit(tmp_path / "hub" / REPO / f"step{step}"): step for step in range(5)}
+    asked = {
+        step: request.at
+        for request in hub.log
+        for commit, step in commits.items()
+        if request.path.endswith(f"{commit}/model.safetensors")
+    }
     stored = {int(place.name.split(".")[0].removeprefix("step-")): place.stat().st_mtime for place in
               records(tmp_path / "tracker-store")}  # fmt: skip
     early = [step for step in range(1, 5) if asked[step] < stored[step - 1]]
@@ -103,7 +107,7 @@ def test_a_throttled_sweep_of_twelve_takes_little_longer_than_the_longer_of_its_
 def sweep_here(*overrides: str) -> int:
     """A sweep in this process; its exit code."""
     number = len(np.load("ids.npy"))
-    return run(["sweep", "suite=hub", f"suite.repo={REPO}", f"probe.number={number}", *PROBE, *overrides])
+    return run(["sweep", "suite=hub", f"suite.repo={REPO}", f"probe.sequences={number}", *PROBE, *overrides])
 
 
 def test_what_was_there_before_stays_and_all_else_goes_when_it_is_measured(hub: Hub, tmp_path: Path):
@@ -116,10 +120,26 @@ def test_what_was_there_before_stays_and_all_else_goes_when_it_is_measured(hub: 
     after = {path: path.stat().st_ino for path in cache.rglob("*") if ".locks" not in path.parts}
     assert after == before
     assert hub.asked(hub.commit(hub.root / REPO / "step1")) == [
-        f"GET /api/models/{REPO}/tree/{hub.commit(hub.root / REPO / 'step1')}"
+        f"GET /api/models/{REPO}/revision/{hub.commit(hub.root / REPO / 'step1')}"
     ]
     rows = package.open_store(tmp_path / "tracker-store").checkpoints()
     assert rows["status"].to_list() == ["ok"] * 4
+
+
+def test_a_sweep_reads_every_record_once(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make_suite(tmp_path, range(3))
+    read, reads = ledger.read_record, Counter[str]()
+
+    def counted(place: Path) -> Recorded | None:
+        reads[place.name] += 1
+        return read(place)
+
+    monkeypatch.setattr(ledger, "read_record", counted)
+    assert sweep_here("steps.list=[0,1]") == 0
+    assert sorted(reads.values()) == [1, 1], "what it measured, for the views"
+    reads.clear()
+    assert sweep_here() == 0
+    assert sorted(reads.values()) == [1, 1, 1], "what was there for the plan, and what is new"
 
 
 def test_without_a_bound_everything_stays_and_serves_offline(
@@ -129,9 +149,9 @@ def test_without_a_bound_everything_stays_and_serves_offline(
     assert sweep_here() == 0
     # The branches for the plan and for the audit, each commit once (main's too), each content once.
     assert len(hub.asked("/refs")) == 2
-    assert len(hub.asked("/tree/")) == 4
-    assert len(hub.asked("/resolve/")) == 4  # the configuration is the same file in every step
-    assert len(hub.asked()) == 2 + 4 + 4 + 3
+    assert len(hub.asked("/revision/")) == 4
+    assert len(hub.asked("/resolve/")) == 2 + 3  # the configuration is the same file in every step
+    assert len(hub.asked()) == 2 + 4 + 5 + 3
     hub.log.clear()
     assert sweep_here() == 0
     assert hub.asked() == [f"GET /api/models/{REPO}/refs"], "what is done is not asked for"
@@ -143,6 +163,7 @@ def test_without_a_bound_everything_stays_and_serves_offline(
     assert all(mine[name].equals(theirs[name]) for name in mine)
 
 
+@pytest.mark.slow
 def test_two_sweeps_share_a_cache_and_its_bound(tmp_path: Path):
     size = make_suite(tmp_path, range(8), hidden_size=64)
     with loopback_hub(tmp_path / "hub") as hub:
@@ -169,7 +190,7 @@ def killed_again_and_again(folder: Path, kills: int, count: int) -> None:
         request = (bound(size, 3), "engine.prefetch=2")
         done = []
         for life in range(kills):
-            asked, sign = len(hub.log), "/tree/" if life % 4 == 0 else "/content/"
+            asked, sign = len(hub.log), "/revision/" if life % 4 == 0 else "/content/"
             process = start_sweep(folder, hub.url, *request)
             # After the imports, which are most of a short sweep's time; a quarter while the hub is asked.
             wait_for(lambda n=asked, s=sign: any(s in each.path for each in hub.log[n:]), process)

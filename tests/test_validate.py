@@ -13,15 +13,17 @@ import polars as pl
 import pytest
 import torch
 import wandb_file
+from command_line import tracker
 from loopback_wandb import LoopbackWandb
 from rich.console import Console
 from sink_material import no_wandb_of_the_user, wandb_server  # noqa: F401  # fixtures
 from synthetic_store import SMALL, SMALL_STEPS, measurement_of, unit_of
-from test_cli import tracker
 from views_browser import browsing, chromium, visiting
 
 from tracker import metrics
 from tracker.analysis.assumptions import Condition, Limits, alerts_of, break_conditions
+from tracker.metrics.fused.signals import SignalPlan, signal_values
+from tracker.records import Conventions
 from tracker.store import Store, open_store
 from tracker.validate import agreement, conditions_table, detection, ground_truth, runs_in_all
 from tracker.validate.finding import at_least, at_most, near
@@ -75,7 +77,7 @@ WRONG: dict[str, tuple[Callable[..., Any], str]] = {
     "spectral_entropy": (_shifted, "impulse, n_fft 64: entropy log(33)"),
     "power_spectrum": (lambda x, **given: metrics.power_spectrum(x, **given).roll(1, -1), "a cosine at bin"),
     "band_power": (lambda x: metrics.band_power(x).flip(-1), "white noise: mean share of the low band"),
-    "frequency_selectivity": (lambda x: x.amax(-1) / x.sum(-1), "one bin only: selectivity"),
+    "frequency_selectivity": (lambda x: x.amax(-1) / (x.sum(-1) - x.amax(-1)), "one bin only: selectivity"),
     "positional_entropy": (lambda x: metrics.positional_entropy(x) / math.log(2), "uniform attention over"),
     "window_entropy": (lambda x, width: metrics.window_entropy(x, width) * 1.01, "window entropy, width 16"),
     "wavelet_coefficients": (
@@ -108,6 +110,14 @@ def test_a_wrong_metric_is_noticed(name: str):
     failed = [each.experiment for each in (*ground_truth(functions), *agreement(functions))
               if not each.passed]  # fmt: skip
     assert any(each.startswith(experiment) for each in failed), failed
+
+
+def test_validation_certifies_what_a_sweep_records_where_one_bin_holds_all_power():
+    plan = SignalPlan.of(Conventions(window="rectangular", n_fft=64, theory_tokens=0), 64)
+    recorded = signal_values(torch.full((2, 64), 1 / 64), plan).values["frequency_selectivity"]
+    assert recorded.isnan().all()
+    (certified,) = [each for each in ground_truth() if each.experiment == "one bin only: selectivity"]
+    assert (certified.expected, certified.found, certified.passed) == ("undefined", "nan", True)
 
 
 def test_a_metric_that_gives_no_number_fails():
@@ -247,13 +257,13 @@ def test_names_are_never_markup():
 
 
 def test_many_alerts_are_cut_short(capsys: pytest.CaptureFixture[str]):
-    from tracker.console.terminal import make_console, tell_alerts
+    from tracker.console.output import make_console, print_alerts
 
-    tell_alerts(make_console(), [f"sentence {number}" for number in range(8)])
+    print_alerts(make_console(), [f"sentence {number}" for number in range(8)])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6
     assert lines[-1] == "and 3 more: tracker validate"
-    tell_alerts(make_console(), ["a"] * 5)
+    print_alerts(make_console(), ["a"] * 5)
     assert capsys.readouterr().out == "Alert: a\n" * 5
 
 

@@ -26,7 +26,7 @@ from views_browser import browsing, chromium, restored, shared_store, unpacked, 
 
 from tracker.errors import RequestError
 from tracker.store import Store, open_store
-from tracker.store.progress import Watch, telling
+from tracker.store.progress import Watch, report_progress
 from tracker.views.served_store import ServedStore
 from tracker.views.serving import DashboardServer
 
@@ -198,7 +198,7 @@ def test_an_older_analysis_is_served_and_the_follower_survives_a_broken_one(tmp_
 
 def test_a_sweep_reports_while_it_runs_and_is_named_when_it_was_killed(tmp_path: Path):
     watch = Watch(tmp_path)
-    with telling(tmp_path) as told:
+    with report_progress(tmp_path) as told:
         told.begin("measuring")
         told.moved("m seed 0", 3, 9, "2/s, 3 s left", "step 4")
         _until(lambda: watch.look() and watch.look()[0]["bars"])
@@ -213,7 +213,7 @@ def test_a_sweep_reports_while_it_runs_and_is_named_when_it_was_killed(tmp_path:
     )
     subprocess.run([sys.executable, "-c", dying, str(tmp_path)], env=_environment())
     assert [sweep["alive"] for sweep in watch.look()] == [False]
-    with telling(tmp_path):
+    with report_progress(tmp_path):
         _until(lambda: [sweep["alive"] for sweep in watch.look()] == [True])
     assert not (tmp_path / "running").exists()
 
@@ -315,7 +315,7 @@ def test_names_from_a_store_are_text_on_a_served_page_too(browser: Browser, tmp_
     nasty = "<script>alert(1)</script>"
     shape = SMALL[0].__class__(nasty, 2, 4, 48, 56_000)
     write_store(tmp_path, (shape,), SMALL_STEPS[:4], suite=nasty, holes=False)
-    with telling(tmp_path) as told, serving(tmp_path) as server, visiting(browser) as visit:
+    with report_progress(tmp_path) as told, serving(tmp_path) as server, visiting(browser) as visit:
         told.moved(nasty, 1, 2, nasty, nasty)
         server.store.refresh()
         visit.page.goto(f"{server.address}#run={quote(f'{nasty}/{nasty}/0')}")

@@ -1,4 +1,4 @@
-"""tracker: watches transformers grow up, checkpoint by checkpoint.
+"""Track attention-head spectra across training checkpoints.
 
 >>> import tracker
 >>> callable(tracker.open_store) and callable(tracker.track)
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tracker.api import analyse, compare, dashboard, figure_data, figures, track
     from tracker.live import TrackerCallback, watch
-    from tracker.metrics.custom import metric
-    from tracker.metrics.trial import try_metric
+    from tracker.metrics.custom import metric, try_metric
     from tracker.store import open_store
     from tracker.wandb_sink import SinkOptions
 
@@ -42,13 +41,13 @@ _HOMES = {
     "metric": "tracker.metrics.custom",
     "open_store": "tracker.store",
     "track": "tracker.api",
-    "try_metric": "tracker.metrics.trial",
+    "try_metric": "tracker.metrics.custom",
     "watch": "tracker.live",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Names of the Python face, loaded when first used: ``tracker plan`` need not wait for torch."""
+    """Load a name of the Python interface when it is first used: ``tracker plan`` need not wait for torch."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'tracker' has no attribute {name!r}")

@@ -48,6 +48,25 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 
+def update_json(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Replace the object in a JSON file by what ``change`` makes of it, under a lock.
+
+    Args:
+        path: the file; one that is absent or no JSON object counts as empty.
+        change: gets the present content and returns the new one.
+
+    Raises:
+        OSError: the folder cannot be written.
+        ValueError: the new content holds NaN or infinite numbers.
+    """
+    with locked(path.with_name(f".{path.name}.lock")):
+        try:
+            content = read_json(path)
+        except (OSError, ValueError):
+            content = None
+        save_json(path, change(content if isinstance(content, dict) else {}))
+
+
 @contextmanager
 def locked(path: Path, seconds: float = -1) -> Iterator[None]:
     """Hold the lock file ``path`` for the length of a block; the system releases it when the process ends.

@@ -1,34 +1,41 @@
-"""The command line: ``tracker VERB [field=value ...]``, composed by Hydra. Exit codes as in the README."""
+"""The command line: ``tracker COMMAND [field=value ...]``, composed by Hydra. Exit codes as in the README."""
 
 import contextlib
 import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tracker.measurement.allocator import share_buffers_of_products
+from tracker.commands import COMMANDS
+from tracker.measurement.process import share_buffers_of_products
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tracker.config import Config
 
 DONE, WRONG_REQUEST, INTERRUPTED = 0, 2, 130
+RENAMED = {
+    "engine.least": "engine.min_workers",
+    "engine.stint": "engine.batch",
+    "probe.number": "probe.sequences",
+    "suite.dense": "suite.dense_steps",
+}
+"""Fields under the names that they had in earlier versions, which scripts may still use."""
 
-USAGE = """tracker watches transformers grow up: the frequency structure of attention over checkpoints.
 
-  tracker sweep       measures every checkpoint that is not measured yet, streams, analyses, draws;
-                      alone it trains and measures the embedded suite
-  tracker plan        says what a sweep would do, and does nothing
-  tracker audit       are the checkpoints what their names say? by the hub's file hashes, nothing downloaded
-  tracker analyse     phases per model, thresholds over models
-  tracker compare     models side by side, against the paper's tables, or two stores (compare.other=DIR)
-  tracker roles       what each head does and since when; prune=true tries which heads can go
-  tracker drivers     gradients, curvature and composition of heads beside their spectral change
-  tracker validate    are the metrics right? ground truth, and where stored results break the paper's claims
-  tracker dashboard   one self-contained HTML file; figures=DIR writes figures too; serve=true follows a sweep
-  tracker stream      sends the store to W&B, from where W&B stopped; workspace=true makes its workspace
-  tracker nano        trains the embedded suite
+def usage() -> str:
+    """Return the text of ``tracker --help``."""
+    listed = "\n".join(f"  tracker {each.name:<11} {each.help}" for each in COMMANDS.values())
+    return f"""Track attention-head spectra across training checkpoints.
+
+{listed}
 
 Arguments are Hydra overrides: tracker sweep suite=pythia steps=paper suite.models=[70m,410m] store=DIR
-`tracker sweep --help` shows every group and field, `--cfg job` the composed request.
+`tracker sweep --help` lists every group and field, `--cfg job` shows the composed request.
 """
 
 
@@ -39,40 +46,75 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Carries out a command line and returns its exit code: 0 done, 1 some units failed, 2 the request
-    was wrong, 130 interrupted."""
+    """Run a command line and return its exit code.
+
+    Returns:
+        0 done, 1 some units failed, 2 the request was wrong, 130 interrupted.
+    """
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        sys.stdout.write(USAGE)
+        sys.stdout.write(usage())
         return DONE
-    verb, *overrides = arguments
-    if verb in ("-V", "--version", "version"):
+    command, *overrides = arguments
+    if command in ("-V", "--version", "version"):
         from tracker.records import tracker_version
 
         sys.stdout.write(f"tracker {tracker_version()}\n")
         return DONE
-    names = (
-        "sweep",
-        "plan",
-        "audit",
-        "analyse",
-        "compare",
-        "roles",
-        "drivers",
-        "validate",
-        "dashboard",
-        "stream",
-        "nano",
-    )
-    if verb not in names:
-        return _refuse(f"{verb}: no such verb; there are {', '.join(names)}")
+    if command not in COMMANDS:
+        return _refuse(f"unknown command '{command}'; choose from {', '.join(COMMANDS)}")
     try:
-        return _compose_and_run(verb, overrides)
+        return _compose_and_run(command, with_current_names(overrides))
     except KeyboardInterrupt:
         return _interrupted()
 
 
-def _compose_and_run(verb: str, overrides: list[str]) -> int:
-    """Lets Hydra compose the request, once or for every job of a multirun; the worst job's code counts."""
+def run_script(command: Callable[["Config", "Console"], int], arguments: Sequence[str]) -> int:
+    """Run a script's own command on the request that overrides compose, and return its exit code.
+
+    Args:
+        command: takes the checked configuration and a console, and returns an exit code.
+        arguments: Hydra overrides.
+
+    Returns:
+        As ``run``.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from tracker import config
+    from tracker.console.output import make_console
+    from tracker.errors import TrackerError
+
+    overrides = with_current_names(arguments)
+    try:
+        with initialize_config_dir(str(config.folder()), version_base="1.3"):
+            composed = compose("config", overrides=overrides)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        return _refuse(_one_line(error, overrides))
+    try:
+        return command(config.read(composed), make_console())
+    except TrackerError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        return _interrupted()
+
+
+def with_current_names(overrides: Sequence[str]) -> list[str]:
+    """Return overrides with fields under their current names; each old name costs a line on stderr."""
+    current = []
+    for override in overrides:
+        match = re.fullmatch(r"([+~]*)([\w.]+)((?:=.*)?)", override, flags=re.DOTALL)
+        if match and match[2] in RENAMED:
+            name = RENAMED[match[2]]
+            sys.stderr.write(f"tracker: {match[2]} is now called {name}; the old name will be removed\n")
+            override = f"{match[1]}{name}{match[3]}"
+        current.append(override)
+    return current
+
+
+def _compose_and_run(command: str, overrides: list[str]) -> int:
+    """Let Hydra compose the request, once or for every job of a multirun; the worst job's code counts."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf import DictConfig
@@ -82,16 +124,14 @@ def _compose_and_run(verb: str, overrides: list[str]) -> int:
     from tracker.errors import TrackerError
 
     codes: list[int] = []
-    started: list[str] = []
     sweeps: set[Path] = set()
 
     def job(composed: DictConfig) -> None:
-        started.append(verb)
         sweeps.add(Path(str(composed.store)) / ".multirun")
-        codes.append(_run_verb(verb, composed))
+        codes.append(_run_command(command, composed))
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come here as they are, to be one line
-    sys.argv = [f"tracker {verb}", *overrides]
+    sys.argv = [f"tracker {command}", *overrides]
     try:
         hydra.main(version_base="1.3", config_path=str(config.folder()), config_name="config")(job)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -99,7 +139,7 @@ def _compose_and_run(verb: str, overrides: list[str]) -> int:
     except TrackerError as error:
         return _refuse(str(error))
     except ValueError as error:  # Hydra's way to refuse `probe=null`
-        if started:
+        if sweeps:
             raise
         return _refuse(_one_line(error, overrides))
     except SystemExit as stop:  # Hydra's argument parser has said what was wrong
@@ -111,7 +151,7 @@ def _compose_and_run(verb: str, overrides: list[str]) -> int:
 
 
 def _remove_traces(sweeps: set[Path]) -> None:
-    """A refused request leaves nothing behind: not even what Hydra notes of a multirun before its jobs."""
+    """Remove what Hydra writes of a multirun before its jobs: a refused request leaves nothing behind."""
     for folder in sweeps:
         with contextlib.suppress(OSError):
             (folder / "multirun.yaml").unlink()
@@ -120,22 +160,21 @@ def _remove_traces(sweeps: set[Path]) -> None:
                 place.rmdir()
 
 
-def _run_verb(verb: str, composed: object) -> int:
+def _run_command(command: str, composed: object) -> int:
     from tracker import config
-    from tracker.commands.verbs import VERBS
-    from tracker.console.terminal import make_console
+    from tracker.console.output import make_console
     from tracker.errors import TrackerError
 
-    # polars' own handler has waits go on behind it: Ctrl-C would be heard only when the next unit ends.
+    # polars' own handler lets waits go on behind it: Ctrl-C would be heard only when the next unit ends.
     signal.siginterrupt(signal.SIGINT, True)
     try:
-        return VERBS[verb](config.read(composed), make_console())  # type: ignore[arg-type]
+        return COMMANDS[command].load()(config.read(composed), make_console())  # type: ignore[arg-type]
     except TrackerError as error:
         return _refuse(str(error))
 
 
 def _one_line(error: Exception, overrides: list[str]) -> str:
-    """Hydra's messages run over several lines; here the first ones, with the fields that there are."""
+    """Return the first lines of one of Hydra's messages as one, with the fields to choose from."""
     parts = [part.strip() for part in str(error).splitlines() if part.strip()]
     if "Config search path:" in parts:
         parts = parts[: parts.index("Config search path:")]
@@ -150,14 +189,13 @@ def _unknown_field(name: str, overrides: list[str]) -> str:
 
     from tracker import config
 
-    parent = name.rpartition(".")[0]
     groups = [each.name for each in config.folder().iterdir() if each.is_dir()]
     choices = [override for override in overrides if override.split("=")[0] in groups]
     with initialize_config_dir(str(config.folder()), version_base="1.3"):
         composed = compose("config", overrides=choices)
+    parent = name.rpartition(".")[0]
     node = OmegaConf.select(composed, parent) if parent else composed
-    known = sorted(map(str, node)) if OmegaConf.is_dict(node) else []
-    return f"{name}: no such field; there are {', '.join(known) or 'none'}"
+    return str(config.unknown_field(name, map(str, node) if OmegaConf.is_dict(node) else ()))
 
 
 def _refuse(message: str) -> int:
@@ -166,7 +204,5 @@ def _refuse(message: str) -> int:
 
 
 def _interrupted() -> int:
-    sys.stderr.write(
-        "tracker: interrupted; what is measured is stored, the same command goes on from there\n"
-    )
+    sys.stderr.write("tracker: interrupted; progress saved; run the same command to resume\n")
     return INTERRUPTED

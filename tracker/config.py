@@ -4,6 +4,7 @@ Each dataclass mirrors a group below ``conf/``; a value of the wrong type or nam
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pywt import wavelist  # pyright: ignore[reportAttributeAccessIssue]
 
 from tracker.errors import RequestError, unknown_value
-from tracker.metrics.extension import load_metrics, own_metrics, registered_identities
+from tracker.metrics.registry import custom_metrics, load_metrics, registered_identities
 from tracker.records import CONVENTION_CHOICES, Conventions
 
 PACKAGE = Path(__file__).parent
@@ -31,12 +32,12 @@ Section = TypeVar("Section")
 
 @dataclass
 class NanoSuite:
-    """``suite=nano``: trained by tracker itself."""
+    """``suite=nano``: the embedded suite, trained by tracker itself."""
 
     name: str = "nano"
     models: list[str] = field(default_factory=list)
     encodings: list[str] | None = None
-    """Each model is trained with each of these; one that is not rotary stands behind its name."""
+    """Each model is trained with each of these; one that is not rotary becomes part of its name."""
     seeds: int = 1
     train_steps: int = 1000
     batch: int = 12
@@ -45,7 +46,7 @@ class NanoSuite:
     peak_learning_rate: float = 8e-3
     repeat_share: float = 0.25
     interval: int | None = None
-    dense: list[int] | None = None
+    dense_steps: list[int] | None = None
     threads: int | None = None
 
 
@@ -102,11 +103,11 @@ class Steps:
 
 @dataclass
 class Probe:
-    """The token sequences; ``number`` null means 16 in the embedded suite and 500 elsewhere."""
+    """The token sequences; ``sequences`` null means 16 in the embedded suite and 500 elsewhere."""
 
     name: str = "default"
     n: int = 96
-    number: int | None = None
+    sequences: int | None = None
     target_error: float | None = None
     seed: int = 0
     bos: bool = False
@@ -138,7 +139,7 @@ class Spectrum:
     block: int = 50
     theory_tokens: int = 96
     metrics: list[str] = field(default_factory=list)
-    """Python files that register metrics of the user's own."""
+    """Python files that register custom metrics."""
 
 
 @dataclass
@@ -155,8 +156,8 @@ class Engine:
     recycle_gb: float | None = 4.0
     address: str | None = None
     job: dict[str, Any] | None = None
-    least: int | None = None
-    stint: int = 4
+    min_workers: int | None = None
+    batch: int = 4
     resources: dict[str, float] | None = None
     wait: float = 10.0
 
@@ -171,7 +172,7 @@ class Cache:
 
 @dataclass
 class Forecast:
-    """What `tracker plan` reckons with; null: what the store has recorded."""
+    """Assumptions used by ``tracker plan``; null: what the store has recorded."""
 
     bandwidth: float | None = None
     speed: float | None = None
@@ -190,7 +191,7 @@ class View:
 
 @dataclass
 class Compare:
-    """What `tracker compare` sets side by side."""
+    """What ``tracker compare`` compares."""
 
     by: str = "model"
     at: str = "end"
@@ -204,7 +205,7 @@ class Compare:
 
 @dataclass
 class Validate:
-    """Where the paper's mechanisms break (``tracker.analysis.assumptions``), and how much is tried."""
+    """Limits of the paper's assumptions (``tracker.analysis.assumptions``), and how much is simulated."""
 
     entropy_spread: float = 0.1
     correlation: float = 0.0
@@ -239,11 +240,23 @@ class Config:
     figures: Path | None
     workspace: bool
     serve: bool
-    prune: bool
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "steps": Steps,
+    "probe": Probe,
+    "engine": Engine,
+    "cache": Cache,
+    "forecast": Forecast,
+    "view": View,
+    "compare": Compare,
+    "validate": Validate,
+}
+"""Groups that become their dataclass as they are."""
 
 
 def folder() -> Path:
-    """Where the YAML groups lie: inside the installed package, else beside it in a checkout.
+    """Return the folder of the YAML groups: inside the installed package, else beside it in a checkout.
 
     Raises:
         RequestError: neither is there.
@@ -257,22 +270,15 @@ def folder() -> Path:
 
 
 def read(composed: DictConfig) -> Config:
-    """The composed configuration as checked dataclasses; touches no file.
+    """Return the composed configuration as checked dataclasses; touch no file.
 
     Raises:
         RequestError: names the field, the value and what is allowed.
     """
     plain = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
     assert isinstance(plain, DictConfig)
-    known = {each.name for each in fields(Config)} - {"conventions", "metric_files"} | {
-        "spectrum",
-        "encodings",
-    }
-    for given in plain:
-        if given not in known:
-            raise unknown_value(
-                str(given), plain[given], "no such field; there are " + ", ".join(sorted(known))
-            )
+    known = {each.name for each in fields(Config)} - {"conventions", "metric_files"}
+    _refuse_unknown("", plain, known | {"spectrum", "encodings"})
     if plain.get("encodings") is not None and "encodings" not in plain.suite:
         raise RequestError(
             f"encodings={plain.encodings}: only suite=nano is trained here, suite={plain.suite.get('name')} "
@@ -280,16 +286,9 @@ def read(composed: DictConfig) -> Config:
         )
     config = Config(
         suite=_suite(plain.suite),
-        steps=_section(Steps, "steps", plain.steps),
-        probe=_section(Probe, "probe", plain.probe),
+        **{name: _section(kind, name, plain[name]) for name, kind in SECTIONS.items()},
         conventions=_conventions(_section(Spectrum, "spectrum", plain.spectrum)),
         sink=dict(plain.sink),
-        engine=_section(Engine, "engine", plain.engine),
-        cache=_section(Cache, "cache", plain.cache),
-        forecast=_section(Forecast, "forecast", plain.forecast),
-        view=_section(View, "view", plain.view),
-        compare=_section(Compare, "compare", plain.compare),
-        validate=_section(Validate, "validate", plain.validate),
         metric_files=tuple(map(str, plain.spectrum.get("metrics") or ())),
         what=_chosen("what", plain.what, VALIDATIONS),
         store=Path(_text("store", plain.store)),
@@ -298,33 +297,37 @@ def read(composed: DictConfig) -> Config:
         shard=_shard(plain.shard),
         remeasure=_chosen("remeasure", plain.remeasure, REMEASURE),
         figures=Path(str(plain.figures)) if plain.figures else None,
-        workspace=_yes_or_no("workspace", plain.workspace),
-        serve=_yes_or_no("serve", plain.serve),
-        prune=_yes_or_no("prune", plain.prune),
+        workspace=_boolean("workspace", plain.workspace),
+        serve=_boolean("serve", plain.serve),
     )
-    if config.cache.max_gb is not None and not 0 < config.cache.max_gb < math.inf:
-        raise unknown_value("cache.max_gb", config.cache.max_gb, "numbers above 0, or null for no bound")
-    if not 0 <= config.view.port <= 65535:
-        raise unknown_value("view.port", config.view.port, "0 (any that is free) to 65535")
-    _chosen("steps.name", config.steps.name, STEP_CHOICES)
+    _check_ranges(config)
     _check_engine(config.engine)
-    for name, value in vars(config.forecast).items():
-        if value is not None and not 0 < value < math.inf:
-            raise unknown_value(f"forecast.{name}", value, "numbers above 0, or null for what is recorded")
-    _chosen("compare.by", config.compare.by, COMPARE_BY)
-    _chosen("compare.at", config.compare.at, COMPARE_AT)
-    _check_validate(config.validate)
     return config
 
 
+def _check_ranges(config: Config) -> None:
+    _chosen("steps.name", config.steps.name, STEP_CHOICES)
+    _chosen("compare.by", config.compare.by, COMPARE_BY)
+    _chosen("compare.at", config.compare.at, COMPARE_AT)
+    _positive("cache.max_gb", config.cache.max_gb, "no bound")
+    for name, value in vars(config.forecast).items():
+        _positive(f"forecast.{name}", value, "what is recorded")
+    if not 0 <= config.view.port <= 65535:
+        raise unknown_value("view.port", config.view.port, "0 (any that is free) to 65535")
+    for name, value in vars(config.validate).items():
+        if not math.isfinite(value):
+            raise unknown_value(f"validate.{name}", value, "finite numbers")
+    _whole("validate.runs", config.validate.runs, 1)
+    _whole("validate.seed", config.validate.seed, 0)
+
+
 def _conventions(spectrum: Spectrum) -> Conventions:
-    """The section's conventions, with the metrics that its files register."""
-    given = vars(spectrum)
-    load_metrics(given["metrics"])
-    return conventions_of(**(given | {"metrics": None}))
+    """Return the section's conventions, with the metrics that its files register."""
+    load_metrics(spectrum.metrics)
+    return conventions_of(**(vars(spectrum) | {"metrics": None}))
 
 
-def _yes_or_no(name: str, value: Any) -> bool:
+def _boolean(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise unknown_value(name, value, "true, false")
     return value
@@ -338,29 +341,36 @@ def _check_engine(engine: Engine) -> None:
         ("threads", 1),
         ("prefetch", 0),
         ("retries", 0),
-        ("least", 0),
-        ("stint", 1),
+        ("min_workers", 0),
+        ("batch", 1),
     ):
-        value = getattr(engine, name)
-        if value is not None and value < least:
-            raise unknown_value(f"engine.{name}", value, f"whole numbers from {least}")
+        _whole(f"engine.{name}", getattr(engine, name), least)
     most = engine.workers or 1
-    if engine.address is None and engine.least is not None and engine.least > most:
-        raise unknown_value("engine.least", engine.least, f"at most engine.workers={most}")
+    if engine.address is None and engine.min_workers is not None and engine.min_workers > most:
+        raise unknown_value("engine.min_workers", engine.min_workers, f"at most engine.workers={most}")
     for name in ("timeout", "recycle_gb", "wait"):
-        value = getattr(engine, name)
-        if value is not None and not 0 < value < math.inf:
-            raise unknown_value(f"engine.{name}", value, "numbers above 0, or null for no bound")
+        _positive(f"engine.{name}", getattr(engine, name), "no bound")
 
 
-def _check_validate(validate: Validate) -> None:
-    for name, value in vars(validate).items():
-        if not math.isfinite(value):
-            raise unknown_value(f"validate.{name}", value, "finite numbers")
-    if validate.runs < 1:
-        raise unknown_value("validate.runs", validate.runs, "whole numbers from 1")
-    if validate.seed < 0:
-        raise unknown_value("validate.seed", validate.seed, "whole numbers from 0")
+def _whole(name: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise unknown_value(name, value, f"whole numbers from {least}")
+
+
+def _positive(name: str, value: float | None, null: str) -> None:
+    if value is not None and not 0 < value < math.inf:
+        raise unknown_value(name, value, f"numbers above 0, or null for {null}")
+
+
+def unknown_field(name: str, known: Iterable[str]) -> RequestError:
+    """Return the error for a field that does not exist, named as the user writes it (``suite.modles``)."""
+    return RequestError(f"unknown field '{name}'; choose from {', '.join(sorted(known)) or 'none'}")
+
+
+def _refuse_unknown(section: str, node: DictConfig, known: set[str]) -> None:
+    for given in node:
+        if given not in known:
+            raise unknown_field(f"{section}{given}", known)
 
 
 def _refuse_no_group(name: str, node: Any) -> None:
@@ -369,7 +379,7 @@ def _refuse_no_group(name: str, node: Any) -> None:
 
 
 def _suite(node: DictConfig) -> Suite:
-    """Which kind a suite is shows in the field that only this kind has."""
+    """Return the suite; its kind is that which has the field that only one kind has."""
     _refuse_no_group("suite", node)
     kinds: tuple[tuple[str, type[Any]], ...] = (
         ("train_steps", NanoSuite),
@@ -380,7 +390,7 @@ def _suite(node: DictConfig) -> Suite:
     kind = next((kind for mark, kind in kinds if mark in list(node)), None)
     if kind is None:
         marks = " or ".join(mark for mark, _ in kinds)
-        raise RequestError(f"suite={node.get('name')}: tells no source of checkpoints; it needs {marks}")
+        raise RequestError(f"suite={node.get('name')}: no checkpoint source specified; it needs {marks}")
     for name in ("models", "seeds"):
         value = node.get(name)
         if kind is not NanoSuite and value is not None and not OmegaConf.is_list(value):
@@ -396,7 +406,7 @@ def _suite(node: DictConfig) -> Suite:
 
 
 def _with_encodings(models: list[str], encodings: list[str] | None) -> list[str]:
-    """Every model with every encoding: ``0.2m`` is rotary, ``0.2m-alibi`` has ALiBi instead."""
+    """Name every model with every encoding: ``0.2m`` is rotary, ``0.2m-alibi`` has ALiBi instead."""
     if encodings is None:
         return models
     if not encodings:
@@ -408,14 +418,10 @@ def _with_encodings(models: list[str], encodings: list[str] | None) -> list[str]
 
 def _section(kind: type[Section], name: str, node: DictConfig) -> Section:
     _refuse_no_group(name, node)
-    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    _refuse_unknown(f"{name}.", node, {each.name for each in fields(kind)})  # type: ignore[arg-type]
     for given in node:
-        if given not in known:
-            raise unknown_value(
-                f"{name}.{given}", node.get(given), "no such field; there are " + ", ".join(sorted(known))
-            )
         if OmegaConf.is_missing(node, given):
-            raise RequestError(f"{name}.{given} is not given; say {name}.{given}=...")
+            raise RequestError(f"{name}.{given} is required; give {name}.{given}=...")
     try:
         made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), node))
     except OmegaConfBaseException as error:
@@ -426,7 +432,7 @@ def _section(kind: type[Section], name: str, node: DictConfig) -> Section:
 
 
 def conventions_of(**given: Any) -> Conventions:
-    """Conventions with every field checked.
+    """Check every field of conventions and return them.
 
     Args:
         given: fields of ``Conventions``; the others keep their defaults, and ``metrics`` is, unless it is
@@ -438,7 +444,7 @@ def conventions_of(**given: Any) -> Conventions:
     values = vars(Conventions()) | given
     if given.get("metrics") is None:
         values["metrics"] = registered_identities()
-    values["metrics"] = tuple(own.identity for own in own_metrics(values["metrics"]))
+    values["metrics"] = tuple(own.identity for own in custom_metrics(values["metrics"]))
     for name in ("alphas", "windows"):
         values[name] = tuple(values[name])
     for name, allowed in (("alphas", (0.5, 0.25)), ("windows", (16, 32, 64))):
@@ -452,9 +458,7 @@ def conventions_of(**given: Any) -> Conventions:
     if not values["alphas"]:
         raise unknown_value("spectrum.alphas", "[]", (0.5, 0.25))
     for name, least in (("span", 1), ("block", 4), ("queries", 2), ("theory_tokens", 0), ("n_fft", 2)):
-        value = values[name]
-        if value is not None and value < least:
-            raise unknown_value(f"spectrum.{name}", value, f"whole numbers from {least}")
+        _whole(f"spectrum.{name}", values[name], least)
     return Conventions(**values)
 
 

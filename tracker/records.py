@@ -135,11 +135,11 @@ class Conventions:
     theory_tokens: int = 96
     """Tokens of the one sequence that the theory checks look at; 0 leaves them out."""
     metrics: tuple[str, ...] = ()
-    """Metrics of users' own, each with the digest of its source (``tracker.metrics.extension``)."""
+    """Custom metrics, each with the digest of its source (``tracker.metrics.registry``)."""
 
     @property
     def identity(self) -> dict[str, object]:
-        """What keys and labels are made of; without own metrics they are what they always were."""
+        """What keys and labels are made of; without custom metrics they are what they always were."""
         return {name: value for name, value in asdict(self).items() if name != "metrics" or value}
 
     @property
@@ -203,6 +203,9 @@ class Recorded:
     conventions: str
     repo: str
     dtype: str | None
+    n_layers: int | None = None
+    n_heads: int | None = None
+    d_model: int | None = None
 
     @property
     def id(self) -> RecordId:

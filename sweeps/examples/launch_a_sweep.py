@@ -9,12 +9,12 @@ import subprocess
 import sys
 
 SWEEP = (
-    "suite.models=[0.05m,0.2m]", "suite.train_steps=64", "probe.number=8",
+    "suite.models=[0.05m,0.2m]", "suite.train_steps=64", "probe.sequences=8",
     "store=example-store", "sink=none", "engine=inline",
 )  # fmt: skip
 subprocess.run([sys.executable, "-m", "tracker", "plan", *SWEEP], check=True)
 
-# %% Do it. Stop it at any time and run the cell again: it goes on with what is not measured yet.
+# %% Do it. Stop it at any time and run the cell again: it resumes with what is not measured yet.
 code = subprocess.run([sys.executable, "-m", "tracker", "sweep", *SWEEP], check=False).returncode
 assert code == 0, "a checkpoint has no measurement; the last lines say which, and why"
 

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from tracker.errors import StoreError
-from tracker.metrics.registry import checkpoint_columns, sequence_columns
+from tracker.metrics.registry import checkpoint_columns, registry_of, sequence_columns
 
 FACTS = ("params_total", "params_non_embedding", "n_layers", "n_heads", "d_model", "d_head", "rotary_dims")
 RUN = ("suite", "model", "seed")
@@ -92,7 +92,8 @@ def _trajectory(
     steps = measured["step"].to_list()
     drawn = {}
     if sequences is not None and steps:
-        drawn = _samples(sequences, steps, [n for n in sequence_columns() if n in sequences.columns])
+        columns = sequence_columns(registry_of(sequences.columns))
+        drawn = _samples(sequences, steps, [n for n in columns if n in sequences.columns])
     first = measured if measured.height else rows
     tokens = (
         _column(measured, "tokens_seen") if "tokens_seen" in rows.columns else np.full(len(steps), np.nan)
@@ -135,7 +136,8 @@ def trajectories(
     """
     for column in ("probe", "conventions"):
         single_value(checkpoints, column)
-    names = [name for name in checkpoint_columns() if name in checkpoints.columns]
+    columns = checkpoint_columns(registry_of(checkpoints.columns))
+    names = [name for name in columns if name in checkpoints.columns]
     runs = []
     for key, rows in checkpoints.group_by(RUN, maintain_order=True):
         own = None

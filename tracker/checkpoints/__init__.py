@@ -3,13 +3,18 @@
 Floor 2: knows the hub and folders, never what is measured.
 """
 
+from pathlib import Path
+
 from tracker.checkpoints import environment as environment  # before anything of Hugging Face is imported
-from tracker.checkpoints import folder, hub
+from tracker.checkpoints import folder
 from tracker.checkpoints.answers import Unreachable
 from tracker.checkpoints.cache import CheckpointCache, Hold
 from tracker.checkpoints.cached import cache_folder
+from tracker.checkpoints.folder import discover as discover_folder
 from tracker.checkpoints.hub import declared
+from tracker.checkpoints.hub import discover as discover_hub
 from tracker.checkpoints.listing import Inspected, Listed, RemoteFile, branches, inspect, look
+from tracker.checkpoints.names import Labels
 from tracker.checkpoints.suites import (
     PYTHIA_STEPS,
     PYTHIA_TOKENS_PER_STEP,
@@ -17,11 +22,8 @@ from tracker.checkpoints.suites import (
     Published,
     published,
 )
-from tracker.errors import MissingCheckpoint, RequestError
+from tracker.errors import MissingCheckpoint
 from tracker.records import Checkpoint, Fetched
-
-discover_folder = folder.discover
-discover_hub = hub.discover
 
 __all__ = [
     "PYTHIA_STEPS",
@@ -30,6 +32,7 @@ __all__ = [
     "CheckpointCache",
     "Hold",
     "Inspected",
+    "Labels",
     "Listed",
     "Published",
     "RemoteFile",
@@ -48,16 +51,19 @@ __all__ = [
 
 
 def absent(checkpoint: Checkpoint, reason: str | None) -> MissingCheckpoint:
-    """The error of a checkpoint that its source is known not to have."""
+    """Return the error of a checkpoint that its source is known not to have."""
     return MissingCheckpoint(f"{checkpoint.label}: {reason or 'its source has no such step'}")
 
 
-def fetch(checkpoint: Checkpoint, **options: object) -> Fetched:
-    """Makes a checkpoint's files ready to be loaded, wherever they are.
+def fetch(checkpoint: Checkpoint, *, cache_dir: str | Path | None = None) -> Fetched:
+    """Make a checkpoint's files ready to be loaded, wherever they are.
+
+    What comes from the hub goes into its cache and stays there; a sweep goes through ``CheckpointCache``,
+    which can remove it again.
 
     Args:
         checkpoint: from any ``discover``, ``declared`` or ``published``.
-        options: for the hub: ``cache_dir``. A folder has none.
+        cache_dir: see ``cache_folder``.
 
     Returns:
         The folder to load from, and the commit or fingerprint of what is in it.
@@ -65,12 +71,10 @@ def fetch(checkpoint: Checkpoint, **options: object) -> Fetched:
     Raises:
         MissingCheckpoint: it does not exist at its source.
         CheckpointError: it does, but cannot be measured; says why.
-        RequestError: an option is not known.
     """
-    allowed = {"hub": {"cache_dir"}, "folder": set()}[checkpoint.kind]
-    for name in options:
-        if name not in allowed:
-            raise RequestError(f"{name}: no option for fetching from a {checkpoint.kind}")
-    if checkpoint.kind == "hub":
-        return hub.fetch(checkpoint, **options)  # type: ignore[arg-type]
-    return folder.fetch(checkpoint)
+    if checkpoint.kind == "folder":
+        return folder.fetch(checkpoint)
+    cache = CheckpointCache(cache_folder(cache_dir))
+    hold = cache.fetch(checkpoint)
+    cache.release(hold)
+    return hold.fetched

@@ -1,11 +1,10 @@
-"""What the hub's answers mean: which are asked again, and which error each becomes."""
+"""Calls to the hub: which failures are tried again, and which error each of the others becomes."""
 
 import errno
 import re
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass
 from typing import TypeVar
 
 from huggingface_hub.errors import (
@@ -24,37 +23,52 @@ from tracker.errors import CheckpointError, MissingCheckpoint
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 TRIES = 5
 BREAKS = 3
-"""So many broken connections in a row of tries, counted apart from answers that ask to come again."""
+"""Consecutive broken connections after which a call is given up; counted apart from busy answers."""
 LONGEST_WAIT = 300.0
-"""Seconds; a hub that asks for more is not waited for."""
+"""Seconds; a hub that asks for a longer pause counts as unreachable."""
 
 Answer = TypeVar("Answer")
 Pause = Callable[[float], object]
-"""Waits so many seconds; may return or raise earlier where nobody needs the answer any more."""
+"""Waits so many seconds; may raise where the answer is no longer needed."""
 
 
 class UnknownRepository(CheckpointError):
-    """The repository does not exist, or not for whoever asks."""
+    """The repository does not exist, or the caller has no access to it."""
 
 
 class Unreachable(CheckpointError):
-    """The hub did not answer; what is in the cache may still serve."""
+    """The hub did not answer; the cache may still hold what is needed."""
 
 
 class DiskFull(CheckpointError):
-    """There is no room for the files; says how much is missing."""
+    """There is no room for the files; the message says how much is missing."""
 
 
-def ask(
-    call: Callable[[], Answer], *, repo: str, revision: str | None, who: str, pause: Pause = time.sleep
-) -> Answer:
-    """Calls the hub, again where it is busy (408, 429, 5xx) or the connection breaks.
+@dataclass(frozen=True)
+class Subject:
+    """What a call to the hub is about, as messages name it."""
+
+    repo: str
+    revision: str | None
+    """None where the whole repository is asked about."""
+    who: str
+    """The configuration field, or the checkpoint's model, seed and step."""
+    file: str | None = None
+    """None where it is not about one file."""
+
+    @property
+    def where(self) -> str:
+        """How messages begin."""
+        place = f"{self.who}: {self.repo}" + (f" at {self.revision}" if self.revision else "")
+        return f"{place}: {self.file}" if self.file else place
+
+
+def ask(call: Callable[[], Answer], about: Subject, pause: Pause = time.sleep) -> Answer:
+    """Call the hub, again where it is busy (408, 429, 5xx) or the connection breaks.
 
     Args:
         call: one or several requests through huggingface_hub; safe to repeat.
-        repo: named in messages.
-        revision: likewise; None where the whole repository is asked about.
-        who: what the request is for, in front of every message.
+        about: named in messages.
         pause: waits between tries.
 
     Returns:
@@ -62,11 +76,11 @@ def ask(
 
     Raises:
         MissingCheckpoint: the revision does not exist.
-        UnknownRepository: nor does the repository, or only with a token.
+        UnknownRepository: the repository does not exist, or needs a token.
         Unreachable: no network, offline mode, or still busy after ``TRIES`` answers or ``BREAKS`` breaks.
+        DiskFull: the disk is full.
         CheckpointError: anything else, with its cause.
     """
-    place = repo if revision is None else f"{repo} at {revision}"
     busy = broken = 0
     while True:
         try:
@@ -74,18 +88,16 @@ def ask(
         except CheckpointError:
             raise
         except Exception as error:
-            root = _root(error)
-            if _is_transport(root):
-                broken += 1
-            else:
-                busy += 1
-            wait = _wait(root, busy, broken)
+            cause = _cause(error)
+            broken, busy = broken + _is_transport(cause), busy + (not _is_transport(cause))
+            # The library has tried again on its own before it reports a file as not in the cache.
+            wait = _wait(cause, busy, broken) if cause is error else None
             if wait is None or wait > LONGEST_WAIT:
-                raise _translated(root, repo, revision, f"{who}: {place}") from error
+                raise _translated(cause, about) from error
             pause(wait)
 
 
-def _root(error: Exception) -> Exception:
+def _cause(error: Exception) -> Exception:
     # "Not in the cache" only says that the hub failed before; why it failed is the cause.
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         return error.__cause__
@@ -103,7 +115,7 @@ def _status(error: Exception) -> int | None:
 
 
 def _retry_after(error: Exception) -> float | None:
-    """Seconds that the hub asks to wait: Retry-After (seconds or a date), else its rate limit's reset."""
+    """Seconds that the hub asks to wait: Retry-After, else its rate limit's reset."""
     if not isinstance(error, HfHubHTTPError):
         return None
     headers = error.response.headers
@@ -111,13 +123,7 @@ def _retry_after(error: Exception) -> float | None:
     if text.isdigit():
         return float(text)
     limit = parse_ratelimit_headers(headers)
-    if limit is not None and limit.remaining == 0:
-        return float(limit.reset_in_seconds)
-    try:
-        until = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+    return float(limit.reset_in_seconds) if limit is not None and limit.remaining == 0 else None
 
 
 def _wait(error: Exception, busy: int, broken: int) -> float | None:
@@ -130,40 +136,39 @@ def _wait(error: Exception, busy: int, broken: int) -> float | None:
     return float(2 ** (busy - 1)) if asked is None else asked
 
 
-def _translated(error: Exception, repo: str, revision: str | None, where: str) -> CheckpointError:
-    status = _status(error)
+def _translated(error: Exception, about: Subject) -> CheckpointError:
+    where, status = about.where, _status(error)
     if isinstance(error, RevisionNotFoundError):
-        return MissingCheckpoint(f"{where}: the repository has no revision {revision}")
+        return MissingCheckpoint(f"{where}: the repository has no revision {about.revision}")
     if isinstance(error, GatedRepoError):
         return UnknownRepository(
             f"{where}: the repository is gated; accept its terms on the hub, then log in with `hf auth login`"
         )
     if isinstance(error, RepositoryNotFoundError) or status == 401:
-        return UnknownRepository(f"{where}: {_no_access(status)}")
+        without = "asked for without a valid token" if status == 401 else "closed to your token"
+        return UnknownRepository(
+            f"{where}: the repository does not exist, or is private and {without} ({status}); check the "
+            "name, or log in with `hf auth login`"
+        )
     if isinstance(error, HFValidationError):
-        return UnknownRepository(f"{where}: not the name of a repository (owner/name): {_said(error)}")
+        return UnknownRepository(
+            f"{where}: invalid repository name, expected owner/name: {_described(error)}"
+        )
     if isinstance(error, OfflineModeIsEnabled):
-        return Unreachable(f"{where}: not in the cache, and HF_HUB_OFFLINE forbids to ask; unset it once")
+        return Unreachable(f"{where}: not in the cache, and HF_HUB_OFFLINE is set; unset it once")
     if status in RETRIED or _is_transport(error):
         return Unreachable(
-            f"{where}: the hub does not answer ({_said(error)}); check the network and HF_ENDPOINT, "
+            f"{where}: the hub does not answer ({_described(error)}); check the network and HF_ENDPOINT, "
             "then run the same command again"
         )
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    # hf-xet reports a full disk as an error of its own that carries the system's words.
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if full or "No space left on device" in str(error):
         return DiskFull(f"{where}: the disk is full; free space, or set cache.folder to another disk")
-    return CheckpointError(f"{where}: could not be fetched ({_said(error)}); run the same command again")
+    return CheckpointError(f"{where}: could not be fetched ({_described(error)}); run the same command again")
 
 
-def _no_access(status: int | None) -> str:
-    if status == 401:
-        return (
-            "no such repository, or a private one that was asked for without a valid token (401 covers "
-            "both); check the name, or log in with `hf auth login`"
-        )
-    return "no such repository, or a private one that your token does not open (404); check the name"
-
-
-def _said(error: Exception) -> str:
-    # Addresses of downloads carry signatures in their query, which do not belong in a record.
+def _described(error: Exception) -> str:
+    """An error's type and message without the signatures that download addresses carry."""
     text = re.sub(r"\?\S*", "", " ".join(str(error).split()))
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

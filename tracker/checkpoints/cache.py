@@ -4,25 +4,21 @@ Several threads and processes may share one folder: its bound holds for all of t
 that anybody still needs stays, and what was there before tracker is never touched.
 """
 
-import os
 import shutil
 import time
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 
-from tracker.checkpoints import answers, cached, listing
-from tracker.checkpoints import download as transfer
-from tracker.checkpoints import files as weights
+from filelock import FileLock
+
+from tracker.checkpoints import answers, cached, download, files, listing
 from tracker.checkpoints.claims import OVERHEAD, Claim, Claims, on_disk
 from tracker.checkpoints.listing import Inspected
 from tracker.errors import CheckpointError
 from tracker.records import Checkpoint, Fetched
 
-FILES_AT_ONCE = 4
-"""Files of one checkpoint that arrive side by side."""
 WAIT_SECONDS = 0.1
 SPARE = 0.005
 """Share of a disk that is left free, up to MOST_SPARE bytes."""
@@ -35,7 +31,7 @@ class Hold:
 
     fetched: Fetched
     claim: Claim | None = None
-    lease: int | None = None
+    lease: FileLock | None = None
     received: int = 0
     """Bytes that came over the network for it, in ``seconds``."""
     seconds: float = 0.0
@@ -54,12 +50,20 @@ class CheckpointCache:
     stop: Event = field(default_factory=Event)
     """Ends waiting and fetching early."""
 
+    @property
+    def claims(self) -> Claims:
+        """Who holds what in this folder."""
+        return Claims(self.folder)
+
     def fetch(self, checkpoint: Checkpoint, inspected: Inspected | CheckpointError | None = None) -> Hold:
-        """Brings a checkpoint in, waiting for room as long as some may come.
+        """Bring a checkpoint in, waiting for room as long as some may come.
+
+        A pinned commit that the cache holds whole costs no request; without a network, the commit last seen
+        under the revision serves.
 
         Args:
             checkpoint: of kind ``hub``.
-            inspected: what the hub said of it, where it has been asked already; not asked again then.
+            inspected: the hub's answer about it, where it has been asked already; not asked again then.
 
         Raises:
             MissingCheckpoint: the revision does not exist.
@@ -76,8 +80,7 @@ class CheckpointCache:
             ) from error
 
     def _fetched(self, checkpoint: Checkpoint, inspected: Inspected | CheckpointError | None) -> Hold:
-        repo, revision = checkpoint.location, checkpoint.revision
-        known = cached.noted(repo, revision, self.folder)
+        known = cached.noted(checkpoint.location, checkpoint.revision, self.folder)
         try:
             if inspected is None and known is not None and checkpoint.commit == known:
                 held = self._held(checkpoint)
@@ -96,70 +99,72 @@ class CheckpointCache:
 
     def _held(self, checkpoint: Checkpoint, commit: str | None = None) -> Hold | None:
         """A hold on a checkpoint that the cache has whole, at this commit; None where it has not."""
-        claims = Claims(self.folder)
-        if not self.folder.is_dir():
+        commit = commit or checkpoint.commit
+        commit = commit or cached.noted(checkpoint.location, checkpoint.revision, self.folder)
+        if commit is None or not self.folder.is_dir():
             return None
-        with claims.alone():
-            commit = commit or checkpoint.commit
-            commit = commit or cached.noted(checkpoint.location, checkpoint.revision, self.folder)
-            claim = None if commit is None else claims.of(checkpoint.location, commit)
-            names = None if claim is None else [piece.name for piece in claim.pieces]
-            found = cached.find(replace(checkpoint, commit=commit), self.folder, names)
-            if found is None:
-                return None
-            found = replace(found, checkpoint=checkpoint)
-            return Hold(found, claim, None if claim is None else claims.lease(claim))
+        pinned = replace(checkpoint, commit=commit)
+        try:
+            with self.claims.alone():
+                claim = self.claims.of(checkpoint.location, commit)
+                if claim is not None and not claim.whole:
+                    return None
+                names = None if claim is None else [piece.name for piece in claim.pieces]
+                found = cached.find(pinned, self.folder, names)
+                lease = None if claim is None or found is None else self.claims.lease(claim)
+        except OSError:  # a cache that may only be read: nobody removes anything from it
+            claim, lease, found = None, None, cached.find(pinned, self.folder)
+        return None if found is None else Hold(replace(found, checkpoint=checkpoint), claim, lease)
 
     def _brought(self, checkpoint: Checkpoint, inspected: Inspected) -> Hold:
-        address = transfer.Address(
-            checkpoint.location, checkpoint.revision, inspected.commit, checkpoint.label, self.stop
-        )
-        claim, lease = self._claimed(address, inspected)
-        snapshot = cached.repository(address.repo, self.folder) / "snapshots" / address.commit
-        hold = Hold(Fetched(checkpoint, snapshot, address.commit), claim, lease)
+        subject = answers.Subject(checkpoint.location, checkpoint.revision, checkpoint.label)
+        request = download.Request(subject, inspected.commit, self.folder, self.stop)
+        claim, lease = self._claimed(request, listing.with_digests(inspected, subject))
+        snapshot = request.repository / "snapshots" / request.commit
+        hold = Hold(Fetched(checkpoint, snapshot, request.commit), claim, lease)
         started = time.monotonic()
         try:
-            received = self._transferred(address, inspected, claim)
+            received = self._transferred(request, inspected, claim)
             return replace(hold, received=received, seconds=time.monotonic() - started)
         except BaseException:
             self.release(hold)
             raise
 
-    def _claimed(self, address: transfer.Address, inspected: Inspected) -> tuple[Claim, int]:
-        """Claims a checkpoint and takes a lease, once there is room for it."""
-        claims, keep = Claims(self.folder), self.max_bytes is None
+    def _claimed(self, request: download.Request, inspected: Inspected) -> tuple[Claim, FileLock]:
+        """A claim on a checkpoint and a lease of it, once there is room for it."""
+        about, claims = request.about, self.claims
+        new = Claim(about.repo, str(about.revision), request.commit, (), keep=self.max_bytes is None)
         while True:
             with claims.alone():
-                claim = claims.made(address.repo, address.revision, address.commit, inspected.files, keep)
-                lacking = self._lacking(claims, claim)
+                claim = claims.made(new, inspected.files)
+                lacking = self._lacking(claim)
                 if lacking <= 0:
-                    root = cached.repository(claim.repo, self.folder)
-                    for place in (root / "blobs", root / "snapshots" / claim.commit):
+                    for place in (request.repository / "blobs", request.snapshot):
                         place.mkdir(parents=True, exist_ok=True)
                     claims.write(claim)
                     return claim, claims.lease(claim)
                 held = any(claims.is_leased(each) for each in claims.all() if not each.keep)
             if not held or self._never_fits(claim):
-                raise answers.DiskFull(self._no_room(address, claim, lacking))
-            address.pause(WAIT_SECONDS)
+                raise answers.DiskFull(self._no_room(about, claim, lacking))
+            request.pause(WAIT_SECONDS)
 
     def _never_fits(self, claim: Claim) -> bool:
         need = OVERHEAD + sum(on_disk(piece.size) for piece in claim.pieces if piece.ours)
         return self.max_bytes is not None and need > self.max_bytes
 
-    def _lacking(self, claims: Claims, claim: Claim) -> int:
+    def _lacking(self, claim: Claim) -> int:
         """Bytes that are missing for a claim, after removing what nobody needs where that helps."""
-        lacking = self._short_of(claims, claim)
-        for idle in claims.all():
+        lacking = self._short_of(claim)
+        for idle in self.claims.all():
             if lacking <= 0:
                 break
-            if not idle.keep and idle.id != claim.id and not claims.is_leased(idle):
-                claims.remove(idle)
-                lacking = self._short_of(claims, claim)
+            if not idle.keep and idle.id != claim.id and not self.claims.is_leased(idle):
+                self.claims.remove(idle)
+                lacking = self._short_of(claim)
         return lacking
 
-    def _short_of(self, claims: Claims, claim: Claim) -> int:
-        disk = shutil.disk_usage(self.folder)
+    def _short_of(self, claim: Claim) -> int:
+        claims, disk = self.claims, shutil.disk_usage(self.folder)
         spare = min(int(SPARE * disk.total), MOST_SPARE)
         arriving = [each for each in claims.all() if each.id != claim.id and not each.whole]
         coming = sum(claims.bytes_lacking(each) for each in arriving if claims.is_leased(each))
@@ -168,34 +173,37 @@ class CheckpointCache:
             lacking = max(lacking, claims.bytes_held(claim) - self.max_bytes)
         return lacking
 
-    def _no_room(self, address: transfer.Address, claim: Claim, lacking: int) -> str:
+    def _no_room(self, about: answers.Subject, claim: Claim, lacking: int) -> str:
         need = sum(piece.size for piece in claim.pieces)
-        told = f"{address.where}: not fetched, it needs {_gb(need)} and {_gb(lacking)} are missing"
+        start = f"{about.where}: not fetched, it needs {_gb(need)} and {_gb(lacking)} are missing"
         if self._never_fits(claim):
-            return f"{told}: cache.max_gb={(self.max_bytes or 0) / 1e9:g} is less than it takes; raise it"
+            return f"{start}: cache.max_gb={(self.max_bytes or 0) / 1e9:g} is less than it takes; raise it"
         return (
-            f"{told}: the disk of {self.folder} has {_gb(shutil.disk_usage(self.folder).free)} free; free "
+            f"{start}: the disk of {self.folder} has {_gb(shutil.disk_usage(self.folder).free)} free; free "
             "space, set cache.max_gb to remove what is measured, or cache.folder to another disk"
         )
 
-    def _transferred(self, address: transfer.Address, inspected: Inspected, claim: Claim) -> int:
-        root = cached.repository(address.repo, self.folder)
-        snapshot = root / "snapshots" / address.commit
-        blobs = {piece.name: root / "blobs" / piece.blob for piece in claim.pieces}
-        with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="fetching") as pool:
-            jobs = [pool.submit(transfer.bring, address, file, blobs[file.name]) for file in inspected.files]
-            received = sum(job.result() for job in jobs)
-        for name, blob in blobs.items():
-            _link(snapshot / name, blob)
-        weights.whole(snapshot, address.who)
-        cached.note(address.repo, address.revision, address.commit, self.folder)
-        claims = Claims(self.folder)
-        with claims.alone():
-            claims.write(replace(claims.of(claim.repo, claim.commit) or claim, whole=True))
+    def _transferred(self, request: download.Request, inspected: Inspected, claim: Claim) -> int:
+        blobs = request.repository / "blobs"
+        pieces = {piece.name: piece for piece in claim.pieces}
+        items = [
+            download.Item(
+                file,
+                blobs / pieces[file.name].blob,
+                self.claims.blob_lock(pieces[file.name].blob),
+                trusted=claim.whole or not pieces[file.name].ours,
+            )
+            for file in inspected.files
+        ]
+        received = download.bring_all(request, items)
+        files.whole(request.snapshot, request.about.who)
+        cached.note(request.about.repo, claim.revision, claim.commit, self.folder)
+        with self.claims.alone():
+            self.claims.write(replace(self.claims.of(claim.repo, claim.commit) or claim, whole=True))
         return received
 
     def release(self, hold: Hold, *, measured: bool = False) -> None:
-        """Gives a hold back.
+        """Give a hold back.
 
         Args:
             hold: from ``fetch``.
@@ -204,43 +212,35 @@ class CheckpointCache:
         """
         if hold.lease is None or hold.claim is None:
             return
-        os.close(hold.lease)
-        claims = Claims(self.folder)
-        with claims.alone():
-            claim = claims.of(hold.claim.repo, hold.claim.commit)
-            if claim is None or claim.keep or claims.is_leased(claim):
+        with self.claims.alone():
+            Path(hold.lease.lock_file).unlink(missing_ok=True)
+            hold.lease.release()
+            claim = self.claims.of(hold.claim.repo, hold.claim.commit)
+            if claim is None or claim.keep or self.claims.is_leased(claim):
                 return
             if measured and self.max_bytes is not None:
-                claims.remove(claim)
+                self.claims.remove(claim)
 
     def tidy(self, needed: Collection[tuple[str, str]] = ()) -> int:
-        """Removes what killed or ended sweeps left: half-written files, and what was to be removed.
+        """Remove what killed or ended sweeps left: half-written files, and what was to be removed.
 
         Args:
             needed: (repository, revision) of what is about to be fetched; that stays, and is gone on with.
 
         Returns:
-            Checkpoints cleaned up.
+            Number of checkpoints cleaned up.
         """
-        claims, cleaned = Claims(self.folder), 0
-        if not claims.folder.is_dir():
+        cleaned = 0
+        if not self.claims.folder.is_dir():
             return 0
-        with claims.alone():
-            for claim in claims.all():
-                if (claim.repo, claim.revision) in needed or claims.is_leased(claim):
+        with self.claims.alone():
+            for claim in self.claims.all():
+                if (claim.repo, claim.revision) in needed or self.claims.is_leased(claim):
                     continue
                 if not claim.keep or not claim.whole:
-                    claims.remove(claim)
+                    self.claims.remove(claim)
                     cleaned += 1
         return cleaned
-
-
-def _link(link: Path, blob: Path) -> None:
-    target = os.path.relpath(blob, link.parent)
-    if link.is_symlink() and os.readlink(link) == target:
-        return
-    link.unlink(missing_ok=True)
-    link.symlink_to(target)
 
 
 def _gb(count: int) -> str:

@@ -13,7 +13,7 @@ from huggingface_hub import get_cached_repo_tree
 from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
 from tracker.atomic import save_file
-from tracker.checkpoints import files as weights
+from tracker.checkpoints import files
 from tracker.errors import CheckpointError
 from tracker.records import Checkpoint, Fetched
 
@@ -21,7 +21,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def cache_folder(given: str | Path | None) -> Path:
-    """The hub's cache: the folder given, else HF_HUB_CACHE, else ``hub`` in HF_HOME."""
+    """Return the hub's cache: the folder given, else HF_HUB_CACHE, else ``hub`` in HF_HOME."""
     if given is not None:
         return Path(given).expanduser()
     if os.environ.get("HF_HUB_CACHE"):
@@ -31,8 +31,18 @@ def cache_folder(given: str | Path | None) -> Path:
     return Path(home).expanduser() / "hub"
 
 
+def repository(repo: str, cache: Path) -> Path:
+    """Return the folder of a repository in a cache."""
+    return cache / ("models--" + repo.replace("/", "--"))
+
+
+def library_lock(repo: str, cache: Path, blob: str) -> Path:
+    """Return the lock file that huggingface_hub holds while it fetches a blob."""
+    return cache / ".locks" / repository(repo, cache).name / f"{blob}.lock"
+
+
 def find(checkpoint: Checkpoint, cache: Path, names: Collection[str] | None = None) -> Fetched | None:
-    """The checkpoint, where the cache has all of its files; asks nobody.
+    """Find a checkpoint of which the cache has all files; makes no request.
 
     Args:
         checkpoint: looked up by its pinned commit, else by the commit last seen under its revision.
@@ -49,47 +59,42 @@ def find(checkpoint: Checkpoint, cache: Path, names: Collection[str] | None = No
     if not snapshot.is_dir():
         return None
     if names is None:
-        small, heavy = weights.needed(_names(checkpoint.location, commit, cache, snapshot))
+        small, heavy = files.needed(_names(checkpoint.location, commit, cache, snapshot))
         names = small + heavy
     if not all((snapshot / name).is_file() for name in names):
         return None
     try:
-        weights.whole(snapshot, checkpoint.label)
+        files.whole(snapshot, checkpoint.label)
     except (CheckpointError, OSError):
         return None
     return Fetched(checkpoint, snapshot, commit)
 
 
 def noted(repo: str, revision: str, cache: Path) -> str | None:
-    """The commit last seen under a revision; None where it was never fetched whole."""
+    """Return the commit last seen under a revision; None where it was never fetched whole."""
     path = _reference(repo, revision, cache)
     commit = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
     return commit if COMMIT.fullmatch(commit) else None
 
 
 def note(repo: str, revision: str, commit: str, cache: Path) -> None:
-    """Writes down that a revision's commit is in the cache, whole."""
+    """Record that a revision's commit is in the cache, whole."""
     path = _reference(repo, revision, cache)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(path, lambda new: new.write_text(commit, encoding="utf-8"))
 
 
 def revisions(repo: str, cache: Path) -> dict[str, str]:
-    """Every revision of a repository that the cache knows, with its commit."""
+    """Return every revision of a repository that the cache knows, with its commit."""
     root = repository(repo, cache) / "refs"
-    files = [path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")]
-    names = sorted(path.relative_to(root).as_posix() for path in files)
+    paths = [path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    names = sorted(path.relative_to(root).as_posix() for path in paths)
     commits = {name: noted(repo, name, cache) for name in names}
     return {name: commit for name, commit in commits.items() if commit is not None}
 
 
-def repository(repo: str, cache: Path) -> Path:
-    """The folder of a repository in a cache."""
-    return cache / ("models--" + repo.replace("/", "--"))
-
-
 def check_revision(repo: str, revision: str) -> None:
-    """Refuses a name that leads out of the cache.
+    """Refuse a name that leads out of the cache.
 
     Raises:
         CheckpointError: it is no name of a branch.

@@ -1,28 +1,29 @@
 """Who holds which checkpoint in a cache that several processes share, and what of it tracker brought in.
 
 A claim is a small JSON file, written before the first byte arrives; it says which blobs were not there
-before. A lease is a shared lock of the system on a file beside it, held as long as somebody fetches or
-measures the checkpoint: it ends with its process, however that ends. Both lie in ``.locks/tracker`` of the
-cache, where Hugging Face's own tools do not look. Everything here happens under one lock of the folder.
+before. Each holder has a lease, a lock file of its own beside the claim: it ends with its process, however
+that ends. Both lie in ``.locks/tracker`` of the cache, where Hugging Face's own tools do not look. Everything
+here happens under one lock of the folder.
 """
 
-import fcntl
-import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tracker.atomic import save_json
+from filelock import FileLock, Timeout
+
+from tracker.atomic import locked, read_json, save_json
 from tracker.checkpoints import cached
-from tracker.checkpoints.download import PARTIAL
+from tracker.checkpoints.download import remove_partial
 from tracker.checkpoints.listing import RemoteFile
 
 BLOCK = 4096
 """Bytes in which file systems hand out space."""
 OVERHEAD = 8 * BLOCK
-"""Folders, links and the claim itself, generously."""
+"""Folders, links, locks and the claim itself, generously."""
 
 
 @dataclass(frozen=True)
@@ -64,69 +65,65 @@ class Claims:
         self.cache = cache
         self.folder = cache / ".locks" / "tracker"
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Nobody else changes a claim for the length of the block."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "lock", "a", encoding="utf-8") as file:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX)
-            yield
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep everybody else from changing a claim for the length of a block."""
+        return locked(self.folder / "lock")
 
     def all(self) -> list[Claim]:
-        """Every claim; one that does not read back counts as not there."""
+        """Return every claim; one that does not read back counts as not there."""
         return [claim for path in sorted(self.folder.glob("*.json")) if (claim := _read(path)) is not None]
 
     def of(self, repo: str, commit: str) -> Claim | None:
-        """The claim on one commit."""
-        path = self.folder / f"{repo.replace('/', '--')}.{commit}.json"
-        return _read(path) if path.is_file() else None
+        """Return the claim on one commit."""
+        return _read(self.folder / f"{repo.replace('/', '--')}.{commit}.json")
 
     def write(self, claim: Claim) -> None:
-        """Writes a claim, whole or not at all."""
+        """Write a claim, whole or not at all."""
         save_json(self.folder / f"{claim.id}.json", asdict(claim))
 
-    def made(self, repo: str, revision: str, commit: str, files: tuple[RemoteFile, ...], keep: bool) -> Claim:
-        """A claim on a commit as things stand: the one there is, else a new one, not written yet."""
-        standing = self.of(repo, commit)
+    def made(self, new: Claim, files: Iterable[RemoteFile]) -> Claim:
+        """Return the claim there is on a commit, else ``new`` with its pieces as things stand, unwritten.
+
+        Args:
+            new: without pieces.
+            files: those that the checkpoint needs; each with a digest, which names its blob.
+        """
+        standing = self.of(new.repo, new.commit)
         if standing is not None:
             kept = standing.keep and (standing.whole or self.is_leased(standing))
-            return replace(standing, keep=keep or kept)
-        root = cached.repository(repo, self.cache)
-        brought = {piece.blob for other in self._others(repo, commit) for piece in other.pieces if piece.ours}
+            return replace(standing, keep=new.keep or kept)
+        root = cached.repository(new.repo, self.cache)
+        brought = {piece.blob for other in self._others(new) for piece in other.pieces if piece.ours}
         pieces = []
         for file in files:
-            blob = file.digest or f"unnamed-{commit}-{file.name}"
+            blob = str(file.digest)
             ours = blob in brought or not (root / "blobs" / blob).exists()
-            linked = not (root / "snapshots" / commit / file.name).exists()
+            linked = not (root / "snapshots" / new.commit / file.name).exists()
             pieces.append(Piece(file.name, blob, file.size, ours, linked))
-        return Claim(repo, revision, commit, tuple(pieces), keep)
+        return replace(new, pieces=tuple(pieces))
 
-    def lease(self, claim: Claim) -> int:
-        """Takes a share in a claim's lock; the descriptor is closed to give it back."""
-        descriptor = os.open(self._lease(claim), os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        return descriptor
+    def lease(self, claim: Claim) -> FileLock:
+        """Hold a claim; the lock is released to give it back."""
+        lease = FileLock(self.folder / f"{claim.id}.{uuid.uuid4().hex[:8]}.lease", thread_local=False)
+        lease.acquire()
+        return lease
 
     def is_leased(self, claim: Claim) -> bool:
-        """Whether anybody, this process included, holds a share."""
-        descriptor = os.open(self._lease(claim), os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        """Return whether anybody, this process included, holds a claim, or is still fetching files of it."""
+        for path in self.folder.glob(f"{claim.id}.*.lease"):
+            if _is_locked(path):
+                return True
+            path.unlink()  # its holder has died
+        return not claim.whole and any(_is_locked(self.blob_lock(piece.blob)) for piece in claim.pieces)
 
-    def bytes_held(self, besides: Claim | None = None) -> int:
-        """Bytes on disk, now or soon, of everything that tracker is to remove again.
+    def bytes_held(self, besides: Claim) -> int:
+        """Return the bytes on disk, now or soon, of everything that tracker is to remove again.
 
         Args:
             besides: counted too; a blob that several claims share counts once.
         """
-        claims = [claim for claim in self.all() if not claim.keep]
-        if besides is not None and not besides.keep:
-            claims = [claim for claim in claims if claim.id != besides.id] + [besides]
+        claims = [claim for claim in self.all() if not claim.keep and claim.id != besides.id]
+        claims += [] if besides.keep else [besides]
         blobs = {
             (claim.repo, piece.blob): on_disk(piece.size)
             for claim in claims
@@ -136,57 +133,61 @@ class Claims:
         return sum(blobs.values()) + OVERHEAD * len(claims)
 
     def bytes_lacking(self, claim: Claim) -> int:
-        """Bytes of a claim that are not on this disk yet."""
+        """Return the bytes of a claim that are not on this disk yet."""
         blobs = cached.repository(claim.repo, self.cache) / "blobs"
-        return sum(on_disk(piece.size) - _there(blobs / piece.blob) for piece in claim.pieces)
+        return sum(on_disk(piece.size) - _there(blobs, piece.blob) for piece in claim.pieces)
+
+    def blob_lock(self, blob: str) -> Path:
+        """Return the lock file of whoever fetches and checks a blob."""
+        return self.folder / f"{blob}.lock"
 
     def remove(self, claim: Claim) -> None:
-        """Removes from disk what tracker brought in for a claim and nobody else needs, and the claim."""
+        """Remove from disk what tracker brought in for a claim and nobody else needs, and the claim."""
         root = cached.repository(claim.repo, self.cache)
         snapshot = root / "snapshots" / claim.commit
         for piece in claim.pieces:
             if piece.linked:
                 (snapshot / piece.name).unlink(missing_ok=True)
-        wanted = {piece.blob for other in self._others(claim.repo, claim.commit) for piece in other.pieces}
+        wanted = {piece.blob for other in self._others(claim) for piece in other.pieces}
         linked = _linked(root)
         for piece in claim.pieces:
             if piece.ours and piece.blob not in wanted:
-                (root / "blobs" / (piece.blob + PARTIAL)).unlink(missing_ok=True)
+                remove_partial(claim.repo, self.cache, piece.blob)
                 if piece.blob not in linked:
                     (root / "blobs" / piece.blob).unlink(missing_ok=True)
+                    cached.library_lock(claim.repo, self.cache, piece.blob).unlink(missing_ok=True)
+                self.blob_lock(piece.blob).unlink(missing_ok=True)
         _remove_empty(snapshot)
         if not snapshot.exists() and cached.noted(claim.repo, claim.revision, self.cache) == claim.commit:
             (root / "refs" / claim.revision).unlink(missing_ok=True)
         (self.folder / f"{claim.id}.json").unlink(missing_ok=True)
-        self._lease(claim).unlink(missing_ok=True)
-        if not self._others(claim.repo, claim.commit):
+        if not self._others(claim):
             _remove_empty_below(root)
+            _remove_empty(self.cache / ".locks" / root.name)
 
-    def drop_parts(self, claim: Claim) -> None:
-        """Removes what a killed download of a claim left half-written."""
-        blobs = cached.repository(claim.repo, self.cache) / "blobs"
-        for piece in claim.pieces:
-            (blobs / (piece.blob + PARTIAL)).unlink(missing_ok=True)
-
-    def _others(self, repo: str, commit: str) -> list[Claim]:
-        return [claim for claim in self.all() if claim.repo == repo and claim.commit != commit]
-
-    def _lease(self, claim: Claim) -> Path:
-        return self.folder / f"{claim.id}.lease"
+    def _others(self, claim: Claim) -> list[Claim]:
+        return [other for other in self.all() if other.repo == claim.repo and other.commit != claim.commit]
 
 
 def on_disk(size: int) -> int:
-    """Bytes that a file of ``size`` bytes takes."""
+    """Return the bytes that a file of ``size`` bytes takes."""
     return -(-size // BLOCK) * BLOCK
 
 
-def _there(blob: Path) -> int:
-    for path in (blob, blob.with_name(blob.name + PARTIAL)):
-        try:
-            return on_disk(path.stat().st_size)
-        except FileNotFoundError:
-            continue
-    return 0
+def _is_locked(path: Path) -> bool:
+    try:
+        with FileLock(path, timeout=0) if path.is_file() else nullcontext():
+            return False
+    except Timeout:
+        return True
+
+
+def _there(blobs: Path, blob: str) -> int:
+    sizes = [0]
+    for path in (blobs / blob, *blobs.glob(f"{blob}.*.incomplete")):
+        with suppress(FileNotFoundError):
+            sizes.append(on_disk(path.stat().st_size))
+    return max(sizes)
 
 
 def _linked(root: Path) -> set[str]:
@@ -196,14 +197,12 @@ def _linked(root: Path) -> set[str]:
 
 
 def _remove_empty(folder: Path) -> None:
-    try:
+    with suppress(OSError):
         folder.rmdir()
-    except OSError:
-        return
 
 
 def _remove_empty_below(root: Path) -> None:
-    """Removes a repository's folders that hold nothing any more."""
+    """Remove a repository's folders that hold nothing any more."""
     for folder in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):
         _remove_empty(folder)
     _remove_empty(root)
@@ -211,7 +210,7 @@ def _remove_empty_below(root: Path) -> None:
 
 def _read(path: Path) -> Claim | None:
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = read_json(path)
         return Claim(**fields | {"pieces": tuple(Piece(**piece) for piece in fields["pieces"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -1,91 +1,38 @@
-"""One file from the hub to this machine: taken up where it broke off, checked while it arrives.
+"""Files from the hub to its cache: fetched by huggingface_hub, with hf-xet where it can, then checked.
 
-A file is written to ``<blob>.incomplete`` under the system's lock of that very file, which ends with its
-process, and gets its name only when its size and hash are what the hub announced.
+The library writes to a temporary file and renames it without ``fsync``, and believes what arrives over plain
+HTTP; so a file counts as there only after its size and hash are the announced ones and it is on the disk. It
+does not take up a file whose download was killed: that file starts over, the finished ones stay.
 """
 
-import fcntl
 import hashlib
 import os
-from dataclasses import dataclass, field
-from io import FileIO
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Event
+from queue import Empty, SimpleQueue
+from typing import Any
 
-from huggingface_hub import constants, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+from filelock import FileLock, Timeout
+from huggingface_hub import hf_hub_download
 
-from tracker.checkpoints import answers
+from tracker.checkpoints import cached
+from tracker.checkpoints.answers import Subject, ask
 from tracker.checkpoints.listing import RemoteFile, endpoint
 from tracker.errors import CheckpointError
 
-PARTIAL = ".incomplete"
-_CHUNK = 1 << 20
-_LOCK_PAUSE = 0.05
+FILES_AT_ONCE = 4
+"""Files of one checkpoint that arrive side by side."""
+_POLL = 0.05
+_GRACE = 2.0
+"""Seconds that a stopped download gets to clear away its temporary files."""
 
 
 class Stopped(CheckpointError):
-    """Whoever wanted the file does not want it any more."""
-
-
-@dataclass(frozen=True)
-class Address:
-    """What files are fetched for: names the place in requests and messages."""
-
-    repo: str
-    revision: str
-    commit: str
-    who: str
-    """Model, seed and step."""
-    stop: Event = field(default_factory=Event)
-    """Ends the transfer early, within a chunk."""
-
-    @property
-    def where(self) -> str:
-        """How messages begin."""
-        return f"{self.who}: {self.repo} at {self.revision}"
-
-    def pause(self, seconds: float) -> None:
-        """Waits, but not on once ``stop`` is set.
-
-        Raises:
-            Stopped: it is.
-        """
-        if self.stop.wait(seconds):
-            raise Stopped(f"{self.where}: not fetched any further, since the sweep is ending")
-
-
-def bring(address: Address, file: RemoteFile, blob: Path) -> int:
-    """Fetches one file, unless it is there or another process is just fetching it.
-
-    Args:
-        address: where it is and for whom.
-        file: its name, size and hash, as the hub announced them.
-        blob: where it is to lie.
-
-    Returns:
-        Bytes that came over the network.
-
-    Raises:
-        CheckpointError: it arrived altered or cut short, the disk is full, or the hub does not answer.
-        Stopped: ``address.stop`` was set meanwhile.
-    """
-    partial = blob.with_name(blob.name + PARTIAL)
-    while not blob.exists():
-        with open(partial, "a+b", buffering=0) as out:
-            _lock(out, address)
-            if not _still_named(out, partial):
-                continue  # whoever held the lock has finished it, or removed it
-            arrival = _Arrival(address, file, out)
-            try:
-                arrival.take()
-            except (Altered, CutShort, answers.DiskFull):
-                partial.unlink(missing_ok=True)
-                raise
-            os.replace(partial, blob)
-            return arrival.received
-    return 0
+    """The sweep that wanted the file is ending."""
 
 
 class Altered(CheckpointError):
@@ -96,121 +43,216 @@ class CutShort(CheckpointError):
     """A file ends before the size that the hub announced."""
 
 
-def _lock(out: FileIO, address: Address) -> None:
-    while True:
+@dataclass(frozen=True)
+class Request:
+    """One checkpoint that is fetched."""
+
+    about: Subject
+    commit: str
+    cache: Path
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Ends the transfer early."""
+
+    @property
+    def repository(self) -> Path:
+        """The repository's folder in the cache."""
+        return cached.repository(self.about.repo, self.cache)
+
+    @property
+    def snapshot(self) -> Path:
+        """The folder that models are loaded from."""
+        return self.repository / "snapshots" / self.commit
+
+    def pause(self, seconds: float) -> None:
+        """Wait, at most until ``stop`` is set.
+
+        Raises:
+            Stopped: it is set.
+        """
+        if self.stop.wait(seconds):
+            raise Stopped(f"{self.about.where}: fetching stopped because the sweep is ending")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file of a checkpoint, and where it is to lie."""
+
+    file: RemoteFile
+    blob: Path
+    lock: Path
+    """Held while the file is fetched and checked, so that no two processes fetch it."""
+    trusted: bool
+    """Whether a blob that is there already was checked, or belongs to another program."""
+
+
+def bring_all(request: Request, items: Iterable[Item]) -> int:
+    """Fetch and check the files of a checkpoint, several at once.
+
+    Returns:
+        Bytes that came over the network.
+
+    Raises:
+        CheckpointError: a file arrived altered or cut short, the disk is full, or the hub does not answer.
+        Stopped: ``request.stop`` was set meanwhile.
+    """
+    waiting: SimpleQueue[Item] = SimpleQueue()
+    for item in items:
+        waiting.put(item)
+    received: list[int] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
         try:
-            fcntl.flock(out.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while not failed:
+                received.append(_bring(request, waiting.get_nowait()))
+        except Empty:
             return
-        except BlockingIOError:
-            address.pause(_LOCK_PAUSE)
+        except BaseException as error:  # raised again by the thread that waits
+            failed.append(error)
+
+    # Daemons, since a transfer of hf-xet and the library's own pauses cannot be ended from outside.
+    threads = [threading.Thread(target=work, name="fetching", daemon=True) for _ in range(FILES_AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive() and not request.stop.is_set():
+            thread.join(_POLL)
+    if request.stop.is_set():
+        for thread in threads:
+            thread.join(_GRACE)
+        request.pause(0)
+    if failed:
+        raise failed[0]
+    return sum(received)
 
 
-def _still_named(out: FileIO, partial: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(out.fileno()), partial.stat())
-    except FileNotFoundError:
-        return False
-
-
-class _Arrival:
-    """The state of one file that is arriving: how much is there, and the hash of that."""
-
-    def __init__(self, address: Address, file: RemoteFile, out: FileIO) -> None:
-        self.address, self.file, self.out = address, file, out
-        self.received = 0
-        self._begin()
-
-    def take(self) -> None:
-        """Receives until the file is whole; what an earlier process left is used, unless it is false."""
-        resumed = self._read_what_is_there() > 0
-        self._receive_rest()
-        if self._is_announced():
-            return
-        if resumed:
-            self._start_over()
-            self._receive_rest()
-        if not self._is_announced():
-            raise Altered(
-                f"{self.address.where}: {self.file.name} arrived altered (its hash starts "
-                f"{self.sums.hexdigest()[:12]}, announced was {(self.file.digest or '')[:12]}); it was "
-                "removed from the cache, run the same command again"
-            )
-        os.fsync(self.out.fileno())
-
-    def _begin(self) -> None:
-        if self.file.sha256 is None:
-            header = f"blob {self.file.size}\0".encode()
-            self.sums = hashlib.sha1(header, usedforsecurity=False)
-        else:
-            self.sums = hashlib.sha256()
-        self.size = 0
-
-    def _start_over(self) -> None:
-        self.out.truncate(0)
-        self._begin()
-
-    def _read_what_is_there(self) -> int:
-        self.out.seek(0)
-        while chunk := self.out.read(_CHUNK):
-            self.sums.update(chunk)
-            self.size += len(chunk)
-        if self.size > self.file.size:
-            self._start_over()
-        return self.size
-
-    def _is_announced(self) -> bool:
-        return self.file.digest in (None, self.sums.hexdigest()) and self.size == self.file.size
-
-    def _receive_rest(self) -> None:
-        """Asks for what is missing, as long as each answer brings some of it nearer."""
-        while self.size < self.file.size:
-            before = self.size
+def _bring(request: Request, item: Item) -> int:
+    """Fetch and check one file, unless it is there; what is there already costs no request."""
+    bar, link = _counting_bar(request.pause), request.snapshot / item.file.name
+    with _turn(item.lock, request):
+        there = item.blob.exists()
+        if not there:
+            remove_partial(request.about.repo, request.cache, item.blob.name)
+            about = replace(request.about, file=item.file.name)
+            ask(lambda: _fetch(request, item, bar), about, request.pause)
+        if not (there and item.trusted):
             try:
-                self._ask()
-            except answers.Unreachable:
-                if self.size == before:
-                    raise
-                continue
-            if self.size == before:
-                raise CutShort(
-                    f"{self.address.where}: {self.file.name} arrived cut short ({self.size} bytes of "
-                    f"{self.file.size}); run the same command again"
-                )
-
-    def _ask(self) -> None:
-        to = self.address
-        answers.ask(self._receive, repo=to.repo, revision=to.revision, who=to.who, pause=to.pause)
-
-    def _receive(self) -> None:
-        url = hf_hub_url(self.address.repo, self.file.name, revision=self.address.commit, endpoint=endpoint())
-        headers = build_hf_headers() | {"Accept-Encoding": "identity"}
-        if self.size:
-            headers["Range"] = f"bytes={self.size}-"
-        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-        with get_session().stream(
-            "GET", url, headers=headers, follow_redirects=True, timeout=timeout
-        ) as response:
-            try:
-                hf_raise_for_status(response)
-            except HfHubHTTPError as error:
-                if error.response.status_code == 416:
-                    return  # it has no more: the file there is shorter than announced
+                _check(request, item)
+            except (Altered, CutShort):
+                for path in (link, item.blob):
+                    path.unlink(missing_ok=True)
                 raise
-            if self.size and response.status_code != 206:
-                self._start_over()  # this server knows no ranges
-            for chunk in response.iter_bytes():
-                self._write(chunk)
+        _link(link, item.blob)
+    return bar.received
 
-    def _write(self, chunk: bytes) -> None:
-        self.address.pause(0)
-        if self.size + len(chunk) > self.file.size:
+
+def _link(link: Path, blob: Path) -> None:
+    target = os.path.relpath(blob, link.parent)
+    if not link.is_symlink() or os.readlink(link) != target:
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+
+
+@contextmanager
+def _turn(path: Path, request: Request) -> Iterator[None]:
+    """Hold a lock file, waiting for it as long as the sweep is on."""
+    lock = FileLock(path, timeout=0)
+    while not lock.is_locked:
+        try:
+            lock.acquire()
+        except Timeout:
+            request.pause(_POLL)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remove_partial(repo: str, cache: Path, blob: str) -> None:
+    """Remove what killed downloads of a blob left, unless another program is fetching it at this moment."""
+    parts = list((cached.repository(repo, cache) / "blobs").glob(f"{blob}*.incomplete"))
+    if not parts:
+        return
+    lock = cached.library_lock(repo, cache, blob)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(Timeout), FileLock(lock, timeout=0):
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+
+def _counting_bar(pause: Callable[[float], object]) -> Any:
+    """Make a progress bar class that shows nothing, counts bytes received and ends a stopped download."""
+
+    class Bar:
+        received = 0
+        total = 0
+
+        def __init__(self, **options: object) -> None:
+            """Ignore the options, which are about what would be shown."""
+            self.thread = threading.get_ident()
+
+        def __enter__(self) -> "Bar":
+            return self
+
+        def __exit__(self, *failure: object) -> None:
+            self.close()
+
+        def update(self, count: float | None = 1) -> None:
+            if threading.get_ident() == self.thread:  # hf-xet calls from a thread of its own, to no avail
+                pause(0)
+
+        def update_transfer(self, count: float) -> None:
+            Bar.received += int(count)
+
+        def set_postfix_str(self, text: str, refresh: bool = False) -> None: ...
+
+        set_transfer_postfix_str = set_postfix_str
+
+        def close(self) -> None: ...
+
+    return Bar
+
+
+def _fetch(request: Request, item: Item, bar: Any) -> None:
+    try:
+        hf_hub_download(
+            request.about.repo,
+            item.file.name,
+            revision=request.commit,
+            cache_dir=request.cache,
+            endpoint=endpoint(),
+            tqdm_class=bar,
+        )
+    except OSError as error:
+        short = re.search(r"Consistency check failed.* has size (\d+)", str(error))
+        if short is None:
+            raise
+        raise _cut_short(request, item, short[1]) from error
+
+
+def _check(request: Request, item: Item) -> None:
+    """Compare a file with its announced size and hash, and put it on the disk for good."""
+    file, size = item.file, item.blob.stat().st_size
+    if size < file.size:
+        raise _cut_short(request, item, str(size))
+    with open(item.blob, "rb") as blob:
+        # Git hashes a header before the content; a large file has the SHA-256 of the content alone.
+        header = f"blob {size}\0".encode()
+        sums = hashlib.sha256() if file.sha256 else hashlib.sha1(header, usedforsecurity=False)
+        while chunk := blob.read(1 << 20):
+            request.pause(0)
+            sums.update(chunk)
+        if size > file.size or (file.is_hashed and sums.hexdigest() != file.digest):
             raise Altered(
-                f"{self.address.where}: {self.file.name} arrived altered (more than the {self.file.size} "
-                "bytes announced); it was removed from the cache, run the same command again"
+                f"{request.about.where}: {file.name} arrived altered (its hash starts "
+                f"{sums.hexdigest()[:12]}, announced was {file.digest[:12]}); it was removed from the cache, "
+                "run the same command again"
             )
-        rest = memoryview(chunk)
-        while rest:
-            rest = rest[self.out.write(rest) :]
-        self.sums.update(chunk)
-        self.size += len(chunk)
-        self.received += len(chunk)
+        os.fsync(blob.fileno())
+
+
+def _cut_short(request: Request, item: Item, size: str) -> CutShort:
+    return CutShort(
+        f"{request.about.where}: {item.file.name} arrived cut short ({size} bytes of {item.file.size}); "
+        "run the same command again"
+    )

@@ -5,24 +5,31 @@ import json
 import re
 import struct
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from tracker.atomic import read_json
 from tracker.errors import CheckpointError
 
 CONFIG = "config.json"
-TOKENIZER = (
+VOCABULARY = (
     "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
     "tokenizer.model",
     "spiece.model",
     "sentencepiece.bpe.model",
+    "vocab.json",
+    "vocab.txt",
 )
+"""Files of which any one holds a tokenizer's vocabulary."""
+TOKENIZER = (
+    *VOCABULARY,
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+"""Every file that makes up a tokenizer."""
 FORMATS = (("model", "safetensors"), ("pytorch_model", "bin"))
 """In order of preference, as transformers prefers them: stem and ending."""
 
@@ -30,8 +37,18 @@ _MIB = 1 << 20
 _LONGEST_HEADER = 100_000_000
 
 
+@dataclass(frozen=True)
+class Header:
+    """What the header of a safetensors file declares."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    """Of each tensor, by name."""
+    file_size: int
+    """Bytes that the whole file must have."""
+
+
 def needed(names: Collection[str]) -> tuple[list[str], list[str]]:
-    """Chooses from a listing what measuring needs: small files, and the weights in one format only.
+    """Choose from a listing what measuring needs: small files, and the weights in one format only.
 
     Args:
         names: paths relative to the model's folder.
@@ -52,7 +69,7 @@ def needed(names: Collection[str]) -> tuple[list[str], list[str]]:
 
 
 def sets(names: Collection[str]) -> dict[str, list[str]]:
-    """Every complete set of weight files in a listing, by format, in order of preference; no index files.
+    """Return every complete set of weight files by format, in order of preference; no index files.
 
     Args:
         names: paths relative to the model's folder.
@@ -70,7 +87,7 @@ def sets(names: Collection[str]) -> dict[str, list[str]]:
 
 
 def complete(heavy: Collection[str]) -> bool:
-    """Whether weight files chosen by ``needed`` are one file, or every shard that their names announce."""
+    """Return whether files chosen by ``needed`` are one file, or every shard that their names announce."""
     names = [name for name in heavy if not name.endswith(".index.json")]
     if len(names) == len(heavy):
         return bool(names)
@@ -78,7 +95,7 @@ def complete(heavy: Collection[str]) -> bool:
 
 
 def whole(folder: Path, who: str) -> list[Path]:
-    """The weight files of a model folder, after checking that each is there and not cut short.
+    """Return the weight files of a model folder, after checking that each is there and not cut short.
 
     Args:
         folder: holds config.json and weights.
@@ -110,13 +127,13 @@ def whole(folder: Path, who: str) -> list[Path]:
 
 
 def shards(index: Path, who: str) -> list[str]:
-    """The files that an index of shards names, each a plain name beside the index.
+    """Return the files that an index of shards names, each a plain name beside the index.
 
     Raises:
         CheckpointError: the index is not one, or names something outside its folder.
     """
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(read_json(index)["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{who}: {index} is not an index of weight shards: {error!r}") from error
     for name in names:
@@ -131,7 +148,7 @@ def shards(index: Path, who: str) -> list[str]:
 
 
 def fingerprint(folder: Path, files: list[Path]) -> str:
-    """Stands for a commit where there is none: changes when the weights or the configuration change.
+    """Compute what stands for a commit in a folder: it changes when the weights or config.json change.
 
     Read are names, sizes, the first and last MiB of each weight file, and all of config.json, so that a
     checkpoint of many gigabytes costs milliseconds.
@@ -151,8 +168,8 @@ def fingerprint(folder: Path, files: list[Path]) -> str:
     return f"files-{sums.hexdigest()[:12]}"
 
 
-def listed(names, most: int = 8) -> str:
-    """Names for a message: the first ones in order, and how many more."""
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Join names for a message: the first ones in order, and how many more."""
     ordered = sorted(names)
     more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
     return (", ".join(ordered[:most]) or "nothing") + more
@@ -173,18 +190,34 @@ def _check_weights(path: Path, who: str) -> None:
         _check_pickle(path, start, who)
 
 
-def _check_safetensors(path: Path, who: str) -> None:
-    # The format: a header's length as little-endian u64, the header as JSON, then the tensors end to end.
+def read_header(path: Path) -> Header:
+    """Read the header of a safetensors file: shapes and extent of its tensors, none of their contents.
+
+    The format: the header's length as little-endian u64, the header as JSON, then the tensors end to end.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it has no such header.
+    """
     size = path.stat().st_size
     try:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(_LONGEST_HEADER, size - 8):
                 raise ValueError(f"header of {length} bytes in a file of {size}")
-            header = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        expected = 8 + length + max(ends, default=0)
-    except (ValueError, struct.error, KeyError, TypeError, AttributeError, IndexError) as error:
+            entries = json.loads(file.read(length))
+        tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
+        ends = [entry["data_offsets"][1] for entry in tensors.values()]
+        shapes = {name: tuple(entry["shape"]) for name, entry in tensors.items()}
+        return Header(shapes, 8 + length + max(ends, default=0))
+    except (struct.error, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _check_safetensors(path: Path, who: str) -> None:
+    try:
+        expected, size = read_header(path).file_size, path.stat().st_size
+    except ValueError as error:
         raise CheckpointError(
             f"{who}: {path} is not a whole safetensors file ({error}); fetch or save the checkpoint again"
         ) from error

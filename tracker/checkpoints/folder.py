@@ -1,12 +1,13 @@
 """Checkpoints in folders on this machine: a Trainer's output, saved branches, one saved model."""
 
-import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
-from tracker.checkpoints import files as weights
-from tracker.checkpoints import names as patterns
+from tracker.atomic import read_json
+from tracker.checkpoints import files, names
+from tracker.checkpoints.names import Labels
 from tracker.errors import CheckpointError, MissingCheckpoint, RequestError
 from tracker.records import Checkpoint, Fetched
 
@@ -14,15 +15,9 @@ _SEED = re.compile(r"seed-(\d+)")
 
 
 def discover(
-    path: str | Path,
-    *,
-    suite: str = "folder",
-    model: str | None = None,
-    seed: int = 0,
-    step: int | None = None,
-    pattern: str | None = None,
+    path: str | Path, labels: Labels | None = None, *, step: int | None = None, pattern: str | None = None
 ) -> list[Checkpoint]:
-    """Finds the checkpoints in a folder, by names alone.
+    """Find the checkpoints in a folder, by names alone.
 
     Three layouts are read: step folders (``step1000``, ``checkpoint-500``, ...) below ``path``, also where
     a Trainer left its final model beside them; one model folder, which holds config.json; several
@@ -30,11 +25,9 @@ def discover(
 
     Args:
         path: the folder.
-        suite: recorded as the checkpoints' suite.
-        model: name of the model; default: the folder's name. Only where there is one model.
-        seed: where no name tells it.
+        labels: recorded with each checkpoint; model (default: the folder's name) only where there is one.
         step: of a single model folder; default: trainer_state.json's global_step, else 0.
-        pattern: the user's own regular expression for step folders, see ``patterns.compiled``.
+        pattern: the user's own regular expression for step folders, see ``names.compiled``.
 
     Returns:
         Ordered by model, seed and step; ``location`` is the absolute folder that holds the step folders.
@@ -46,24 +39,26 @@ def discover(
     root = Path(os.path.abspath(Path(path).expanduser()))
     if not root.is_dir() or not os.access(root, os.R_OK | os.X_OK):
         raise RequestError(f"suite.path={path}: no such folder, or not one that you may read")
-    patterns.compiled(pattern)
-    found = _steps_or_seeds(root, suite, model or root.name, seed, pattern)
+    names.compiled(pattern)
+    given = labels or Labels()
+    own = replace(given, suite=given.suite or "folder", model=given.model or root.name)
+    found = _steps_or_seeds(root, own, pattern)
     if found:
         if step is not None:
             raise RequestError(
                 f"suite.step={step}: is for a folder that is one checkpoint, but {root} holds step folders "
-                f"({weights.listed(checkpoint.revision for checkpoint in found)})"
+                f"({files.listed(checkpoint.revision for checkpoint in found)})"
             )
-    elif (root / weights.CONFIG).is_file():
+    elif (root / files.CONFIG).is_file():
         step = _recorded_step(root) if step is None else step
-        found = [_checkpoint(root, suite, model or root.name, patterns.Named(step), seed)]
+        found = [_checkpoint(root, own, names.Named(step))]
     else:
-        found = _models(root, suite, model, seed, pattern)
+        found = _models(root, own, given.model, pattern)
     return _ordered(found)
 
 
 def fetch(checkpoint: Checkpoint) -> Fetched:
-    """Checks that a checkpoint's files are there and whole; nothing is copied or loaded.
+    """Check that a checkpoint's files are there and whole; nothing is copied or loaded.
 
     Returns:
         The folder, and a fingerprint of its weight files in place of a commit.
@@ -76,19 +71,18 @@ def fetch(checkpoint: Checkpoint) -> Fetched:
     if not folder.is_dir():
         raise MissingCheckpoint(f"{checkpoint.label}: there is no folder {folder}")
     try:
-        files = weights.whole(folder, checkpoint.label)
-        return Fetched(checkpoint, folder, weights.fingerprint(folder, files))
+        return Fetched(checkpoint, folder, files.fingerprint(folder, files.whole(folder, checkpoint.label)))
     except OSError as error:
         raise CheckpointError(
             f"{checkpoint.label}: {folder} cannot be read: {error}; check its permissions and the disk"
         ) from error
 
 
-def _checkpoint(folder: Path, suite: str, model: str, named: patterns.Named, seed: int) -> Checkpoint:
+def _checkpoint(folder: Path, labels: Labels, named: names.Named) -> Checkpoint:
     return Checkpoint(
-        suite=suite,
-        model=model,
-        seed=seed if named.seed is None else named.seed,
+        suite=labels.suite or "",
+        model=labels.model or "",
+        seed=labels.seed if named.seed is None else named.seed,
         step=named.step,
         kind="folder",
         location=str(folder.parent),
@@ -104,41 +98,38 @@ def _folders(path: Path) -> list[Path]:
     return sorted(entry for entry in path.iterdir() if entry.is_dir()) if readable else []
 
 
-def _steps(path: Path, suite: str, model: str, seed: int, pattern: str | None) -> list[Checkpoint]:
-    named = [(entry, patterns.read(entry.name, pattern)) for entry in _folders(path)]
-    return [_checkpoint(entry, suite, model, name, seed) for entry, name in named if name is not None]
+def _steps(path: Path, labels: Labels, pattern: str | None) -> list[Checkpoint]:
+    named = [(entry, names.read(entry.name, pattern)) for entry in _folders(path)]
+    return [_checkpoint(entry, labels, name) for entry, name in named if name is not None]
 
 
-def _steps_or_seeds(path: Path, suite: str, model: str, seed: int, pattern: str | None) -> list[Checkpoint]:
-    steps = _steps(path, suite, model, seed, pattern)
-    if steps:
-        return steps
+def _steps_or_seeds(path: Path, labels: Labels, pattern: str | None) -> list[Checkpoint]:
     seeds = [(entry, _SEED.fullmatch(entry.name)) for entry in _folders(path)]
-    return [
+    return _steps(path, labels, pattern) or [
         checkpoint
         for entry, match in seeds
         if match is not None
-        for checkpoint in _steps(entry, suite, model, int(match[1]), pattern)
+        for checkpoint in _steps(entry, replace(labels, seed=int(match[1])), pattern)
     ]
 
 
-def _models(root: Path, suite: str, model: str | None, seed: int, pattern: str | None) -> list[Checkpoint]:
+def _models(root: Path, labels: Labels, model: str | None, pattern: str | None) -> list[Checkpoint]:
     found = [
         checkpoint
         for entry in _folders(root)
-        for checkpoint in _steps_or_seeds(entry, suite, entry.name, seed, pattern)
+        for checkpoint in _steps_or_seeds(entry, replace(labels, model=entry.name), pattern)
     ]
-    names = sorted({checkpoint.model for checkpoint in found})
     if model is not None and found:
+        models = files.listed({checkpoint.model for checkpoint in found})
         raise RequestError(
             f"suite.model={model}: names one model, but {root} holds models in folders of their own "
-            f"({weights.listed(names)}); leave suite.model out, or give one of those folders as suite.path"
+            f"({models}); leave suite.model out, or give one of those folders as suite.path"
         )
     if not found:
-        wanted = f"folders named {patterns.EXAMPLES}" if pattern is None else f"folders matching {pattern}"
+        wanted = f"folders named {names.EXAMPLES}" if pattern is None else f"folders matching {pattern}"
         raise RequestError(
             f"suite.path={root}: no checkpoint there; looked for {wanted}, here or one model folder deeper, "
-            f"and for {weights.CONFIG}; found {weights.listed(entry.name for entry in root.iterdir())}"
+            f"and for {files.CONFIG}; found {files.listed(entry.name for entry in root.iterdir())}"
         )
     return found
 
@@ -148,10 +139,10 @@ def _recorded_step(folder: Path) -> int:
     if not state.is_file():
         return 0
     try:
-        return int(json.loads(state.read_text(encoding="utf-8")).get("global_step", 0))
-    except (ValueError, TypeError, AttributeError) as error:
+        return int(read_json(state).get("global_step", 0))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RequestError(
-            f"suite.path={folder}: {state.name} does not tell a global_step ({error}); give suite.step"
+            f"suite.path={folder}: {state.name} reports no global_step ({error}); set suite.step"
         ) from error
 
 
@@ -163,6 +154,6 @@ def _ordered(found: list[Checkpoint]) -> list[Checkpoint]:
             raise RequestError(
                 f"suite.path: {other.revision} and {checkpoint.revision} in {checkpoint.location} are both "
                 f"step {checkpoint.step} of {checkpoint.model} seed {checkpoint.seed}; "
-                "give suite.pattern a form that tells them apart"
+                "set suite.pattern to a form that keeps them apart"
             )
     return [taken[key] for key in sorted(taken)]

@@ -11,7 +11,7 @@ KNOWN = (
     # Later stages count their steps from zero again, so only the first one is a trajectory by default.
     r"(?:stage1-)?step(?P<step>\d+)-tokens(?P<tokens>\d+[KMBT]?)",
 )
-"""The forms read without being told: Pythia, transformers' Trainer, OLMo."""
+"""The forms read by default: Pythia, transformers' Trainer, OLMo."""
 
 EXAMPLES = "step1000, checkpoint-500, step1000-tokens4B, stage1-step1000-tokens4B"
 
@@ -27,8 +27,18 @@ class Named:
     seed: int | None = None
 
 
+@dataclass(frozen=True)
+class Labels:
+    """What checkpoints are recorded under; None where their source is to name it."""
+
+    suite: str | None = None
+    model: str | None = None
+    seed: int = 0
+    """Where no name says it."""
+
+
 def compiled(pattern: str | None) -> tuple[re.Pattern[str], ...]:
-    """The regular expressions that a name is tried against, the user's own one or the known forms.
+    """Return the regular expressions that a name is tried against: the user's own one, or the known forms.
 
     Args:
         pattern: regular expression for the whole name, with a group ``(?P<step>...)`` and optionally
@@ -46,13 +56,13 @@ def compiled(pattern: str | None) -> tuple[re.Pattern[str], ...]:
     if "step" not in own.groupindex:
         raise RequestError(
             f"suite.pattern={pattern}: has no group named step; write the digits of the step as "
-            r"(?P<step>\d+), and if the name tells them (?P<tokens>\d+) and (?P<seed>\d+)"
+            r"(?P<step>\d+), and where the name has them (?P<tokens>\d+) and (?P<seed>\d+)"
         )
     return (own,)
 
 
 def read(name: str, pattern: str | None = None) -> Named | None:
-    """Reads one name; the whole of it has to match.
+    """Read one name; the whole of it has to match.
 
     Args:
         name: of a branch or folder.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tracker import facts
 from tracker.checkpoints import hub
+from tracker.checkpoints.names import Labels
 from tracker.errors import RequestError, unknown_value
 from tracker.records import Checkpoint
 
@@ -65,7 +66,7 @@ def published(
     steps: Iterable[int] | None = None,
     repo_format: str | None = None,
 ) -> list[Checkpoint]:
-    """The checkpoints of a published suite, from its schedule alone; asks nobody.
+    """List the checkpoints of a published suite from its schedule alone, without a request.
 
     Args:
         suite: a key of ``SUITES``.
@@ -96,11 +97,9 @@ def published(
         for size in models
         for seed in seeds
         for checkpoint in hub.declared(
-            suite,
             _repo(form, size, seed),
-            model=size,
-            seed=seed,
-            steps=steps,
+            Labels(suite, size, seed),
+            steps,
             tokens_per_step=PYTHIA_TOKENS_PER_STEP,
         )
     ]
@@ -114,7 +113,7 @@ def _check_format(form: str) -> None:
     try:
         fields = {field for _, field, _, _ in string.Formatter().parse(form) if field is not None}
     except ValueError as error:
-        raise RequestError(f"suite.repo_format={form}: not a form for names: {error}") from error
+        raise RequestError(f"suite.repo_format={form}: not a format of names: {error}") from error
     if "size" not in fields or not fields <= {"size", "seed"}:
         raise RequestError(
             f"suite.repo_format={form}: needs the field {{size}}, may have {{seed}}, and no other"

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracker.checkpoints import files as weights
+from tracker.atomic import read_json
+from tracker.checkpoints.files import CONFIG, whole
 from tracker.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 TOLERANCE = 0.05
 """Relative distance from a declared standard deviation that is still taken for it."""
 FEWEST = 1024
-"""Entries of a matrix below which its standard deviation tells little."""
+"""Entries of a matrix below which its standard deviation is too uncertain."""
 _WIDTH = ("hidden_size", "n_embd", "d_model")
 _DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
@@ -44,7 +45,7 @@ class Checked:
 
 
 def check(folder: Path, who: str, *, initial: bool = False) -> Checked:
-    """Reads every tensor of a checkpoint once.
+    """Read every tensor of a checkpoint once.
 
     Args:
         folder: in Hugging Face layout.
@@ -54,10 +55,9 @@ def check(folder: Path, who: str, *, initial: bool = False) -> Checked:
     Raises:
         CheckpointError: the files are not there, not whole, or not weights.
     """
-    files = weights.whole(folder, who)
     declared = _declared(folder) if initial else ()
     sums, bad = {}, []
-    for file in files:
+    for file in whole(folder, who):
         try:
             for name, tensor in _read(file):
                 sums[name] = _digest(tensor)
@@ -71,12 +71,12 @@ def check(folder: Path, who: str, *, initial: bool = False) -> Checked:
             raise CheckpointError(
                 f"{who}: {file} does not read as weights ({type(error).__name__}: {reason})"
             ) from error
-    whole = hashlib.sha256(json.dumps(sorted(sums.items())).encode()).hexdigest()
-    return Checked(whole, tuple(bad))
+    digest = hashlib.sha256(json.dumps(sorted(sums.items())).encode()).hexdigest()
+    return Checked(digest, tuple(bad))
 
 
 def declared_deviations(config: dict[str, Any]) -> tuple[float, ...]:
-    """Standard deviations that matrices of a fresh model may have, by its configuration.
+    """Return the standard deviations that matrices of a fresh model may have, by its configuration.
 
     ``initializer_range``, and for projections into the residual stream that over sqrt(2 layers) (GPT-2);
     for GPT-NeoX also small-init, sqrt(2 / (5 width)), and wang-init, 2 / (layers sqrt(width)), which
@@ -96,7 +96,7 @@ def declared_deviations(config: dict[str, Any]) -> tuple[float, ...]:
 
 def _declared(folder: Path) -> tuple[float, ...]:
     try:
-        return declared_deviations(json.loads((folder / weights.CONFIG).read_text(encoding="utf-8")))
+        return declared_deviations(read_json(folder / CONFIG))
     except (OSError, ValueError, TypeError, AttributeError):
         return ()
 

@@ -1,51 +1,51 @@
-"""The engine for many machines: dask.distributed hands stints to workers, results go to the shared store.
+"""The engine for many machines: dask.distributed gives batches to workers, results go to the shared store.
 
-A stint is a few checkpoints of one model, so that a worker keeps its live module, and a worker that is lost
-costs little. The first checkpoint of a model goes alone; what it tells goes along with the others. Outcomes
-come as they are recorded; a stint whose worker died is given to another, which finds what is recorded.
+A batch is a few checkpoints of one model, so that a worker keeps its model in memory, and a worker that is
+lost costs little. A model's first checkpoint is measured alone; its signature is passed on with the others.
+Outcomes come as they are recorded; a batch whose worker died goes to another, which skips what is recorded.
 """
 
 import queue
 import uuid
-from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tracker.checkpoints import Inspected
-from tracker.engines.consistency import Known, model_of
-from tracker.engines.reservations import recorded_since
-from tracker.engines.scheduler import ClusterTerms, connected
-from tracker.engines.unit_batch import Sweep, UnitBatch, UnitBatchReport, carry_out
-from tracker.errors import CheckpointError, TrackerError
+from tracker.engines.consistency import UNKNOWN, ModelKey, ModelSignature, model_key
+from tracker.engines.prefetch import Transfer
+from tracker.engines.scheduler import ClusterOptions, connected
+from tracker.engines.unit_batch import SweepContext, UnitBatch, UnitBatchReport, carry_out
+from tracker.errors import CheckpointError, TrackerError, counted
 from tracker.records import Checkpoint, Outcome, PlannedUnit, RecordId
 from tracker.store import Store
+
+REPORTED = ("status", "reason", "seconds", "elsewhere")
+"""Fields of an outcome that a worker reports while it goes on with its batch."""
 
 
 def run_dask(
     units: Sequence[PlannedUnit],
-    sweep: Sweep,
-    terms: ClusterTerms,
-    stint: int,
+    context: SweepContext,
+    options: ClusterOptions,
     inspected: Mapping[Checkpoint, Inspected | CheckpointError],
-    transfer: "Transfer",
+    transfer: Transfer,
 ) -> Generator[Outcome, None, None]:
-    """Yields what became of each unit as it is recorded.
+    """Yield the outcome of each unit as it is recorded.
 
     Args:
         units: in the order in which they are wanted.
-        sweep: what all workers are told.
-        terms: where they are.
-        stint: how many checkpoints a worker is given at once.
-        inspected: what the hub has said of the units' checkpoints.
-        transfer: is told what workers fetched.
+        context: what all workers need to know.
+        options: where they are, how many, and what each is given.
+        inspected: what the hub answered for the units' checkpoints.
+        transfer: what workers fetch is added to it, with the seconds of each added up.
 
     Raises:
         RequestError: no scheduler, or the request cannot be carried out by its workers.
         TrackerError: the scheduler is lost; what is recorded stays.
     """
-    with connected(terms) as client:
-        dispatch = _Dispatch(client, units, sweep, terms, stint, inspected, transfer)
+    with connected(options) as client:
+        dispatch = Dispatch(client, units, context, options, inspected, transfer)
         try:
             yield from dispatch.outcomes()
         finally:
@@ -53,46 +53,42 @@ def run_dask(
 
 
 @dataclass
-class Transfer:
-    """Per model and seed the bytes that workers have fetched, and the seconds of each added up."""
-
-    received: Counter[tuple[str, int]] = field(default_factory=Counter)
-    seconds: float = 0.0
-
-
-@dataclass
 class _Model:
     """The units of one model that are still to be handed out."""
 
+    signature: ModelSignature
     waiting: list[PlannedUnit] = field(default_factory=list)
-    known: Known = field(default_factory=Known)
-    scouting: bool = False
+    probing: bool = False
+    """Whether its first checkpoint is being measured alone."""
 
 
-class _Dispatch:
-    """Hands out stints and collects outcomes, each once."""
+class Dispatch:
+    """Hands out batches and collects outcomes, each once; arguments as of ``run_dask``."""
 
     def __init__(
-        self, client: Any, units: Sequence[PlannedUnit], sweep: Sweep, terms: ClusterTerms, stint: int,
-        inspected: Mapping[Checkpoint, Inspected | CheckpointError], transfer: Transfer,
-    ) -> None:  # fmt: skip
+        self,
+        client: Any,
+        units: Sequence[PlannedUnit],
+        context: SweepContext,
+        options: ClusterOptions,
+        inspected: Mapping[Checkpoint, Inspected | CheckpointError],
+        transfer: Transfer,
+    ) -> None:
         self.futures: list[Any] = []
-        self._client, self._sweep, self._terms, self._stint = client, sweep, terms, stint
+        self._client, self._context, self._options = client, context, options
         self._inspected, self._transfer = inspected, transfer
         self._open: dict[RecordId, PlannedUnit] = {planned.unit.id: planned for planned in units}
         self._order = {planned.unit.id: place for place, planned in enumerate(units)}
         self._news: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._topic = f"tracker-{uuid.uuid4().hex}"
-        self._models: dict[tuple[object, ...], _Model] = {}
-        worker_spec = sweep.worker_spec
+        self._models: dict[ModelKey, _Model] = {}
         for planned in units:
-            name = model_of(planned.unit)
-            probe = planned.unit.probe.label
-            known = Known(worker_spec.shapes.get(name), worker_spec.token_digests.get((*name, probe)))
-            self._models.setdefault(name, _Model(known=known)).waiting.append(planned)
+            key = model_key(planned.unit)
+            known = context.worker_spec.signatures.get(key, UNKNOWN)
+            self._models.setdefault(key, _Model(known)).waiting.append(planned)
 
     def outcomes(self) -> Generator[Outcome, None, None]:
-        """One per unit, as they are recorded."""
+        """Yield one outcome per unit, as they are recorded."""
         self._client.subscribe_topic(self._topic, lambda event: self._news.put(event[1]))
         for model in self._models.values():
             self._hand_out(model)
@@ -103,53 +99,55 @@ class _Dispatch:
                     yield outcome
 
     def _hand_out(self, model: _Model) -> None:
-        """Gives a model's units to the scheduler: one alone as long as nothing is known of the model."""
-        size = self._stint if model.known.whole else 1
-        while model.waiting and not model.scouting:
+        """Give a model's units to the scheduler: one alone as long as its signature is not known."""
+        size = self._options.batch if model.signature.complete else 1
+        while model.waiting and not model.probing:
             units, model.waiting = model.waiting[:size], model.waiting[size:]
-            model.scouting = not model.known.whole
+            model.probing = not model.signature.complete
             self._submit(model, units)
 
     def _submit(self, model: _Model, units: list[PlannedUnit]) -> None:
         checkpoints = [planned.unit.checkpoint for planned in units]
-        told = {each: self._inspected[each] for each in checkpoints if each in self._inspected}
-        stint, first = UnitBatch(tuple(units), model.known, told), units[0].unit.id
+        inspected = {each: self._inspected[each] for each in checkpoints if each in self._inspected}
+        batch = UnitBatch(tuple(units), model.signature, inspected)
         future = self._client.submit(
-            _on_worker, self._sweep, stint, self._topic,
-            pure=False, priority=-self._order[first], resources=dict(self._terms.resources) or None,
-        )  # fmt: skip
+            _on_worker,
+            self._context,
+            batch,
+            self._topic,
+            pure=False,
+            priority=-self._order[units[0].unit.id],
+            resources=dict(self._options.resources) or None,
+        )
         self.futures.append(future)
         future.add_done_callback(lambda done: self._news.put((done, model, units)))
 
-    def _heard(self, told: Mapping[str, Any]) -> Outcome | None:
-        """An outcome from a worker that goes on."""
-        planned = self._open.get(tuple(told["id"]))  # type: ignore[arg-type]
-        if planned is None:
-            return None
-        return Outcome(planned.unit, told["status"], told["reason"], told["seconds"], told["elsewhere"])
+    def _heard(self, event: Mapping[str, Any]) -> Outcome | None:
+        """Return an outcome from a worker that goes on with its batch."""
+        planned = self._open.get(tuple(event["id"]))  # type: ignore[arg-type]
+        return None if planned is None else Outcome(planned.unit, **{name: event[name] for name in REPORTED})
 
     def _ended(self, future: Any, model: _Model, units: list[PlannedUnit]) -> list[Outcome]:
-        """The outcomes of a stint that has ended, one way or another."""
+        """Return the outcomes of a batch that has ended, one way or another."""
         self.futures.remove(future)
         if future.status == "finished":
             report: UnitBatchReport = future.result()
-            self._transfer.received.update(report.received)
-            self._transfer.seconds += report.seconds
+            self._transfer.add(report.transfer)
             outcomes = list(report.outcomes)
-            if model.scouting:
-                model.known = report.known
+            if model.probing:
+                model.signature = report.signature
             if len(outcomes) < len(units):  # the worker took the sweep for ended
                 model.waiting[:0] = units[len(outcomes) :]
                 self._hand_out(model)
         else:
             outcomes = self._after_error(future, model, units)
-        if model.scouting:
-            model.scouting = False
+        if model.probing:
+            model.probing = False
             self._hand_out(model)
         return outcomes
 
     def _after_error(self, future: Any, model: _Model, units: list[PlannedUnit]) -> list[Outcome]:
-        """A stint that killed its workers is tried again unit by unit; a unit that does is a hole.
+        """Try a batch that killed its workers again unit by unit; a unit that does is recorded as failed.
 
         Raises:
             TrackerError: what a worker raised, or the scheduler is lost.
@@ -161,38 +159,35 @@ class _Dispatch:
             raise error
         if not isinstance(error, KilledWorker):
             why = f"{type(error).__name__}: {error}" if error else "its scheduler is lost"
-            raise TrackerError(
-                f"engine=dask: {why}; what is measured is stored, the same command goes on from there"
-            )
+            raise TrackerError(f"engine=dask: {why}; progress saved; run the same command to resume")
         left = [planned for planned in units if planned.unit.id in self._open]
         if len(units) == 1:
-            return [self._hole(planned) for planned in left]
+            return [self._recorded_or_failed(planned) for planned in left]
         for planned in left:
             self._submit(model, [planned])
         return []
 
-    def _hole(self, planned: PlannedUnit) -> Outcome:
-        store = Store(self._sweep.worker_spec.store)
-        found = recorded_since(store, planned, self._sweep.since)
-        if found is not None:  # the last one died behind the record
+    def _recorded_or_failed(self, planned: PlannedUnit) -> Outcome:
+        store = Store(self._context.worker_spec.store)
+        found = store.recorded_since(planned, self._context.since)
+        if found is not None:  # the last worker died after it had recorded the unit
             return Outcome(planned.unit, found.status, found.reason, found.seconds or 0.0)
-        label, tries = planned.unit.checkpoint.label, self._terms.retries + 1
         reason = (
-            f"{label}: its dask worker died, {tries} times; where memory ran out, engine.stream=always takes "
-            "less"
+            f"{planned.unit.checkpoint.label}: its dask worker died (in "
+            f"{counted(self._options.retries + 1, 'attempt')}); if out of memory, use engine.stream=always"
         )
         store.write_hole(planned.unit, "failed", reason)
         return Outcome(planned.unit, "failed", reason, 0.0)
 
 
-def _on_worker(sweep: Sweep, stint: UnitBatch, topic: str) -> UnitBatchReport:
-    """Runs in a dask worker."""
+def _on_worker(context: SweepContext, batch: UnitBatch, topic: str) -> UnitBatchReport:
+    """Carry out a batch; runs in a dask worker."""
     from distributed import get_worker
 
     here = get_worker()
 
-    def tell(outcome: Outcome) -> None:
-        told = {"id": list(outcome.unit.id), "status": outcome.status, "reason": outcome.reason}
-        here.log_event(topic, told | {"seconds": outcome.seconds, "elsewhere": outcome.elsewhere})
+    def report(outcome: Outcome) -> None:
+        fields = {name: getattr(outcome, name) for name in REPORTED}
+        here.log_event(topic, fields | {"id": list(outcome.unit.id)})
 
-    return carry_out(sweep, stint, here.name, tell)
+    return carry_out(context, batch, here.name, report)

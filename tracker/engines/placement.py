@@ -1,44 +1,57 @@
-"""Which workers there are, and on which device each of them runs."""
+"""How many workers there are, and on which device each of them runs."""
 
 from collections import Counter
+from dataclasses import dataclass
 
-import torch
-
-from tracker.engines.worker_spec import Placement
+from tracker.config import Config
 from tracker.errors import RequestError, unknown_value
-from tracker.planning.estimate import free_memory
+from tracker.planning.memory import free_memory
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one worker runs."""
+
+    device: str
+    threads: int | None = None
+    """Of torch; None: torch's own choice."""
+    memory: int | None = None
+    """Bytes that its weights may take, where several share a memory; None: all that is free."""
+    share: float = 1.0
+    """Of its GPU, where several share one."""
 
 
 def chosen_device(name: str) -> str:
-    """The torch device that ``device=`` means.
+    """Return the torch device that ``device=`` means.
 
     Raises:
         RequestError: no such device on this machine.
     """
+    import torch
+
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     known = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if name not in known and not (name == "cuda" and torch.cuda.is_available()):
         if name.startswith("cuda"):
-            raise RequestError(f"device={name}: torch sees no such GPU here; allowed: {', '.join(known)}")
+            raise RequestError(f"device={name}: torch sees no such GPU; choose from {', '.join(known)}")
         raise unknown_value("device", name, known)
     return name
 
 
 def placements(device: str, workers: int | None, threads: int | None) -> tuple[Placement, ...]:
-    """Where the workers of this machine run.
+    """Return where the workers of this machine run, one placement each.
 
     Args:
-        device: ``auto`` and ``cuda`` mean every GPU there is, ``auto`` the processor where there is none.
-        workers: how many; None: one per GPU, one on the processor.
-        threads: of torch, for each; None: those that torch would take, divided.
-
-    Returns:
-        One per worker; several on one device share its memory.
+        device: ``auto`` and ``cuda`` mean every GPU there is, ``auto`` the CPU where there is none.
+        workers: how many; None: one per GPU, one on the CPU.
+        threads: of torch, for each; None: torch's own number, divided.
 
     Raises:
         RequestError: no such device on this machine.
     """
+    import torch
+
     first = chosen_device(device)
     devices = [first]
     if device in ("auto", "cuda") and first != "cpu":
@@ -50,3 +63,18 @@ def placements(device: str, workers: int | None, threads: int | None) -> tuple[P
     chosen = [devices[i % len(devices)] for i in range(count)]
     on_device = Counter(chosen)
     return tuple(Placement(name, each, share=1 / on_device[name]) for name in chosen)
+
+
+def worker_count(config: Config) -> int:
+    """Return how many workers a request will have, as far as it says; torch is imported only to count GPUs.
+
+    Workers of a running dask scheduler are its own: for them this is ``engine.workers``.
+    """
+    engine = config.engine
+    if engine.name == "inline":
+        return 1
+    if engine.workers is not None or engine.name == "dask" or config.device not in ("auto", "cuda"):
+        return engine.workers or 1
+    import torch
+
+    return max(1, torch.cuda.device_count())

@@ -1,15 +1,17 @@
 """The next checkpoints arrive while the present one is measured.
 
 One thread fetches in the order of the plan and stays at most ``depth`` checkpoints ahead of what has been
-asked for. Whoever measures takes deliveries and gives each back when its record is stored; several workers
-may do so side by side. What another sweep is measuring at this moment is put off until the others have had
-their turn; then it is recorded, or its sweep has died.
+asked for. Workers take fetched checkpoints and give each back when its record is stored; several may do so
+in parallel. A unit that another sweep is measuring is put off until the others have had their turn; by then
+it is recorded, or its sweep has died.
 """
 
+import itertools
+import queue
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from tracker import checkpoints as sources
@@ -19,9 +21,23 @@ from tracker.errors import CheckpointError
 from tracker.records import Checkpoint, Fetched, Outcome, PlannedUnit, Recorded
 
 PAUSE_SECONDS = 0.5
-"""How often it is asked after units that are being measured elsewhere, once there are no others."""
+"""How often units that other sweeps are measuring are looked at again, once there are no others."""
 STOP_SECONDS = 15.0
 """How long an ending sweep waits for the thread, which looks up after every piece of a file."""
+
+
+@dataclass
+class Transfer:
+    """What came over the network, and the seconds in which it came."""
+
+    received: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """Bytes per model and seed."""
+    seconds: float = 0.0
+
+    def add(self, other: "Transfer") -> None:
+        """Add what another process fetched."""
+        self.received.update(other.received)
+        self.seconds += other.seconds
 
 
 @dataclass(frozen=True)
@@ -36,7 +52,7 @@ class FetchedCheckpoint:
 
     @property
     def elsewhere(self) -> Outcome | None:
-        """What became of it in another sweep; None where it is to be measured here."""
+        """Its outcome in another sweep; None if it is to be measured here."""
         found = self.standing
         if found is None:
             return None
@@ -44,12 +60,12 @@ class FetchedCheckpoint:
 
 
 class Prefetch:
-    """Delivers the checkpoints of units one by one, fetched ahead.
+    """Supplies the checkpoints of units one by one, fetched ahead.
 
     >>> with Prefetch(units, cache, depth=2) as supply:      # doctest: +SKIP
-    ...     for delivery in supply:
-    ...         measure_and_store(delivery.planned, delivery.result)
-    ...         supply.release(delivery)
+    ...     for fetched in supply:
+    ...         measure_and_store(fetched.planned, fetched.result)
+    ...         supply.release(fetched)
 
     ``take`` and ``release`` may be called from several threads.
     """
@@ -63,26 +79,25 @@ class Prefetch:
         inspected: Mapping[Checkpoint, Inspected | CheckpointError] | None = None,
         reservations: Reservations | None = None,
     ) -> None:
-        """Nothing is fetched before the ``with`` block begins.
+        """Fetch nothing before the ``with`` block begins.
 
         Args:
             units: in the order in which they are to be measured.
             cache: where checkpoints of the hub go; None: Hugging Face's own, without bound.
             depth: how many may be ready before they are asked for; 0 fetches each when it is.
-            inspected: what the hub said of them, where it has been asked.
+            inspected: what the hub answered for them, where it has been asked.
             reservations: keep other sweeps from measuring the same units; None: there are no others.
         """
         self.units = tuple(units)
-        self.received: Counter[tuple[str, int]] = Counter()
-        """Per model and seed: bytes that have come over the network, all of them in ``seconds``."""
-        self.seconds = 0.0
+        self.transfer = Transfer()
         self._cache = cache or CheckpointCache(sources.cache_folder(None))
-        self._depth, self._inspected, self._reservations = depth, inspected or {}, reservations
-        self._ready: deque[FetchedCheckpoint] = deque()
-        self._asked = self._started = 0
-        self._changed = threading.Condition()
+        self._inspected, self._reservations = inspected or {}, reservations
+        self._ready: queue.SimpleQueue[FetchedCheckpoint | BaseException | None] = queue.SimpleQueue()
+        """What ``take`` gives out; None or an error is the end, and stays for the next who asks."""
+        self._permits = threading.Semaphore(depth)
+        """One per checkpoint that may be fetched: ``depth`` and one for each that is asked for."""
+        self._asked = itertools.count()
         self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
-        self._crash: BaseException | None = None
 
     def __enter__(self) -> "Prefetch":
         self._thread.start()
@@ -93,77 +108,70 @@ class Prefetch:
     ) -> None:
         self.stop()
         self._thread.join(STOP_SECONDS)
-        for delivery in self._ready:
-            self.release(delivery, measured=False)
+        while not self._ready.empty():
+            left = self._ready.get()
+            if isinstance(left, FetchedCheckpoint):
+                self.release(left, measured=False)
 
     def __iter__(self) -> Iterator[FetchedCheckpoint]:
-        while (delivery := self.take()) is not None:
-            yield delivery
+        while (fetched := self.take()) is not None:
+            yield fetched
 
     def stop(self) -> None:
-        """Ends fetching early; whoever waits for a delivery gets None."""
+        """End fetching early; whoever waits in ``take`` gets None."""
         self._cache.stop.set()
-        with self._changed:
-            self._changed.notify_all()
+        self._permits.release()
+        self._ready.put(None)
 
     def take(self) -> FetchedCheckpoint | None:
-        """The next unit's checkpoint, as soon as it is there; None after the last, or after ``stop``."""
-        with self._changed:
-            if self._asked == len(self.units):
-                return None
-            self._asked += 1
-            self._changed.notify_all()
-            while not self._ready:
-                if self._crash is not None:
-                    raise self._crash
-                if self._cache.stop.is_set():
-                    return None
-                self._changed.wait()
-            return self._ready.popleft()
+        """Return the next unit's checkpoint, once it is there; None after the last, or after ``stop``."""
+        if next(self._asked) >= len(self.units):
+            return None
+        self._permits.release()
+        fetched = self._ready.get()
+        if isinstance(fetched, FetchedCheckpoint):
+            return fetched
+        self._ready.put(fetched)
+        if fetched is None:
+            return None
+        raise fetched
 
-    def release(self, delivery: FetchedCheckpoint, *, measured: bool = True) -> None:
-        """Gives a delivery back.
+    def release(self, fetched: FetchedCheckpoint, *, measured: bool = True) -> None:
+        """Give a checkpoint back.
 
         Args:
-            delivery: from ``take``.
+            fetched: from ``take``.
             measured: its record, a result or a hole, is safely stored; a bounded cache then removes it.
         """
-        if delivery.hold is not None:
-            self._cache.release(delivery.hold, measured=measured)
+        if fetched.hold is not None:
+            self._cache.release(fetched.hold, measured=measured)
         if self._reservations is not None:
-            self._reservations.release(delivery.planned)
+            self._reservations.release(fetched.planned)
 
     def _run(self) -> None:
-        waiting, refused = deque(self.units), 0
+        waiting = deque(self.units)
         try:
-            while waiting:
-                with self._changed:
-                    self._changed.wait_for(self._may_start)
-                    if self._cache.stop.is_set():
-                        return
-                delivery = self._delivery(waiting[0])
-                if delivery is None:
-                    waiting.rotate(-1)
-                    refused += 1
-                    if refused % len(waiting) == 0:
-                        self._cache.stop.wait(PAUSE_SECONDS)
-                    continue
+            while waiting and self._permits.acquire() and (fetched := self._next(waiting)) is not None:
+                self._ready.put(fetched)
+        except BaseException as error:  # raised again in ``take``
+            self._ready.put(error)
+
+    def _next(self, waiting: deque[PlannedUnit]) -> FetchedCheckpoint | None:
+        """Fetch the first unit that no other sweep is measuring; None after ``stop``."""
+        refused = 0
+        while not self._cache.stop.is_set():
+            fetched = self._reserved_and_fetched(waiting[0])
+            if fetched is not None:
                 waiting.popleft()
-                refused = 0
-                with self._changed:
-                    self._started += 1
-                    self._ready.append(delivery)
-                    self._changed.notify_all()
-        except BaseException as error:  # whoever waits for a delivery has to hear of it
-            with self._changed:
-                self._crash = error
-                self._changed.notify_all()
+                return fetched
+            waiting.rotate(-1)
+            refused += 1
+            if refused % len(waiting) == 0:
+                self._cache.stop.wait(PAUSE_SECONDS)
+        return None
 
-    def _may_start(self) -> bool:
-        return self._started < self._asked + self._depth or self._cache.stop.is_set()
-
-    def _delivery(self, planned: PlannedUnit) -> FetchedCheckpoint | None:
-        """A unit, fetched; None where another sweep is measuring it."""
+    def _reserved_and_fetched(self, planned: PlannedUnit) -> FetchedCheckpoint | None:
+        """Reserve and fetch a unit; None if another sweep is measuring it."""
         taken = "mine" if self._reservations is None else self._reservations.take(planned)
         if taken == "elsewhere":
             return None
@@ -182,6 +190,6 @@ class Prefetch:
         except CheckpointError as error:
             return FetchedCheckpoint(planned, error)
         if hold.received:
-            self.received[checkpoint.model, checkpoint.seed] += hold.received
-            self.seconds += hold.seconds
+            received = Counter({(checkpoint.model, checkpoint.seed): hold.received})
+            self.transfer.add(Transfer(received, hold.seconds))
         return FetchedCheckpoint(planned, hold.fetched, hold)

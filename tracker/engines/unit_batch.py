@@ -2,44 +2,49 @@
 
 import os
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tracker.checkpoints import CheckpointCache, Inspected
-from tracker.engines.consistency import Known
-from tracker.engines.prefetch import Prefetch
+from tracker.engines.consistency import ModelSignature
+from tracker.engines.placement import Placement, chosen_device
+from tracker.engines.prefetch import Prefetch, Transfer
 from tracker.engines.reservations import Reservations
 from tracker.engines.worker import Worker
-from tracker.engines.worker_spec import Placement, WorkerSpec
+from tracker.engines.worker_spec import WorkerSpec
 from tracker.errors import CheckpointError, RequestError
 from tracker.records import Checkpoint, Outcome, PlannedUnit
 from tracker.store import Store
+from tracker.store.heartbeat import Heartbeat
 
 _alone = threading.Lock()
 """A process measures one unit at a time, however many threads dask has given it."""
 _warm: dict[str, Worker] = {}
-"""The worker of the present sweep, by the sweep's name."""
+"""The worker of the present sweep, by the path of the sweep's heartbeat."""
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """What all stints of a sweep share."""
+class SweepContext:
+    """What all batches of a sweep share."""
 
     worker_spec: WorkerSpec
     """With absolute paths; its store is one folder for all machines."""
-    pulse: Path
+    heartbeat: Path
     """The driver's, in the store: there as long as the sweep is on."""
     since: float
     """When the plan was made, by the store's clock."""
-    device: str
-    threads: int | None
-    prefetch: int
     cache: Path
-    cache_bytes: int | None
-    timeout: float | None
+    cache_bytes: int | None = None
+    """Bound of the cache; None: none."""
+    device: str = "auto"
+    threads: int | None = None
+    """Of torch."""
+    prefetch: int = 0
+    """Checkpoints that a worker fetches ahead."""
+    timeout: float | None = None
+    """Seconds that a unit may take."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,10 @@ class UnitBatch:
     """Checkpoints of one model."""
 
     units: tuple[PlannedUnit, ...]
-    known: Known
+    signature: ModelSignature
+    """Of the model, as far as it is known."""
     inspected: Mapping[Checkpoint, Inspected | CheckpointError]
-    """What the hub has said of them: no worker asks it again."""
+    """What the hub answered for them: no worker asks it again."""
 
 
 @dataclass(frozen=True)
@@ -57,71 +63,78 @@ class UnitBatchReport:
     """What comes back: small, since results lie in the store."""
 
     outcomes: tuple[Outcome, ...]
-    known: Known
-    received: Counter[tuple[str, int]]
-    """Per model and seed: bytes that came over the network, in ``seconds``."""
-    seconds: float
+    signature: ModelSignature
+    transfer: Transfer
 
 
 def carry_out(
-    sweep: Sweep, stint: UnitBatch, name: object, tell: Callable[[Outcome], None]
+    context: SweepContext, batch: UnitBatch, name: object, report: Callable[[Outcome], None]
 ) -> UnitBatchReport:
-    """Measures and records a stint's units in this process.
+    """Measure and record the units of a batch in this process.
+
+    A unit whose time is over, or in which CUDA failed, ends the process once it is recorded: dask starts
+    another, which goes on with the batch.
 
     Args:
-        sweep, stint: what to do.
+        context, batch: what to do.
         name: of the dask worker; a number chooses one of several GPUs.
-        tell: is called with each outcome as it is recorded.
+        report: is called with each outcome as it is recorded.
 
     Raises:
         RequestError: the sweep cannot be carried out on this machine.
         StoreError: the store cannot be written.
     """
     with _alone:
-        worker = _worker(sweep, name)
-        first = stint.units[0].unit
-        worker.learn(first, stint.known)
+        worker, store = _worker(context, name), Store(context.worker_spec.store)
+        first = batch.units[0].unit
+        worker.learn(first, batch.signature)
         outcomes: list[Outcome] = []
-        with Reservations(Store(sweep.worker_spec.store), sweep.since) as reservations:
-            cache = CheckpointCache(sweep.cache, sweep.cache_bytes)
-            supply = Prefetch(
-                stint.units, cache, depth=sweep.prefetch, inspected=stint.inspected, reservations=reservations
-            )
-            with supply:
-                for delivery in supply:
-                    with _deadline(sweep, worker.store, delivery.planned):
-                        outcome = delivery.elsewhere or worker.run(delivery.planned, delivery.result)
-                    supply.release(delivery)
-                    outcomes.append(outcome)
-                    tell(outcome)
-                    if not sweep.pulse.exists():
-                        break
-        return UnitBatchReport(tuple(outcomes), worker.known(first), supply.received, supply.seconds)
+        with (
+            Heartbeat(store.folder) as heartbeat,
+            Reservations(store, heartbeat, context.since) as reservations,
+            Prefetch(
+                batch.units,
+                CheckpointCache(context.cache, context.cache_bytes),
+                depth=context.prefetch,
+                inspected=batch.inspected,
+                reservations=reservations,
+            ) as supply,
+        ):
+            for fetched in supply:
+                with _deadline(context.timeout, store, fetched.planned):
+                    outcome = fetched.elsewhere or worker.run(fetched.planned, fetched.result)
+                supply.release(fetched)
+                outcomes.append(outcome)
+                report(outcome)
+                if worker.broken:
+                    os._exit(1)
+                if not context.heartbeat.exists():
+                    break
+        return UnitBatchReport(tuple(outcomes), worker.signature(first), supply.transfer)
 
 
-def _worker(sweep: Sweep, name: object) -> Worker:
-    """The process's warm worker for this sweep; an earlier sweep's is let go of.
+def _worker(context: SweepContext, name: object) -> Worker:
+    """Return the process's warm worker for this sweep; an earlier sweep's is let go of.
 
     Raises:
         RequestError: no such device here, or the store is not the driver's.
     """
-    key = str(sweep.pulse)
+    key = str(context.heartbeat)
     if key not in _warm:
-        if not sweep.pulse.exists():
+        if not context.heartbeat.exists():
             raise RequestError(
-                f"store={sweep.worker_spec.store}: on {os.uname().nodename} this is not the folder that the "
-                "sweep writes to, or the sweep has ended; give a folder that all machines share"
+                f"store={context.worker_spec.store}: on {os.uname().nodename} this is not the folder that "
+                "the sweep writes to, or the sweep has ended; use a folder that all machines share"
             )
         _warm.clear()
-        _warm[key] = sweep.worker_spec.worker(Placement(_device(sweep.device, name), sweep.threads))
+        placement = Placement(_device(context.device, name), context.threads)
+        _warm[key] = Worker.from_spec(context.worker_spec, placement)
     return _warm[key]
 
 
 def _device(device: str, name: object) -> str:
     """Dask workers that see several GPUs take the one of their own number."""
     import torch
-
-    from tracker.engines.placement import chosen_device
 
     chosen, count = chosen_device(device), torch.cuda.device_count()
     if chosen == "cuda" and count > 1 and str(name).isdecimal():
@@ -130,21 +143,21 @@ def _device(device: str, name: object) -> str:
 
 
 @contextmanager
-def _deadline(sweep: Sweep, store: Store, planned: PlannedUnit) -> Iterator[None]:
-    """Records a unit as failed and ends this process when its time is over; dask starts another."""
+def _deadline(seconds: float | None, store: Store, planned: PlannedUnit) -> Iterator[None]:
+    """Record a unit as failed and end this process when its time is over."""
 
     def give_up() -> None:
         label = planned.unit.checkpoint.label
-        told = f"{label}: took longer than engine.timeout={sweep.timeout:g} seconds; raise it"
+        reason = f"{label}: took longer than engine.timeout={seconds:g} seconds; raise it"
         try:
-            store.write_hole(planned.unit, "failed", told)
+            store.write_hole(planned.unit, "failed", reason)
         finally:
             os._exit(1)
 
-    if sweep.timeout is None:
+    if seconds is None:
         yield
         return
-    timer = threading.Timer(sweep.timeout, give_up)
+    timer = threading.Timer(seconds, give_up)
     timer.daemon = True
     timer.start()
     try:

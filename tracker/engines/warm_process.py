@@ -1,4 +1,4 @@
-"""One worker in a process of its own, kept warm: its imports and its live module outlast each unit."""
+"""One worker in a process of its own, kept warm: its imports and its model outlast each unit."""
 
 import contextlib
 import os
@@ -12,14 +12,15 @@ from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
-from tracker.engines.consistency import Known
-from tracker.engines.worker_spec import Placement, WorkerSpec
+from tracker.engines.consistency import ModelSignature
+from tracker.engines.placement import Placement
+from tracker.engines.worker_spec import WorkerSpec
 from tracker.errors import CheckpointError, TrackerError
 from tracker.records import Fetched, Outcome, PlannedUnit
 
 STOP_SECONDS = 5.0
+"""How long a process has to end by itself."""
 _one_at_a_time = threading.Lock()
 """Starting and reaping children: the standard library does not expect that of several threads."""
 
@@ -38,77 +39,103 @@ class Task:
 
     planned: PlannedUnit
     fetched: Fetched | CheckpointError
-    known: Known
+    signature: ModelSignature
+    """Of its model, as far as it is known."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker process tells of a unit."""
+    """What a worker process reports of a unit."""
 
     outcome: Outcome
-    known: Known
+    signature: ModelSignature
     memory: int
     """Bytes that the process holds beside its model."""
+    broken: bool
+    """Whether CUDA would fail every later unit of the process."""
 
 
 class WarmProcess:
-    """Starts a worker process and speaks with it; one thread at a time may do so."""
+    """A worker process, started anew whenever it is needed and gone; one thread at a time may use it.
 
-    def __init__(self, worker_spec: WorkerSpec, placement: Placement, name: str) -> None:
-        """Starts it; it answers after its imports, which take seconds."""
-        spawn = get_context("spawn")
-        self._connection, theirs = spawn.Pipe()
-        with _one_at_a_time:
-            self._process: BaseProcess = spawn.Process(
-                target=_serve, args=(worker_spec, placement, theirs), name=name, daemon=True
-            )
-            with _without_interrupts():
-                self._process.start()
-        theirs.close()
+    Args:
+        spec, placement: what the worker is made from, and where it runs.
+        name: of the process.
+        recycle_bytes: a process that holds more memory than this beside its model is replaced.
+    """
+
+    def __init__(
+        self, spec: WorkerSpec, placement: Placement, name: str, recycle_bytes: int | None = None
+    ) -> None:
+        self.name = name
         self.ready = False
-        """Whether it has come through its imports."""
+        """Whether the present or last process has come through its imports."""
+        self.failed_starts = 0
+        """Processes in a row that died during their imports."""
+        self._spec, self._placement, self._recycle_bytes = spec, placement, recycle_bytes
+        self._process: BaseProcess | None = None
+        self._connection: Connection | None = None
+        self._worn_out = self._closed = False
 
-    @property
-    def alive(self) -> bool:
-        """Whether it can be given a unit, as far as is known."""
-        return not self._connection.closed
+    def start(self) -> Connection:
+        """Start a process if there is none that can be used; it answers after its imports, in seconds."""
+        if self._worn_out:
+            self.stop(STOP_SECONDS)
+        if self._connection is None:
+            spawn = get_context("spawn")
+            self._connection, theirs = spawn.Pipe()
+            self.ready = False
+            with _one_at_a_time, _without_interrupts():
+                process = spawn.Process(
+                    target=_serve, args=(self._spec, self._placement, theirs), name=self.name, daemon=True
+                )
+                process.start()
+            theirs.close()
+            self._process = process
+            if self._closed:  # `kill` came meanwhile
+                process.kill()
+        return self._connection
 
     def carry_out(self, task: Task, seconds: float | None) -> Report:
-        """Has a unit measured and recorded.
+        """Have a unit measured and recorded.
 
         Args:
             task: the unit.
             seconds: how long it may take, the process's start not counted; None: as long as it takes.
 
         Raises:
-            ProcessDied, TookTooLong: no report came; the process is gone.
+            ProcessDied, TookTooLong: no report came; the process has ended.
             TrackerError: what the worker raised; the sweep cannot go on.
         """
+        connection = self.start()
         try:
             if not self.ready:
-                self.ready = self._answer(None) is not None
-            self._connection.send(task)
-            found = self._answer(seconds)
-        except (EOFError, OSError) as error:
-            self.stop(STOP_SECONDS)
-            raise ProcessDied(_how_it_ended(self._process.exitcode)) from error
+                connection.recv()
+                self.ready, self.failed_starts = True, 0
+            connection.send(task)
+            if not wait([connection], seconds):
+                self.stop()
+                raise TookTooLong
+            found = connection.recv()
+        except (EOFError, OSError) as error:  # the end of the pipe is the end of the process
+            self.failed_starts += not self.ready
+            raise ProcessDied(_how_it_ended(self.stop(STOP_SECONDS))) from error
         if isinstance(found, BaseException):
             raise found
+        grown = self._recycle_bytes is not None and found.memory > self._recycle_bytes
+        self._worn_out = found.broken or grown
         return found
 
-    def _answer(self, seconds: float | None) -> Any:
-        """The next message; the end of the pipe is the end of the process, however it came."""
-        if not wait([self._connection], seconds):
-            self.stop()
-            raise TookTooLong
-        return self._connection.recv()
-
     def kill(self) -> None:
-        """Ends the process at once, whatever it is doing; any thread may call this."""
-        self._process.kill()
+        """End the process at once, whatever it is doing, for good; any thread may call this."""
+        self._closed = True
+        if self._process is not None:
+            self._process.kill()
 
-    def stop(self, patience: float = 0.0) -> None:
-        """Ends the process, at once where there is no patience."""
+    def stop(self, patience: float = 0.0) -> int | None:
+        """End the process, after ``patience`` seconds by force; return its exit code."""
+        if self._connection is None or self._process is None:
+            return None
         with contextlib.suppress(OSError):
             self._connection.close()
         with _one_at_a_time:
@@ -116,11 +143,13 @@ class WarmProcess:
             if self._process.is_alive():
                 self._process.kill()
                 self._process.join()
+        self._connection, self._worn_out = None, False
+        return self._process.exitcode
 
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """A process that is started here is deaf to Ctrl-C from its first moment."""
+    """Let a process that is started here ignore Ctrl-C from its first moment."""
     resource_tracker.ensure_running()  # started later, it would let interrupts through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
@@ -136,28 +165,31 @@ def _how_it_ended(code: int | None) -> str:
     return f"ended with code {code}"
 
 
-def _serve(worker_spec: WorkerSpec, placement: Placement, connection: Connection) -> None:
-    """The whole life of a worker process."""
+def _serve(spec: WorkerSpec, placement: Placement, connection: Connection) -> None:
+    """Measure units until the driver closes the pipe; the whole life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    worker = worker_spec.worker(placement)
+    from tracker.engines.worker import Worker  # the driver imports no torch for this module
+
+    worker = Worker.from_spec(spec, placement)
     with contextlib.suppress(EOFError, BrokenPipeError):  # the driver closed the pipe: nothing left to do
         connection.send("ready")
         while True:
             task: Task = connection.recv()
-            worker.learn(task.planned.unit, task.known)
+            worker.learn(task.planned.unit, task.signature)
             try:
                 outcome = worker.run(task.planned, task.fetched)
             except TrackerError as error:
                 connection.send(error)
                 continue
             memory = max(0, _resident() - worker.model_bytes)
-            connection.send(Report(outcome, worker.known(task.planned.unit), memory))
+            signature = worker.signature(task.planned.unit)
+            connection.send(Report(outcome, signature, memory, worker.broken))
 
 
 def _end_with_parent() -> None:
-    """A driver that was killed leaves no workers behind that go on measuring."""
+    """End this process when its driver ends, also when that is killed."""
     parent = parent_process()
     if parent is not None:
         parent.join()
@@ -165,7 +197,7 @@ def _end_with_parent() -> None:
 
 
 def _resident() -> int:
-    """Bytes of memory that this process takes now; at most so far where the system does not tell."""
+    """Return the bytes of memory that this process takes; its peak if the system gives no current value."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""Carries out one unit: load, encode the probe, measure, record. Its failures become records."""
+"""Measure one unit: load, encode the probe, measure, record. Its failures become records."""
 
 import gc
 import time
@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from tracker.engines.consistency import Known, Shape, model_of
+from tracker.engines.consistency import UNKNOWN, ModelKey, ModelSignature, Shape, model_key
+from tracker.engines.placement import Placement
+from tracker.engines.worker_spec import WorkerSpec
 from tracker.errors import CheckpointError, MissingCheckpoint, StoreError, TrackerError
-from tracker.measurement.allocator import keep_freed_memory
 from tracker.measurement.measure import measure
 from tracker.measurement.probe import (
     ProbeTokens,
@@ -20,10 +21,12 @@ from tracker.measurement.probe import (
     tokenizer_digest,
     tokenizer_folder,
 )
+from tracker.measurement.process import keep_freed_memory
+from tracker.metrics.registry import load_metrics
 from tracker.models import model_facts
 from tracker.models.reuse import ReusedModel
 from tracker.models.streaming import stream_model
-from tracker.planning.estimate import free_memory, how_to_run, memory_needed
+from tracker.planning.memory import free_memory, how_to_run, memory_needed
 from tracker.records import Fetched, Measurement, Outcome, PlannedUnit, ProbeSource, Status, Unit, digest
 from tracker.store import Store
 
@@ -32,20 +35,20 @@ from tracker.store import Store
 class Worker:
     """Measures units one after the other and records them.
 
-    ``token_digests`` holds, per model and probe, the digest of the token ids of its other checkpoints:
-    one that differs is an error, since their results could not be compared; likewise ``shapes``, the layers,
-    heads per layer and width of each model's other checkpoints. ``stream`` says whether models
-    are loaded whole or block by block: ``always``, ``never``, or ``auto``, by the memory that is free and by
-    ``memory``, this worker's share in bytes where there are several.
+    A checkpoint that differs from ``signatures``, which holds what the other checkpoints of each model agree
+    on, is an error, since their results could not be compared.
     """
 
     store: Store
     source: ProbeSource
     device: str
-    token_digests: dict[tuple[str, str, int, str], str] = field(default_factory=dict)
     stream: str = "auto"
-    shapes: dict[tuple[str, str, int], Shape] = field(default_factory=dict)
+    """Whether models are loaded whole or block by block: always, never, or auto, by the free memory."""
     memory: int | None = None
+    """This worker's share of it in bytes, where there are several."""
+    signatures: dict[ModelKey, ModelSignature] = field(default_factory=dict)
+    broken: bool = False
+    """Whether CUDA would fail every later unit of this process."""
     _encoded: dict[str, ProbeTokens] = field(default_factory=dict)
     _live: ReusedModel = field(default_factory=ReusedModel)
 
@@ -61,27 +64,38 @@ class Worker:
         """Bytes of the weights that wait in memory for the next checkpoint of their model."""
         return self._live.bytes
 
-    def known(self, unit: Unit) -> Known:
-        """What this worker holds for common to the checkpoints of a unit's model."""
-        model = model_of(unit)
-        return Known(self.shapes.get(model), self.token_digests.get((*model, unit.probe.label)))
+    @classmethod
+    def from_spec(cls, spec: WorkerSpec, placement: Placement) -> "Worker":
+        """Make a worker in this process; registers custom metrics and sets the number of torch's threads."""
+        load_metrics(spec.metric_files)
+        if placement.threads:
+            torch.set_num_threads(placement.threads)
+        memory = placement.memory
+        if placement.share < 1:
+            memory = int(torch.cuda.get_device_properties(placement.device).total_memory * placement.share)
+        return cls(
+            store=Store(spec.store),
+            source=spec.source,
+            device=placement.device,
+            stream=spec.stream,
+            memory=memory,
+            signatures=dict(spec.signatures),
+        )
 
-    def learn(self, unit: Unit, known: Known) -> None:
-        """Takes over what other workers have found common to the checkpoints of a unit's model."""
-        model = model_of(unit)
-        if known.shape is not None:
-            self.shapes[model] = known.shape
-        if known.token_digest is not None:
-            self.token_digests[*model, unit.probe.label] = known.token_digest
+    def signature(self, unit: Unit) -> ModelSignature:
+        """Return what this worker knows of a unit's model."""
+        return self.signatures.get(model_key(unit), UNKNOWN)
+
+    def learn(self, unit: Unit, known: ModelSignature) -> None:
+        """Take over what other workers found of a unit's model."""
+        self.signatures[model_key(unit)] = known.merged(self.signature(unit))
 
     def run(self, planned: PlannedUnit, fetched: Fetched | CheckpointError) -> Outcome:
-        """Measures and records one unit.
+        """Measure and record one unit; what is wrong with its checkpoint is recorded, not raised.
 
         Args:
             planned: the unit.
             fetched: where its checkpoint lies, or why it could not be fetched.
-
-        Never raises for what is wrong with the checkpoint: that is recorded as failed or missing.
 
         Raises:
             StoreError: the result cannot be written; the sweep cannot go on.
@@ -99,11 +113,14 @@ class Worker:
         except MissingCheckpoint as error:
             status, reason = "missing", str(error)
         except CheckpointError as error:
+            self.broken = self.broken or needs_new_process(error)
             status, reason = "failed", _named(unit, str(error))
         except TrackerError:
             raise
         except Exception as error:
             status, reason = "failed", _named(unit, f"{type(error).__name__}: {error}")
+            if needs_new_process(error):
+                self.broken, reason = True, reason.partition("\n")[0]  # the rest is advice on debugging CUDA
         if status != "ok":
             self.store.write_hole(unit, status, reason or "")
         return Outcome(unit, status, reason, time.perf_counter() - started)
@@ -121,14 +138,19 @@ class Worker:
             del model
             gc.collect()
 
+    def _agreed(self, unit: Unit, found: ModelSignature) -> ModelSignature:
+        """Return the signature of a unit's model; what is not known of it yet is taken from this unit."""
+        agreed = self.signatures[model_key(unit)] = self.signature(unit).merged(found)
+        return agreed
+
     def _refuse_another_shape(self, unit: Unit, shape: Shape) -> None:
-        expected = self.shapes.setdefault(model_of(unit), shape)
-        if expected != shape:
-            told = " against ".join(
+        expected = self._agreed(unit, ModelSignature(shape=shape)).shape
+        if expected is not None and expected != shape:
+            both = " against ".join(
                 "{} layers of {} heads, width {}".format(*each) for each in (shape, expected)
             )
             raise CheckpointError(
-                f"its architecture is not that of the model's other checkpoints ({told}); is it another "
+                f"its architecture is not that of the model's other checkpoints ({both}); is it another "
                 "model's? give it another suite.model"
             )
 
@@ -147,7 +169,7 @@ class Worker:
         return free_memory()
 
     def _tokens(self, unit: Unit, path: Path, vocabulary: int, max_positions: int | None) -> ProbeTokens:
-        """The probe's ids by this checkpoint's tokenizer; encoded once per tokenizer."""
+        """Return the probe's ids by this checkpoint's tokenizer; encoded once per tokenizer."""
         folder = tokenizer_folder(self.source, path)
         name = digest(
             [unit.probe.label, vocabulary, max_positions, unit.conventions.block, tokenizer_digest(folder)]
@@ -167,12 +189,30 @@ class Worker:
         return tokens
 
     def _refuse_other_ids(self, unit: Unit, tokens: ProbeTokens) -> None:
-        expected = self.token_digests.setdefault((*model_of(unit), unit.probe.label), tokens.digest)
+        expected = self._agreed(unit, ModelSignature(token_digest=tokens.digest)).token_digest
         if expected != tokens.digest:
             raise CheckpointError(
                 f"its tokenizer turns the probe into other ids ({tokens.digest}) than the model's other "
                 f"checkpoints ({expected}), so results cannot be compared; give probe.tokenizer=FOLDER"
             )
+
+
+CUDA_FAULTS = ("CUDA error", "CUDA driver error", "HIP error", "cuDNN error", "CUBLAS_STATUS")
+"""In messages of errors after which CUDA fails every later call of a process, unlike out of memory."""
+
+
+def needs_new_process(error: BaseException | None) -> bool:
+    """Return whether CUDA fails every later call of the process that raised an error.
+
+    Args:
+        error: its causes count too.
+    """
+    while error is not None:
+        named = type(error).__name__ == "AcceleratorError"
+        if named or (isinstance(error, RuntimeError) and any(each in str(error) for each in CUDA_FAULTS)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _named(unit: Unit, message: str) -> str:

@@ -1,8 +1,17 @@
-"""Live training: measures a model while it is trained, and leaves the training as it would be without."""
+"""Live training: measure a model while it is trained, and leave the training as it would be without."""
 
 from tracker.live.budget import Budget, Schedule
 from tracker.live.callback import TrackerCallback
 from tracker.live.loop import watch
-from tracker.live.watch import TrainingWatch
+from tracker.live.monitor import TrainingMonitor
+from tracker.live.options import ProbeOptions, WatchOptions
 
-__all__ = ["Budget", "Schedule", "TrackerCallback", "TrainingWatch", "watch"]
+__all__ = [
+    "Budget",
+    "ProbeOptions",
+    "Schedule",
+    "TrackerCallback",
+    "TrainingMonitor",
+    "WatchOptions",
+    "watch",
+]

@@ -25,11 +25,11 @@ class Schedule:
             raise unknown_value("every", self.every, "whole numbers from 1")
 
     def is_early(self, step: int) -> bool:
-        """Whether a step is due only because it is among the first."""
+        """Return whether a step is due only because it is among the first."""
         return self.early and step < self.every and step & (step - 1) == 0
 
     def due(self, step: int) -> bool:
-        """Whether a step is to be measured.
+        """Return whether a step is to be measured.
 
         Example:
             >>> [step for step in range(301) if Schedule(every=100).due(step)]
@@ -71,7 +71,7 @@ class Budget:
         return max(0.0, self.clock() - self.started - self.spent)
 
     def refusal(self, step: int, *, early: bool) -> str | None:
-        """Why a measurement must not be taken now, in words; None where it may.
+        """Return why a measurement must not be taken now; None where it may.
 
         Args:
             step: finished optimizer steps.
@@ -93,7 +93,7 @@ class Budget:
         )
 
     def _whole_run(self, step: int, trained: float) -> float:
-        """Seconds that the whole run will train, as far as can be told."""
+        """Seconds that the whole run is expected to train; 0 where its length is not known."""
         done = step - self.first_step
         if self.total_steps is None or done < 1:
             return 0.0
@@ -101,7 +101,7 @@ class Budget:
 
     @contextmanager
     def spending(self) -> Iterator[None]:
-        """Counts the time that the block takes as measuring."""
+        """Count the time that the block takes as measuring."""
         began = self.clock()
         try:
             yield

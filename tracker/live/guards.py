@@ -8,13 +8,13 @@ from tracker.errors import CheckpointError
 
 
 def is_main_process() -> bool:
-    """Of a distributed training only the first process measures; the others wait for it at their next sum."""
+    """Return whether this is the first process of a distributed training, which alone measures."""
     distributed = torch.distributed
     return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
 
 
 def refuse_spread_weights(model: Any) -> None:
-    """One process cannot measure what it holds only a part of.
+    """Refuse a model of which this process holds only a part.
 
     Raises:
         CheckpointError: its weights are sharded (FSDP, tensor parallel, DeepSpeed ZeRO-3).
@@ -30,6 +30,6 @@ def refuse_spread_weights(model: Any) -> None:
 
 
 def not_finite(model: Any) -> str | None:
-    """Name of the first parameter that holds NaN or infinity."""
+    """Return the name of the first parameter that holds NaN or infinity."""
     with torch.no_grad():
         return next((name for name, w in model.named_parameters() if not bool(w.isfinite().all())), None)

@@ -1,16 +1,10 @@
-"""A training loop of one's own, watched."""
+"""``tracker.watch``: monitor a training loop of your own."""
 
 import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from tracker.analysis.instability import Instability
-from tracker.live.terms import Terms
-from tracker.live.watch import TrainingWatch
-from tracker.measurement.given_model import request_for
-from tracker.models.unwrap import unwrap
-from tracker.wandb_sink import SinkOptions
+from tracker.live.monitor import TrainingMonitor, start_monitor
+from tracker.live.options import WatchOptions, with_fields
 
 
 def watch(
@@ -19,46 +13,31 @@ def watch(
     *,
     tokenizer: Any = None,
     store: str | os.PathLike[str] = "tracker-store",
-    name: str = "run",
-    suite: str = "live",
-    seed: int = 0,
-    every: int = 100,
-    early: bool = True,
-    share: float | None = 0.05,
-    total_steps: int | None = None,
-    number: int = 16,
-    n: int = 96,
-    sink: SinkOptions | None = None,
-    on_alert: Callable[[Instability], None] | None = None,
-    **options: Any,
-) -> TrainingWatch:
-    """Watches a model while a loop of your own trains it.
+    options: WatchOptions | None = None,
+    **fields: Any,
+) -> TrainingMonitor:
+    """Monitor a model while a loop of your own trains it.
 
     Weights, gradients, random states, training mode, attention implementation and threads are after every
     measurement what they were before. Where the training has a W&B run open, its numbers go there too, as
-    ``tracker/<metric>``.
+    ``tracker/<metric>``. A run of the same name that starts again puts the records of the earlier one aside
+    (``DIR/superseded``).
 
     Args:
         model: the transformers model that is trained, bare, compiled, or wrapped for several devices.
-        tokens, tokenizer, number, n: the probe, as for ``tracker.track``.
+        tokens: token ids, shape (sequences, n); None: the default probe, through ``tokenizer``.
+        tokenizer: the model's own; needed where no tokens are given.
         store: folder of the store, the same as any sweep's.
-        name, suite, seed: what the run is called in it. A run of the same name that starts again puts the
-            records of the earlier one aside (``DIR/superseded``).
-        every: steps between measurements.
-        early: whether steps 0, 1, 2, 4 ... below ``every`` are measured too.
-        share: most of the training's time that measuring may take; what would take more is left out and
-            told. None: everything that is due is measured.
-        total_steps: how long the training will be, where it is known: early measurements may then be taken
-            in advance of the time that pays for them.
-        sink: where W&B is to hold a run of tracker's own, as a sweep's; None: no such run.
-        on_alert: called with each alert.
-        options: any field of ``Conventions``.
+        options: when and on what the run is measured, what it is called; None: the defaults.
+        fields: any field of ``WatchOptions`` (``every``, ``share``, ``name`` ...), of its ``ProbeOptions``
+            (``number``, ``n``, ``target_error``) or of ``Conventions``, by name.
 
     Returns:
         A function of the step; call it after every optimizer step and ``finish`` it at the end.
 
     Raises:
-        RequestError: a value that is not allowed, no transformers model, or no probe.
+        RequestError: an unknown field, a value that is not allowed, no transformers model, or no probe.
+        CheckpointError: the model has too few positions for the tokens.
 
     Example:
         >>> import tempfile, torch, tracker
@@ -78,7 +57,5 @@ def watch(
         ...     1 in tracker.open_store(folder).checkpoints()["step"]
         True
     """
-    terms = Terms(Path(store), name, suite, seed, every, early, share, sink)
-    model = unwrap(model)
-    request = request_for(model, tokens, tokenizer=tokenizer, number=number, n=n, **options)
-    return TrainingWatch(model, terms, request, total_steps=total_steps, on_alert=on_alert)
+    named = with_fields(options, fields).named("run", 0)
+    return start_monitor(model, tokens, tokenizer=tokenizer, store=store, options=named)

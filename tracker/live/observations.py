@@ -1,4 +1,4 @@
-"""What a measurement says of a training run's course, and what earlier starts of the run have said."""
+"""Measurements as points of a training run's history, for alerts."""
 
 from pathlib import Path
 from typing import Any
@@ -8,16 +8,16 @@ import polars as pl
 from tracker.analysis.instability import Observation, uniform_entropy
 from tracker.store import TABLES
 
-WATCHED = ("spectral_entropy", "frequency_selectivity", "positional_entropy")
-"""Metrics whose sudden changes are told."""
+ALERT_METRICS = ("spectral_entropy", "frequency_selectivity", "positional_entropy")
+"""Metrics whose sudden changes raise an alert."""
 
 
 def observation(sequences: Any, heads: Any, checkpoint: Any) -> Observation:
-    """One measurement's tables as one point of a run's history."""
+    """Return one measurement's tables as one point of a run's history."""
     row = checkpoint.row(0, named=True)
     samples = {
         name: sequences.sort("sequence")[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        for name in WATCHED
+        for name in ALERT_METRICS
         if name in sequences.columns
     }
     layers = heads.group_by("layer").agg(pl.col("positional_entropy").mean()).sort("layer")
@@ -26,7 +26,7 @@ def observation(sequences: Any, heads: Any, checkpoint: Any) -> Observation:
 
 
 def recorded_observations(run: Path, probe: str, conventions: str) -> list[Observation]:
-    """What is recorded of a run, measured in one way, in step order.
+    """Return what is recorded of a run, measured in one way, in step order.
 
     Args:
         run: folder of the run's records.

@@ -1,18 +1,18 @@
-"""What a watched run leaves: records in the store, a journal with its alerts, an account, and rows in W&B.
+"""What a monitored run leaves: records in the store, a journal with its alerts, an account, and rows in W&B.
 
-Nothing that breaks in here reaches the training: it is told in the account and in the log.
+Nothing that fails in here reaches the training: it is reported in the account and in the log.
 """
 
 import logging
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracker.analysis.instability import Instability, Observation
 from tracker.errors import StoreError
 from tracker.live.budget import Budget
 from tracker.live.observations import recorded_observations
+from tracker.live.options import WatchOptions
 from tracker.live.superseded import set_aside
-from tracker.live.terms import Account, Terms
 from tracker.measurement.given_model import Request
 from tracker.records import Checkpoint, Measurement, Unit
 from tracker.store import Store, conform
@@ -23,23 +23,48 @@ from tracker.wandb_sink.active_run import alert_active_run, log_to_active_run
 logger = logging.getLogger("tracker.live")
 
 
-class RunRecord:
-    """Keeps what is measured and told of one run."""
+@dataclass
+class Account:
+    """What monitoring has come to: how many measurements were taken, and what they cost."""
 
-    def __init__(
-        self, terms: Terms, request: Request, on_alert: Callable[[Instability], None] | None
-    ) -> None:
+    measured: int = 0
+    skipped: int = 0
+    failed: int = 0
+    measuring_seconds: float = 0.0
+    training_seconds: float = 0.0
+    alerts: int = 0
+    sentences: list[str] = field(default_factory=list)
+    """Alerts, failures, and what the W&B publisher reported at the end."""
+
+    @property
+    def share(self) -> float:
+        """Measuring as a share of the time that training itself took."""
+        return self.measuring_seconds / self.training_seconds if self.training_seconds else 0.0
+
+    def __str__(self) -> str:
+        """In one line, for people."""
+        return (
+            f"{self.measured} steps measured, {self.skipped} left out, {self.failed} failed, in "
+            f"{self.measuring_seconds:.2f} s beside {self.training_seconds:.2f} s of training "
+            f"({self.share:.1%}); alerts: {self.alerts}"
+        )
+
+
+class RunRecord:
+    """Keeps what is measured and reported of one run."""
+
+    def __init__(self, store: Path, options: WatchOptions, request: Request) -> None:
         self.account = Account()
-        self.label = f"{terms.name} seed {terms.seed}"
-        self._terms, self._request, self._on_alert = terms, request, on_alert
-        self._store = Store(Path(terms.store))
-        self._journal = Journal(terms.suite, terms.name, terms.seed, request.probe.label,
+        self._name, self._seed = options.name or "run", options.seed or 0
+        self.label = f"{self._name} seed {self._seed}"
+        self._options, self._request, self._store = options, request, Store(store)
+        self._journal = Journal(options.suite, self._name, self._seed, request.probe.label,
                                 request.conventions.label)  # fmt: skip
         self._publisher: PublisherHandle | None = None
         self._unwritten: list[tuple[Unit, Measurement]] = []
 
     def begin(self, step: int, layers: int) -> list[Observation]:
-        """Makes room for a run that starts or goes on at a step.
+        """Make room for a run that starts or goes on at a step.
 
         Args:
             step: of the first call.
@@ -56,13 +81,13 @@ class RunRecord:
                 before, history = -1, []
             aside = set_aside(self._store, unit, before, self._journal.path(self._store.folder))
         except OSError as error:
-            self.tell(f"{self.label}: {self._store.folder} cannot be written: {error}")
+            self.report(f"{self.label}: {self._store.folder} cannot be written: {error}")
             return []
         if aside is not None:
-            self.tell(f"{self.label}: earlier records beyond step {max(before, 0)} are in {aside} now")
+            self.report(f"{self.label}: earlier records beyond step {max(before, 0)} are in {aside} now")
         self._journal = self._journal.resumed(self._store.folder, before)
-        if self._terms.sink is not None:
-            self._publisher = start_publisher(self._store.folder, self._terms.sink)
+        if self._options.sink is not None:
+            self._publisher = start_publisher(self._store.folder, self._options.sink)
         return history
 
     def _recorded(self, unit: Unit, before: int) -> list[Observation]:
@@ -71,45 +96,45 @@ class RunRecord:
         return [each for each in found if each.step <= before]
 
     def unit(self, step: int, tokens_seen: int | None) -> Unit:
-        """The run at one step, as the store knows it."""
-        terms, request = self._terms, self._request
-        identity = f"live/{terms.suite}/{terms.name}/{terms.seed}"
-        checkpoint = Checkpoint(terms.suite, terms.name, terms.seed, step, "folder", identity, f"step{step}",
+        """Return the run at one step, as the store knows it."""
+        suite, request = self._options.suite, self._request
+        identity = f"live/{suite}/{self._name}/{self._seed}"
+        checkpoint = Checkpoint(suite, self._name, self._seed, step, "folder", identity, f"step{step}",
                                 tokens_seen, identity)  # fmt: skip
         return Unit(checkpoint, request.probe, request.conventions, request.dtype)
 
     def keep(self, unit: Unit, found: Measurement) -> None:
-        """Records a measurement."""
+        """Record a measurement."""
         self.account.measured += 1
         self._unwritten.append((unit, found))
         self._write_rest()
 
     def show(self, unit: Unit, found: Measurement) -> None:
-        """Adds a measurement to the W&B run that the training has open."""
+        """Add a measurement to the W&B run that the training has open."""
         try:
             log_to_active_run(
                 conform("checkpoint", found.checkpoint, unit.conventions.metrics).row(0, named=True)
             )
         except Exception as error:
-            self.tell(f"{self.label}: the training's W&B run did not take the row: {error}")
+            self.report(f"{self.label}: the training's W&B run did not accept the row: {error}")
 
     def hole(self, unit: Unit, reason: str) -> None:
-        """Records that a step could not be measured, and why."""
+        """Record that a step could not be measured, and why."""
         self.account.failed += 1
-        self.tell(f"not measured: {reason}")
+        self.report(f"not measured: {reason}")
         try:
             self._store.write_hole(unit, "failed", reason)
         except Exception as error:
-            self.tell(f"{self.label}: that is not in the store: {error}")
+            self.report(f"{self.label}: that could not be recorded: {error}")
 
     def skip(self, step: int, reason: str) -> None:
-        """Tells that a step was left out."""
+        """Record that a step was left out, and why."""
         self.account.skipped += 1
         self._journal.skipped.append({"step": step, "reason": reason})
         logger.info("%s: step %d is not measured: %s", self.label, step, reason)
 
     def alert(self, found: list[Instability]) -> None:
-        """Passes alerts on: to the account, the journal, the log, W&B and the user."""
+        """Pass alerts on: to the account, the journal, the log, W&B and the user."""
         for each in found:
             sentence = f"{self.label}: {each.sentence}"
             self.account.alerts += 1
@@ -121,24 +146,24 @@ class RunRecord:
             logger.log(level, "%s: %s: %s", self.label, each.condition, each.sentence)
             try:
                 alert_active_run(f"{each.condition}: {self.label}", each.sentence, each.level)
-                if self._on_alert is not None:
-                    self._on_alert(each)
+                if self._options.on_alert is not None:
+                    self._options.on_alert(each)
             except Exception as error:  # of W&B or the user's own: no reason to stop training
-                self.tell(f"{self.label}: an alert could not be passed on: {error}")
+                self.report(f"{self.label}: an alert could not be passed on: {error}")
 
     def settle(self, budget: Budget) -> None:
-        """Brings account and journal up to date."""
+        """Bring account and journal up to date."""
         account = self.account
         account.measuring_seconds, account.training_seconds = budget.spent, budget.trained
-        told = {name: value for name, value in vars(account).items() if name != "sentences"}
-        self._journal.account = told | {"share": account.share, "share_allowed": self._terms.share}
+        figures = {name: value for name, value in vars(account).items() if name != "sentences"}
+        self._journal.account = figures | {"share": account.share, "share_allowed": self._options.share}
         try:
             self._journal.save(self._store.folder)
         except (OSError, ValueError) as error:
-            self.tell(f"{self.label}: its journal cannot be written: {error}")
+            self.report(f"{self.label}: its journal cannot be written: {error}")
 
     def finish(self, budget: Budget) -> None:
-        """Writes what is left, ends the publisher, and gives the account to the log."""
+        """Write what is left, end the publisher, and write the account to the log."""
         self._write_rest()
         self.settle(budget)
         if self._publisher is not None:
@@ -147,16 +172,16 @@ class RunRecord:
             logger.info(sentence)
 
     def _write_rest(self) -> None:
-        """Records what is measured; what the disk refuses now is kept and tried again the next time."""
+        """Write what is measured; what the disk refuses now is kept and tried again the next time."""
         while self._unwritten:
             try:
                 self._store.write(*self._unwritten[0], replace=True)
             except StoreError as error:
-                self.tell(f"{error}; it is kept in memory and tried again ({len(self._unwritten)} waiting)")
+                self.report(f"{error}; it is kept in memory and tried again ({len(self._unwritten)} waiting)")
                 return
             self._unwritten.pop(0)
 
-    def tell(self, sentence: str) -> None:
-        """Into the account and, as a warning, into the log."""
+    def report(self, sentence: str) -> None:
+        """Add a message to the account and, as a warning, to the log."""
         self.account.sentences.append(sentence)
         logger.warning(sentence)

@@ -4,13 +4,13 @@ import os
 import shutil
 from pathlib import Path
 
-from tracker.metrics.extension import FILE
+from tracker.metrics.registry import FILE
 from tracker.records import Unit
 from tracker.store import Store
 
 
 def set_aside(store: Store, unit: Unit, after: int, journal: Path) -> Path | None:
-    """Moves the records of a run beyond a step out of the way of those that are measured from there on.
+    """Move the records of a run beyond a step out of the way of those that are measured from there on.
 
     They are of weights that the run has left, and no trajectory may hold both. Nothing is deleted: what is
     moved is a store of its own, ``DIR/superseded/<number>``, that opens like any other, with a copy of the

@@ -1,4 +1,8 @@
-"""Every metric as a function on tensors: probabilities in, numbers out, on whatever device they lie."""
+"""Every metric as a function on tensors: probabilities in, numbers out, on whatever device they lie.
+
+A sweep runs these same functions on tiles of attention rows (``tracker.metrics.fused``). Equations are
+those of arXiv 2410.18067.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -37,70 +41,20 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "CoMoments",
-    "admissibility",
-    "band_power",
-    "equal_bands",
-    "frame_bounds",
-    "frequency_selectivity",
-    "head_redundancy",
-    "kept_positions",
-    "lag_profile",
-    "local_share",
-    "max_level",
-    "next_power_of_two",
-    "position_spectrum_correlation",
-    "positional_entropy",
-    "power_spectrum",
-    "prefix_matching_score",
-    "previous_token_score",
-    "reconstruct_signal",
-    "reconstruction_error",
-    "refinement_residual",
-    "scale_level",
-    "scale_sensitivity",
-    "sink_share",
-    "spectral_entropy",
-    "total_power",
-    "wavelet_coefficients",
-    "wavelet_entropy",
-    "window_entropy",
-]
+    "CoMoments", "admissibility", "band_power", "equal_bands", "frame_bounds", "frequency_selectivity",
+    "head_redundancy", "kept_positions", "lag_profile", "local_share", "max_level", "next_power_of_two",
+    "position_spectrum_correlation", "positional_entropy", "power_spectrum", "prefix_matching_score",
+    "previous_token_score", "reconstruct_signal", "reconstruction_error", "refinement_residual",
+    "scale_level", "scale_sensitivity", "sink_share", "spectral_entropy", "total_power",
+    "wavelet_coefficients", "wavelet_entropy", "window_entropy",
+]  # fmt: skip
 
-_HOMES = {
-    "CoMoments": "entropy",
-    "admissibility": "frames",
-    "band_power": "spectral",
-    "equal_bands": "spectral",
-    "frame_bounds": "frames",
-    "frequency_selectivity": "spectral",
-    "head_redundancy": "patterns",
-    "kept_positions": "scale",
-    "lag_profile": "frames",
-    "local_share": "patterns",
-    "max_level": "wavelets",
-    "next_power_of_two": "spectral",
-    "position_spectrum_correlation": "entropy",
-    "positional_entropy": "entropy",
-    "power_spectrum": "spectral",
-    "prefix_matching_score": "patterns",
-    "previous_token_score": "patterns",
-    "reconstruct_signal": "wavelets",
-    "reconstruction_error": "wavelets",
-    "refinement_residual": "frames",
-    "scale_level": "scale",
-    "scale_sensitivity": "scale",
-    "sink_share": "patterns",
-    "spectral_entropy": "entropy",
-    "total_power": "spectral",
-    "wavelet_coefficients": "wavelets",
-    "wavelet_entropy": "entropy",
-    "window_entropy": "entropy",
-}
+_MODULES = ("spectral", "entropy", "wavelets", "scale", "patterns", "frames")
 
 
 def __getattr__(name: str) -> Any:
     """Load a metric when it is first used: the registry, which every package reads, needs no torch."""
-    if name in _HOMES:
-        return getattr(import_module(f"tracker.metrics.{_HOMES[name]}"), name)
+    if name in __all__:
+        modules = (import_module(f"tracker.metrics.{each}") for each in _MODULES)
+        return next(getattr(module, name) for module in modules if hasattr(module, name))
     raise AttributeError(f"module 'tracker.metrics' has no attribute {name!r}")

@@ -8,7 +8,7 @@ TAPS = 4
 
 
 def frame_bounds(attention_HQK: Tensor) -> tuple[Tensor, Tensor]:
-    """The tightest A and B with ``A |f|^2 <= sum over heads of |A_h f|^2 <= B |f|^2``.
+    """Compute the tightest A and B with ``A |f|^2 <= sum over heads of |A_h f|^2 <= B |f|^2``.
 
     They are the smallest and largest squared singular value of the stacked attention maps.
 
@@ -17,6 +17,10 @@ def frame_bounds(attention_HQK: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         (lower, upper), float64, each of shape (...).
+
+    Example:
+        >>> [round(float(bound), 6) for bound in frame_bounds(torch.eye(4).expand(3, 4, 4))]
+        [3.0, 3.0]
     """
     stacked = attention_HQK.double().flatten(-3, -2)
     squared = torch.linalg.svdvals(stacked).square()
@@ -26,13 +30,17 @@ def frame_bounds(attention_HQK: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def lag_profile(attention_QK: Tensor) -> Tensor:
-    """Mean attention by distance, ``a_q(q - lag)`` over the queries q >= n / 2.
+    """Average attention by distance, ``a_q(q - lag)`` over the queries q >= n / 2.
 
     Args:
         attention_QK: shape (..., n, n).
 
     Returns:
         float64, shape (..., n // 2): lags 0 to n // 2 - 1.
+
+    Example:
+        >>> lag_profile(torch.eye(6))
+        tensor([1., 0., 0.], dtype=torch.float64)
     """
     n = attention_QK.shape[-1]
     start = (n + 1) // 2
@@ -43,13 +51,17 @@ def lag_profile(attention_QK: Tensor) -> Tensor:
 
 
 def admissibility(profile: Tensor) -> Tensor:
-    """Share of ``sum |Psi(w)|^2 / |w|`` in the lowest eighth of the non-zero frequencies.
+    """Compute the share of ``sum |Psi(w)|^2 / |w|`` in the lowest eighth of the non-zero frequencies.
 
     Args:
         profile: from ``lag_profile``, shape (..., n // 2); its mean is removed, n_fft = 2 n.
 
     Returns:
         share, shape (...); NaN for a constant profile.
+
+    Example:
+        >>> bool(admissibility(torch.linspace(1, 0, 16)) > admissibility(torch.tensor([1.0, -1.0] * 8)))
+        True
     """
     centred = profile - profile.mean(-1, keepdim=True)
     power = torch.fft.rfft(centred, n=4 * profile.shape[-1]).abs().square()[..., 1:]
@@ -60,13 +72,19 @@ def admissibility(profile: Tensor) -> Tensor:
 
 
 def refinement_residual(profile: Tensor) -> Tensor:
-    """What ``phi(t) = sum over k of c_k phi(2 t - k)``, k = 0..3, leaves unexplained by least squares.
+    """Compute what the two-scale relation leaves unexplained by least squares (eq. 16).
+
+    The relation is ``phi(t) = sum over k of c_k phi(2 t - k)``, k = 0..3.
 
     Args:
         profile: phi, from ``lag_profile``, shape (..., n // 2); phi is 0 outside; t = 0..n // 4 - 1.
 
     Returns:
         norm of the residual over the norm of phi on those t, shape (...); NaN for a zero profile.
+
+    Example:
+        >>> bool(refinement_residual(torch.ones(32, dtype=torch.float64)) < 1e-6)
+        True
     """
     count = profile.shape[-1] // 2
     t = torch.arange(count, device=profile.device)

@@ -1,363 +1,305 @@
-"""The one table of metrics: names, units, ranges and sources of every column that tracker measures.
+"""The registry of metrics: built-in and custom ones, their columns, titles and descriptions.
 
-Store schemas, dashboard labels and the README's table are made from it.
+A registry is a value. This process's holds the built-in metrics and those that ``tracker.metric`` has
+registered; ``Results.registry`` holds what a store says of its own, and two stores may differ.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-Level = Literal["head", "layer", "sequence"]
-INFINITY = float("inf")
-MAX_WAVELET_SCALES = 12
-"""Columns kept for wavelet entropies; 12 scales serve sequences of up to 12,287 tokens."""
+from tracker.atomic import read_json, update_json
+from tracker.errors import RequestError, unknown_value
+from tracker.metrics.table import INFINITY, METRICS, Metric
+
+FILE = "metrics.json"
+"""In a store: what the custom metrics of each label of conventions mean."""
+BY_NAME: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in METRICS})
+"""Built-in metrics."""
+TAKEN = {metric.name for metric in METRICS} | {
+    "suite", "model", "seed", "step", "probe", "conventions", "status", "layer", "head", "sequence",
+    "spectrum", "wavelet_energy", "key", "reason", "commit", "repo", "revision", "dtype", "device", "seconds",
+    "tokens_seen", "params_total", "params_non_embedding", "n_layers", "n_heads", "d_model", "d_head",
+    "rotary_dims", "position_encoding", "causal", "n_sequences", "n_tokens", "token_digest",
+    "tracker_version", "peak_bytes", "undefined_rows",
+}  # fmt: skip
+"""Every column that the store's tables have without custom metrics."""
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_SPREADS = ("_std", "_q25", "_q75")
 
 
 @dataclass(frozen=True)
-class Metric:
-    """One measured quantity.
+class Registry:
+    """The metrics that columns can belong to: built-in ones, then custom ones; never changed.
 
-    ``level`` is the finest table that holds it; ``averaged`` says that a second column with the prefix
-    ``averaged_`` holds it for the averaged signal; ``pooled`` marks those computed over all samples of a
-    head, which therefore have no value per sequence.
+    Example:
+        >>> mine = Metric(name="mine", title="Mine", source="here", meaning="an example")
+        >>> Registry().with_custom([mine]).title_of("averaged_mine")
+        'Mine (averaged)'
     """
 
-    name: str
-    title: str
-    unit: str
-    low: float
-    high: float
-    source: str
-    meaning: str
-    level: Level = "head"
-    averaged: bool = False
-    pooled: bool = False
+    custom: tuple[Metric, ...] = ()
+
+    def with_custom(self, metrics: Iterable[Metric]) -> "Registry":
+        """Return a registry that has these too; one of a known custom name replaces it."""
+        known = {metric.name: metric for metric in self.custom}
+        return Registry(tuple((known | {metric.name: metric for metric in metrics}).values()))
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Metric]:
+        """Every metric by its name."""
+        return {**BY_NAME} | {metric.name: metric for metric in self.custom}
+
+    def metric_of(self, column: str) -> Metric:
+        """Return the metric that a column belongs to, for plain and ``averaged_`` columns alike.
+
+        Raises:
+            KeyError: the column is no metric's.
+        """
+        return self.by_name[column.removeprefix("averaged_")]
+
+    def title_of(self, column: str) -> str:
+        """Return the label for people: the metric's title, marked where the signal is the averaged one.
+
+        Raises:
+            KeyError: the column is no metric's.
+        """
+        mark = " (averaged)" if column.startswith("averaged_") else ""
+        return self.metric_of(column).title + mark
+
+    def columns(self, *levels: str, pooled: bool = True) -> list[str]:
+        """Return the metric columns of these levels, plain ones first."""
+        metrics = [metric for metric in self.by_name.values() if metric.level in levels]
+        metrics = [metric for metric in metrics if pooled or not metric.pooled]
+        plain = [metric.name for metric in metrics]
+        return plain + [f"averaged_{metric.name}" for metric in metrics if metric.averaged]
 
 
-def _spectral() -> Iterator[Metric]:
-    yield Metric(
-        "spectral_entropy",
-        "Spectral entropy",
-        "nats",
-        0,
-        INFINITY,
-        "eq. 7",
-        "entropy of the power spectrum of an attention row",
-        averaged=True,
-    )
-    yield Metric(
-        "spectral_entropy_normalised",
-        "Spectral entropy / log bins",
-        "",
-        0,
-        1,
-        "eq. 7",
-        "spectral entropy divided by its largest value; does not depend on n_fft",
-        averaged=True,
-    )
-    yield Metric(
-        "frequency_selectivity",
-        "Frequency selectivity",
-        "",
-        0,
-        INFINITY,
-        "eq. 3",
-        "strongest frequency bin over the sum of all others",
-        averaged=True,
-    )
-    yield Metric(
-        "band_power_low",
-        "Low-band power",
-        "share",
-        0,
-        1,
-        "eq. 2",
-        "share of power below a quarter of the Nyquist frequency",
-        averaged=True,
-    )
-    yield Metric(
-        "band_power_mid",
-        "Mid-band power",
-        "share",
-        0,
-        1,
-        "eq. 2",
-        "share of power from a quarter to three quarters of the Nyquist frequency",
-        averaged=True,
-    )
-    yield Metric(
-        "band_power_high",
-        "High-band power",
-        "share",
-        0,
-        1,
-        "eq. 2",
-        "share of power from three quarters of the Nyquist frequency",
-        averaged=True,
-    )
+BUILT_IN = Registry()
 
 
-def _position_and_scale() -> Iterator[Metric]:
-    yield Metric(
-        "positional_entropy",
-        "Positional entropy",
-        "nats",
-        0,
-        INFINITY,
-        "eq. 6",
-        "entropy of attention over key positions",
-        averaged=True,
-    )
-    yield Metric(
-        "position_spectrum_correlation",
-        "Position-spectrum correlation",
-        "",
-        -1,
-        1,
-        "eq. 8, 9",
-        "Pearson correlation of positional and spectral entropy over a head's samples",
-        averaged=True,
-        pooled=True,
-    )
-    for alpha in ("0.5", "0.25"):
-        yield Metric(
-            f"scale_sensitivity_{alpha}",
-            f"Scale sensitivity at {alpha}x",
-            "",
-            0,
-            2,
-            "eq. 10",
-            f"1 - cosine of wavelet coefficients at full length and at {alpha} of the tokens",
-            averaged=True,
+@dataclass(frozen=True)
+class CustomMetric:
+    """A registered metric and the function that works it out."""
+
+    metric: Metric
+    function: Callable[[Any], Any]
+    identity: str
+    """``name-digest`` of the function's source and its description: part of the conventions."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Its columns in the table of heads, without their spreads."""
+        name = self.metric.name
+        return [name, f"averaged_{name}"] if self.metric.averaged else [name]
+
+
+_registered: dict[str, CustomMetric] = {}
+
+
+def process_registry() -> Registry:
+    """Return the built-in metrics and those registered in this process."""
+    return BUILT_IN.with_custom(each.metric for each in _registered.values())
+
+
+def registry_of(columns: Iterable[str]) -> Registry:
+    """Return a registry that has every custom metric that a store's table has columns of.
+
+    Those that are not registered in this process get the name in words as title; no more is known of them.
+
+    Args:
+        columns: of the table.
+    """
+    known, present = process_registry(), set(columns)
+    names = [name for name in columns if not name.endswith(_SPREADS) and not name.startswith("averaged_")]
+    return known.with_custom(
+        Metric(
+            name=name, title=in_words(name), low=-INFINITY, source="custom", meaning=in_words(name),
+            averaged=f"averaged_{name}" in present,
         )
-    yield Metric(
-        "reconstruction_error",
-        "Reconstruction error",
-        "",
-        0,
-        INFINITY,
-        "eq. 11",
-        "relative Frobenius error of the wavelet transform there and back",
-        averaged=True,
-    )
+        for name in names if name not in TAKEN and name not in known.by_name
+    )  # fmt: skip
 
 
-def _wavelet_and_window() -> Iterator[Metric]:
-    for scale in range(MAX_WAVELET_SCALES):
-        note = " (coarsest)" if scale == 0 else ""
-        yield Metric(
-            f"wavelet_entropy_{scale}",
-            f"Wavelet entropy, scale {scale}{note}",
-            "nats",
-            -INFINITY,
-            INFINITY,
-            "eq. 5",
-            f"entropy of squared wavelet coefficients, scale {scale}",
-            averaged=True,
-        )
-    for width in (16, 32, 64):
-        yield Metric(
-            f"window_entropy_{width}",
-            f"Window entropy, {width} tokens",
-            "",
-            0,
-            1,
-            "table 2",
-            f"entropy inside windows of {width} keys over its largest value",
-            averaged=True,
-        )
+def in_words(name: str) -> str:
+    """Return the name of a metric as a title."""
+    words = name.replace("_", " ")
+    return words[:1].upper() + words[1:]
 
 
-def _covariates() -> Iterator[Metric]:
-    yield Metric(
-        "local_share", "Local share", "share", 0, 1, "fig. 1", "attention on the last 16 keys up to the query"
-    )
-    yield Metric(
-        "previous_token_score",
-        "Previous-token score",
-        "share",
-        0,
-        1,
-        "covariate",
-        "mean attention to the token before",
-    )
-    yield Metric(
-        "prefix_matching_score",
-        "Prefix-matching score",
-        "share",
-        0,
-        1,
-        "arXiv 2209.11895",
-        "attention to the token after the earlier copy in a block written twice (induction)",
-        pooled=True,
-    )
-    yield Metric("sink_share", "Sink share", "share", 0, 1, "covariate", "mean attention to the first token")
-
-
-def _layers() -> Iterator[Metric]:
-    yield Metric(
-        "head_redundancy",
-        "Head redundancy",
-        "cosine",
-        -1,
-        1,
-        "covariate",
-        "mean cosine between the attention maps of a layer's heads",
-        level="layer",
-    )
-    yield Metric(
-        "frame_lower",
-        "Frame bound A",
-        "",
-        0,
-        INFINITY,
-        "eq. 16",
-        "smallest squared singular value of a layer's stacked attention",
-        level="layer",
-    )
-    yield Metric(
-        "frame_upper",
-        "Frame bound B",
-        "",
-        0,
-        INFINITY,
-        "eq. 16",
-        "largest squared singular value of a layer's stacked attention",
-        level="layer",
-    )
-    yield Metric(
-        "frame_ratio",
-        "Frame ratio A/B",
-        "",
-        0,
-        1,
-        "eq. 16",
-        "lower over upper frame bound; 1 is a tight frame",
-        level="layer",
-    )
-    yield Metric(
-        "admissibility",
-        "Admissibility",
-        "share",
-        0,
-        1,
-        "eq. 16",
-        "share of |Psi|^2/|w| in the lowest eighth of frequencies of the lag profile",
-        level="layer",
-    )
-    yield Metric(
-        "refinement_residual",
-        "Refinement residual",
-        "",
-        0,
-        1,
-        "eq. 16",
-        "what a four-tap two-scale relation leaves unexplained of the lag profile",
-        level="layer",
-    )
-
-
-def _predictions() -> Iterator[Metric]:
-    yield Metric(
-        "loss",
-        "Loss",
-        "nats per token",
-        0,
-        INFINITY,
-        "covariate",
-        "cross-entropy of the next token on the probe",
-        level="sequence",
-    )
-    yield Metric(
-        "in_context_score",
-        "In-context score",
-        "nats per token",
-        -INFINITY,
-        INFINITY,
-        "arXiv 2209.11895",
-        "loss late in the sequence less loss early; negative: context helps",
-        level="sequence",
-    )
-
-
-METRICS: tuple[Metric, ...] = (
-    *_spectral(),
-    *_position_and_scale(),
-    *_wavelet_and_window(),
-    *_covariates(),
-    *_layers(),
-    *_predictions(),
-)
-BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
-DESCRIBED: dict[str, Metric] = {}
-"""Custom metrics known here (``tracker.metrics.extension``); they stand in ``BY_NAME`` too."""
-
-
-def metric_of(column: str) -> Metric:
-    """The metric a column belongs to, for plain and ``averaged_`` columns alike.
+def metric_of(column: str, registry: Registry | None = None) -> Metric:
+    """Return the metric that a column belongs to, in a registry or, by default, in this process's.
 
     Raises:
         KeyError: the column is no metric's.
+
+    Example:
+        >>> metric_of("averaged_positional_entropy").unit
+        'nats'
     """
-    return BY_NAME[column.removeprefix("averaged_")]
+    return (registry or process_registry()).metric_of(column)
 
 
-def title_of(column: str) -> str:
-    """Label for people: the metric's title, marked where the signal is the averaged one."""
-    mark = " (averaged)" if column.startswith("averaged_") else ""
-    return metric_of(column).title + mark
+def title_of(column: str, registry: Registry | None = None) -> str:
+    """Return the label of a column for people, from a registry or, by default, from this process's.
+
+    Raises:
+        KeyError: the column is no metric's.
+
+    Example:
+        >>> title_of("averaged_positional_entropy")
+        'Positional entropy (averaged)'
+    """
+    return (registry or process_registry()).title_of(column)
 
 
-def _named(metrics: list[Metric]) -> list[str]:
-    plain = [metric.name for metric in metrics]
-    return plain + [f"averaged_{metric.name}" for metric in metrics if metric.averaged]
+def is_custom(column: str) -> bool:
+    """Return whether a metric column is that of a custom metric."""
+    return column.removeprefix("averaged_") not in BY_NAME
 
 
-def _all(own: bool) -> list[Metric]:
-    return [*METRICS, *DESCRIBED.values()] if own else list(METRICS)
+def _chosen(registry: Registry | None, own: bool) -> Registry:
+    return (registry or process_registry()) if own else BUILT_IN
 
 
-def head_columns(*, own: bool = True) -> list[str]:
-    """Metric columns of the heads table, plain ones first; ``own``: with those that users have added."""
-    return _named([metric for metric in _all(own) if metric.level == "head"])
+def head_columns(registry: Registry | None = None, *, own: bool = True) -> list[str]:
+    """Return the metric columns of the heads table, plain ones first; ``own``: with custom metrics."""
+    return _chosen(registry, own).columns("head")
 
 
 def layer_columns() -> list[str]:
-    """Metric columns of the layers table."""
-    return _named([metric for metric in METRICS if metric.level == "layer"])
+    """Return the metric columns of the layers table."""
+    return BUILT_IN.columns("layer")
 
 
-def sequence_columns(*, own: bool = True) -> list[str]:
-    """Metric columns of the sequences table: means over heads, then loss and in_context_score."""
-    heads = [metric for metric in _all(own) if metric.level == "head" and not metric.pooled]
-    return _named(heads) + _named([metric for metric in METRICS if metric.level == "sequence"])
+def sequence_columns(registry: Registry | None = None, *, own: bool = True) -> list[str]:
+    """Return the metric columns of the sequences table: means over heads, then loss and in_context_score."""
+    return _chosen(registry, own).columns("head", pooled=False) + BUILT_IN.columns("sequence")
 
 
-def checkpoint_columns(*, own: bool = True) -> list[str]:
-    """Every metric column: each is summarised in the checkpoint table."""
-    return head_columns(own=own) + layer_columns() + _named([m for m in METRICS if m.level == "sequence"])
+def checkpoint_columns(registry: Registry | None = None, *, own: bool = True) -> list[str]:
+    """Return every metric column: each is summarised in the checkpoint table."""
+    return head_columns(registry, own=own) + layer_columns() + BUILT_IN.columns("sequence")
 
 
-def markdown_table() -> str:
-    """The README's table of metrics, one row per metric, wavelet scales and window widths as one.
+def register(custom: CustomMetric) -> None:
+    """Add a metric to all that is measured from now on; one of the same name is replaced.
 
-    Example:
-        >>> print(markdown_table().splitlines()[0])
-        | column | what it is | unit | range | source | kept per |
+    Raises:
+        RequestError: the name is no name for a column, or is taken.
     """
-    lines = [
-        "| column | what it is | unit | range | source | kept per |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for metric in METRICS:
-        numbered = metric.name.startswith("wavelet_entropy_")
-        if numbered and not metric.name.endswith("_0"):
-            continue
-        name = f"`{metric.name}`" + (f" ... `_{MAX_WAVELET_SCALES - 1}`" if numbered else "")
-        name += " +" if metric.averaged else ""
-        meaning = metric.meaning.replace("|", "\\|").replace("scale 0", "scale 0 is the coarsest")
-        low, high = (f"{bound:g}".replace("inf", "∞") for bound in (metric.low, metric.high))
-        kept = {"head": "head", "layer": "layer", "sequence": "sequence"}[metric.level]
-        kept += ", sequence" if metric.level == "head" and not metric.pooled else ""
-        lines.append(f"| {name} | {meaning} | {metric.unit} | {low} to {high} | {metric.source} | {kept} |")
-    return "\n".join(lines)
+    name = custom.metric.name
+    if not _NAME.fullmatch(name) or name.endswith(_SPREADS) or name.startswith("averaged_"):
+        raise unknown_value(
+            "metric", name, "a name of small letters, digits and _, without averaged_, _std, _q25, _q75"
+        )
+    if name in TAKEN:
+        raise RequestError(f"metric={name}: a column of that name exists already; choose another name")
+    _registered[name] = custom
+
+
+def forget(name: str) -> None:
+    """Take a metric out again: it is not measured any more. What is stored stays readable."""
+    _registered.pop(name, None)
+
+
+def registered_identities() -> tuple[str, ...]:
+    """Return every registered metric, as the conventions name it, in the order of their names."""
+    return tuple(_registered[name].identity for name in sorted(_registered))
+
+
+def custom_metrics(identities: Iterable[str]) -> list[CustomMetric]:
+    """Return the metrics that conventions name.
+
+    Raises:
+        RequestError: one is not registered in this process, or is another one of the same name.
+    """
+    found = []
+    for identity in identities:
+        custom = _registered.get(identity.rpartition("-")[0])
+        if custom is None or custom.identity != identity:
+            raise RequestError(
+                f"metric {identity}: not registered in this process as it was; import the file that "
+                "registers it, or give it to a sweep as spectrum.metrics=[FILE.py]"
+            )
+        found.append(custom)
+    return found
+
+
+def load_metrics(files: Iterable[str | Path]) -> None:
+    """Run Python files that register metrics: the user's files, never any that were fetched.
+
+    Raises:
+        RequestError: a file is not there, breaks, or registers nothing.
+    """
+    for file in files:
+        path = Path(file).resolve()
+        if not path.is_file() or path.suffix != ".py":
+            raise unknown_value("spectrum.metrics", file, "Python files that exist")
+        name = f"tracker_own_metrics_{path.stem}"
+        before = dict(_registered)
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except RequestError:
+            raise
+        except Exception as error:
+            raise RequestError(f"spectrum.metrics={file}: {type(error).__name__}: {error}") from error
+        if before == _registered:
+            raise RequestError(
+                f"spectrum.metrics={file}: registers no metric; decorate one with @tracker.metric"
+            )
+
+
+def write_descriptions(folder: Path, label: str, identities: Iterable[str]) -> None:
+    """Write into a store what the metrics of some conventions mean, before their first record.
+
+    Raises:
+        OSError: the store cannot be written.
+    """
+    described = [asdict(custom.metric) for custom in custom_metrics(identities)]
+    bounds = (INFINITY, -INFINITY)  # JSON has no infinity
+    described = [{name: repr(v) if v in bounds else v for name, v in each.items()} for each in described]
+    if _read(folder).get(label) != described:
+        update_json(folder / FILE, lambda known: known | {label: described})
+
+
+def read_descriptions(folder: Path, labels: Iterable[str] | None = None) -> list[Metric]:
+    """Read what a store says of its custom metrics.
+
+    Args:
+        folder: the store's.
+        labels: of conventions; None: all that are in it.
+    """
+    wanted = None if labels is None else set(labels)
+    chosen = [each for label, each in _read(folder).items() if wanted is None or label in wanted]
+    metrics = [_metric(entry) for entries in chosen for entry in entries]
+    return [metric for metric in metrics if metric is not None and metric.name not in TAKEN]
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        content = read_json(folder / FILE)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _metric(entry: dict[str, Any]) -> Metric | None:
+    try:
+        bounds = {name: float(entry[name]) for name in ("low", "high")}
+        return Metric(**{**entry, **bounds})
+    except (TypeError, ValueError, KeyError):
+        return None
+
+
+DESCRIBED: dict[str, Metric] = {}  # tests/conftest.py empties it

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tracker.errors import unknown_value
+from tracker.metrics.coefficients import coefficient_product
 from tracker.metrics.wavelets import max_level, wavelet_coefficients
 from tracker.records import CONVENTION_CHOICES
 
@@ -17,7 +20,7 @@ ALIGNMENTS = CONVENTION_CHOICES["align"]
 
 
 def kept_positions(n: int, alpha: float, *, sample: str = "stride", seed: int = 0) -> np.ndarray:
-    """Which tokens of ``n`` a shortened sequence keeps, in order.
+    """Choose which tokens of ``n`` a shortened sequence keeps, in order.
 
     Args:
         n: tokens of the full sequence.
@@ -30,6 +33,10 @@ def kept_positions(n: int, alpha: float, *, sample: str = "stride", seed: int = 
 
     Raises:
         RequestError: unknown way of sampling.
+
+    Example:
+        >>> kept_positions(10, 0.5)
+        array([0, 2, 4, 6, 8])
     """
     if sample not in SAMPLES:
         raise unknown_value("spectrum.sample", sample, SAMPLES)
@@ -42,38 +49,71 @@ def kept_positions(n: int, alpha: float, *, sample: str = "stride", seed: int = 
 
 
 def scale_level(n: int, alphas: tuple[float, ...], wavelet: str = "db2") -> int:
-    """The wavelet level that the shortest variant of ``n`` tokens allows."""
+    """Return the wavelet level that the shortest variant of ``n`` tokens allows.
+
+    Example:
+        >>> scale_level(96, (0.5, 0.25))
+        3
+    """
     return max_level(math.floor(min(alphas) * n), wavelet)
 
 
-def _interpolate(signal: Tensor, scaled: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    flat = scaled.reshape(-1, 1, scaled.shape[-1])
-    longer = F.interpolate(flat, size=signal.shape[-1], mode="linear", align_corners=True)
-    return signal, longer.reshape(*scaled.shape[:-1], signal.shape[-1])
+Product = Callable[[Any, Any], Tensor]
 
 
-def _gather(signal: Tensor, scaled: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    shorter = signal.index_select(-1, positions)
-    return shorter / shorter.sum(-1, keepdim=True), scaled
+@dataclass(frozen=True)
+class Comparison:
+    """How signals over ``keys`` samples are compared with those of a shortened sequence (eq. 10)."""
 
+    keys: int
+    positions: Tensor
+    """Where the kept tokens stood, int64, shape (m,)."""
+    level: int
+    align: str = "interpolate"
+    wavelet: str = "db2"
+    mode: str = "symmetric"
 
-def _dilated(
-    signal: Tensor,
-    scaled: Tensor,
-    level: int,
-    transform: Callable[..., list[Tensor]],
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Coefficients of equal meaning: level j of the signal against level j - log2(1 / alpha)."""
-    shift = round(math.log2(signal.shape[-1] / scaled.shape[-1]))
-    if shift >= level:
-        raise unknown_value("spectrum.align", "dilate", f"sequences long enough for {shift + 1} levels")
-    ours = transform(signal, level=level)[: level - shift + 1]
-    theirs = transform(scaled, level=level - shift)
-    sizes = [min(a.shape[-1], b.shape[-1]) for a, b in zip(ours, theirs, strict=True)]
-    return (
-        [c[..., :size] for c, size in zip(ours, sizes, strict=True)],
-        [c[..., :size] for c, size in zip(theirs, sizes, strict=True)],
-    )
+    def sensitivity(self, signal: Tensor, scaled_signal: Tensor) -> Tensor:
+        """Compute ``scale_sensitivity``, shape (...), of signals given up to their last non-zero sample.
+
+        Raises:
+            RequestError: unknown alignment, or sequences too short for ``dilate``.
+        """
+        if self.align not in ALIGNMENTS:
+            raise unknown_value("spectrum.align", self.align, ALIGNMENTS)
+        kept = len(self.positions)
+        product: Product | None = None
+        if self.align == "interpolate":
+            transform = self.keys, self.wavelet, self.level, self.mode
+            product = coefficient_product(*transform, signal.dtype, signal.device)
+        if product is not None:
+            return 1 - _cosine(product, signal, _resampled(scaled_signal, kept, self.keys))
+        full, short = _padded(signal, self.keys), _padded(scaled_signal, kept)
+        if self.align == "dilate":
+            return 1 - _cosine(_summed_product, *self._dilated(full, short))
+        if self.align == "interpolate":
+            short = _resampled(short, kept, self.keys)
+        else:
+            full = full.index_select(-1, self.positions)
+            full = full / full.sum(-1, keepdim=True)
+        pair = (self._coefficients(each, self.level) for each in (full, short))
+        return 1 - _cosine(_summed_product, *pair)
+
+    def _coefficients(self, signal: Tensor, level: int) -> list[Tensor]:
+        return wavelet_coefficients(signal, wavelet=self.wavelet, level=level, mode=self.mode)
+
+    def _dilated(self, signal: Tensor, scaled: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Coefficients of equal meaning: level j of the signal against level j - log2(1 / alpha)."""
+        shift = round(math.log2(signal.shape[-1] / scaled.shape[-1]))
+        if shift >= self.level:
+            raise unknown_value("spectrum.align", "dilate", f"sequences long enough for {shift + 1} levels")
+        ours = self._coefficients(signal, self.level)[: self.level - shift + 1]
+        theirs = self._coefficients(scaled, self.level - shift)
+        sizes = [min(a.shape[-1], b.shape[-1]) for a, b in zip(ours, theirs, strict=True)]
+        return (
+            [c[..., :size] for c, size in zip(ours, sizes, strict=True)],
+            [c[..., :size] for c, size in zip(theirs, sizes, strict=True)],
+        )
 
 
 def scale_sensitivity(
@@ -86,7 +126,7 @@ def scale_sensitivity(
     wavelet: str = "db2",
     mode: str = "symmetric",
 ) -> Tensor:
-    """One minus the cosine of all wavelet coefficients of a signal and of its shortened twin (eq. 10).
+    """Compute one minus the cosine of all wavelet coefficients of a signal and its shortened twin (eq. 10).
 
     Args:
         signal: attention of the full sequence, shape (..., K); for rows, those of the kept tokens.
@@ -103,28 +143,36 @@ def scale_sensitivity(
 
     Raises:
         RequestError: unknown alignment, or sequences too short for ``dilate``.
+
+    Example:
+        >>> uniform, positions = torch.full((96,), 1 / 96), torch.from_numpy(kept_positions(96, 0.5))
+        >>> found = scale_sensitivity(uniform, 2 * uniform[:48], positions=positions, level=3)
+        >>> bool(found.abs() < 1e-6)
+        True
     """
-
-    def transform(x: Tensor, *, level: int) -> list[Tensor]:
-        return wavelet_coefficients(x, wavelet=wavelet, level=level, mode=mode)
-
-    if align not in ALIGNMENTS:
-        raise unknown_value("spectrum.align", align, ALIGNMENTS)
-    if align == "dilate":
-        pairs = _dilated(signal, scaled_signal, level, transform)
-    else:
-        resample = _interpolate if align == "interpolate" else _gather
-        first, second = resample(signal, scaled_signal, positions)
-        pairs = transform(first, level=level), transform(second, level=level)
-    return 1 - _cosine(*pairs)
+    how = Comparison(signal.shape[-1], positions, level, align, wavelet, mode)
+    return how.sensitivity(signal, scaled_signal)
 
 
-def _cosine(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
-    """Cosine of two lists of coefficients taken as one vector each, without concatenating them."""
+def _padded(signal: Tensor, length: int) -> Tensor:
+    return F.pad(signal, (0, length - signal.shape[-1]))
 
-    def product(left: list[Tensor], right: list[Tensor]) -> Tensor:
-        parts = [(a * b).sum(-1) for a, b in zip(left, right, strict=True)]
-        return torch.stack(parts).sum(0)
 
+def _resampled(signal: Tensor, length: int, n: int) -> Tensor:
+    """Signals of ``length`` samples resampled linearly onto n, ends aligned, up to their last non-zero
+    sample."""
+    given = signal.shape[-1]
+    reach = n if given == length or length < 2 else min(n, -(-given * (n - 1) // (length - 1)))
+    flat = _padded(signal, length).reshape(-1, 1, length)
+    longer = F.interpolate(flat, size=n, mode="linear", align_corners=True)
+    return longer.view(*signal.shape[:-1], n)[..., :reach]
+
+
+def _summed_product(left: list[Tensor], right: list[Tensor]) -> Tensor:
+    """Inner product of two lists of coefficients, each taken as one vector, without concatenating them."""
+    return torch.stack([(a * b).sum(-1) for a, b in zip(left, right, strict=True)]).sum(0)
+
+
+def _cosine(product: Product, ours: Any, theirs: Any) -> Tensor:
     norm = (product(ours, ours) * product(theirs, theirs)).sqrt()
     return product(ours, theirs) / torch.where(norm > 1e-10, norm, torch.nan)

@@ -19,7 +19,7 @@ SLICE, SLICE_GPU = (256, 2048), (4096, 16384)
 
 
 def loss_positions(n: int, *, all_positions: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which of the n - 1 predictions are scored: for the loss, early and late.
+    """Return which of the n - 1 predictions are scored: for the loss, early and late.
 
     Early and late are the tenths of positions centred on 0.1 n and 0.9 n. Where not all positions are
     scored, the loss takes 32 evenly strided ones and each tenth at most 16.
@@ -44,7 +44,7 @@ def _thinned(positions: np.ndarray, count: int) -> np.ndarray:
 def sequence_losses(
     model: PreTrainedModel, hidden_BQD: Tensor, ids_BQ: Tensor, facts: ModelFacts
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Next-token loss and in-context score (late loss less early loss) per sequence, nats per token.
+    """Compute next-token loss and in-context score (late loss less early loss) per sequence, nats per token.
 
     All positions are scored where the vocabulary head costs less than the body, else 64.
 
@@ -55,7 +55,7 @@ def sequence_losses(
     parts = loss_positions(ids_BQ.shape[1], all_positions=everywhere)
     scored = np.unique(np.concatenate(parts))
     wanted = ids_BQ[:, scored + 1]
-    losses = _cross_entropies(model, hidden_BQD[:, scored].flatten(0, 1), wanted.flatten())
+    losses = token_losses(model, hidden_BQD[:, scored].flatten(0, 1), wanted.flatten())
     losses = losses.view_as(wanted).double().cpu().numpy()
     loss, early, late = (losses[:, np.searchsorted(scored, part)].mean(1) for part in parts)
     if not np.isfinite(loss).all():
@@ -63,8 +63,16 @@ def sequence_losses(
     return loss, late - early
 
 
-def _cross_entropies(model: PreTrainedModel, hidden_TD: Tensor, wanted_T: Tensor) -> Tensor:
-    """Loss of each token, nats, shape (T,)."""
+def token_losses(model: PreTrainedModel, hidden_TD: Tensor, wanted_T: Tensor) -> Tensor:
+    """Compute the next-token loss of each position, nats, shape (T,), float32.
+
+    Logits are in memory for a slice of the tokens and of the vocabulary at a time.
+
+    Args:
+        model: a loaded model.
+        hidden_TD: last hidden states.
+        wanted_T: the token that follows each of them.
+    """
     tokens, words = SLICE if hidden_TD.device.type == "cpu" else SLICE_GPU
     pairs = zip(hidden_TD.split(tokens), wanted_T.split(tokens), strict=True)
     return torch.cat([_cross_entropy(model, hidden, wanted, words) for hidden, wanted in pairs])

@@ -76,15 +76,16 @@ class NanoRecipe:
     """Most text that is taken from the standard library."""
     interval: int | None = None
     """Steps between checkpoints after 512; None: 100, and 250 in runs of 2000 steps or more."""
-    dense: tuple[int, int, int] | None = None
+    dense_steps: tuple[int, int, int] | None = None
     """First, last and distance of further checkpoints, for a close look at a change."""
 
     def __post_init__(self) -> None:
-        if self.dense is not None:
-            object.__setattr__(self, "dense", tuple(self.dense))
-            if len(self.dense) != 3 or not 0 <= self.dense[0] < self.dense[1] or self.dense[2] < 1:
+        if self.dense_steps is not None:
+            dense = tuple(self.dense_steps)
+            object.__setattr__(self, "dense_steps", dense)
+            if len(dense) != 3 or not 0 <= dense[0] < dense[1] or dense[2] < 1:
                 allowed = "[first,last,distance] with 0 <= first < last and distance from 1"
-                raise unknown_value("suite.dense", list(self.dense), allowed)
+                raise unknown_value("suite.dense_steps", list(dense), allowed)
         for name in ("train_steps", "batch", "interval"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -104,10 +105,12 @@ class NanoRecipe:
     def digest(self) -> str:
         """Eight hex digits over every field and the recipe's version.
 
-        What came later counts where it is given, so that suites trained before keep their name.
+        ``dense_steps`` counts where it is given, and under the name that it had first: suites that were
+        trained by earlier versions keep their name.
         """
-        given = {name: value for name, value in asdict(self).items() if name != "dense" or value}
-        return digest([RECIPE_VERSION, given], 8)
+        fields = asdict(self)
+        dense = fields.pop("dense_steps")
+        return digest([RECIPE_VERSION, fields | ({"dense": dense} if dense else {})], 8)
 
     @property
     def tokens_per_step(self) -> int:
@@ -125,7 +128,7 @@ def checkpoint_steps(recipe: NanoRecipe) -> tuple[int, ...]:
     doubling = [2**power for power in range(LAST_DOUBLING.bit_length())]
     interval = recipe.interval or (250 if last >= 2000 else 100)
     evenly = range(0, last + 1, interval)
-    low, high, distance = recipe.dense or (0, 0, 1)
+    low, high, distance = recipe.dense_steps or (0, 0, 1)
     closely = range(low, high + 1, distance)
     steps = {0, *doubling, *closely, *(step for step in evenly if step > LAST_DOUBLING), last}
     return tuple(sorted(step for step in steps if step <= last))

@@ -1,36 +1,44 @@
-"""Asks checkpoints and store what exists and what is done, and hands both to the plan."""
+"""Resolve a request: what exists at its source, what the store has recorded, and the plan made of both."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from pywt import Wavelet, dwt_max_level  # pyright: ignore[reportAttributeAccessIssue]
 
 from tracker import checkpoints as sources
-from tracker.config import Config, FolderSuite, HubSuite, NanoSuite, PublishedSuite
+from tracker.config import Config, HubSuite, NanoSuite, PublishedSuite
 from tracker.errors import CheckpointError, unknown_value
 from tracker.measurement.probe import probe_spec
 from tracker.nano import NanoRecipe, suite_checkpoints
-from tracker.planning.plan import Plan, make_plan, select
-from tracker.planning.refine import refined
-from tracker.records import Checkpoint, Conventions, ProbeSource, ProbeSpec, Recorded, RecordId, Unit
-from tracker.store import Store
+from tracker.planning.plan import MeasurementSpec, Plan, make_plan
+from tracker.planning.schedule import refined, select
+from tracker.records import Checkpoint, Conventions, ProbeSource, ProbeSpec, Recorded, RecordId
+from tracker.store import Ledger, Results, Store, open_store
 
-NANO_SEQUENCES, USUAL_SEQUENCES = 16, 500
+NANO_SEQUENCES, DEFAULT_SEQUENCES = 16, 500
 
 
 @dataclass(frozen=True)
 class ResolvedSweep:
-    """A request worked out: the plan, and what is needed to carry it out."""
+    """A resolved request: the plan, and what is needed to carry it out."""
 
     plan: Plan
     probe: ProbeSpec
     source: ProbeSource
     conventions: Conventions
+    ledger: Ledger
+    """The store's records when the request was resolved: read once, used by every later step."""
+
+
+def checkpoint_cache(config: Config) -> sources.CheckpointCache:
+    """Return the cache of a request, with its bound."""
+    bound = None if config.cache.max_gb is None else int(config.cache.max_gb * 1e9)
+    return sources.CheckpointCache(sources.cache_folder(config.cache.folder), bound)
 
 
 def nano_recipe(suite: NanoSuite) -> NanoRecipe:
-    """How the embedded suite of this request is trained.
+    """Return the training recipe of the embedded suite.
 
     Raises:
         RequestError: a field out of range.
@@ -40,19 +48,19 @@ def nano_recipe(suite: NanoSuite) -> NanoRecipe:
 
 
 def suite_name(config: Config) -> str:
-    """The suite's name in the store; another recipe of the embedded suite is another suite."""
+    """Return the suite's name in the store; another recipe of the embedded suite is another suite."""
     suite = config.suite
     if not isinstance(suite, NanoSuite):
         return suite.name
-    usual, recipe = NanoRecipe(), nano_recipe(suite)
-    if recipe == usual:
+    default, recipe = NanoRecipe(), nano_recipe(suite)
+    if recipe == default:
         return suite.name
-    longer = replace(usual, train_steps=recipe.train_steps)
+    longer = replace(default, train_steps=recipe.train_steps)
     return f"{suite.name}-{recipe.train_steps if recipe == longer else recipe.digest}"
 
 
 def available(config: Config) -> list[Checkpoint]:
-    """Every checkpoint of the request's suite, before steps are chosen. Downloads nothing.
+    """List every checkpoint of the request's suite, before steps are chosen. Downloads nothing.
 
     Raises:
         RequestError: an unknown model, repository or folder, or nothing there.
@@ -66,86 +74,73 @@ def available(config: Config) -> list[Checkpoint]:
     if isinstance(suite, HubSuite):
         found = sources.discover_hub(
             suite.repo,
-            suite=suite.name,
-            model=suite.model,
+            sources.Labels(suite.name, suite.model),
             pattern=suite.pattern,
             branch=suite.branch,
             cache_dir=config.cache.folder,
         )
     else:
-        found = _in_folder(suite)
-    kept = _only(found, "models", suite.models, [checkpoint.model for checkpoint in found])
-    return _only(kept, "seeds", suite.seeds, [checkpoint.seed for checkpoint in found])
+        found = sources.discover_folder(
+            suite.path,
+            sources.Labels(suite.name, suite.model, suite.seed),
+            step=suite.step,
+            pattern=suite.pattern,
+        )
+    models = _wanted("models", suite.models, {checkpoint.model for checkpoint in found})
+    seeds = _wanted("seeds", suite.seeds, {checkpoint.seed for checkpoint in found})
+    return [each for each in found if each.model in models and each.seed in seeds]
 
 
-def _in_folder(suite: FolderSuite) -> list[Checkpoint]:
-    return sources.discover_folder(
-        suite.path,
-        suite=suite.name,
-        model=suite.model,
-        seed=suite.seed,
-        step=suite.step,
-        pattern=suite.pattern,
-    )
-
-
-def _only(
-    found: list[Checkpoint], field: str, wanted: Sequence[object] | None, there: Iterable[object]
-) -> list[Checkpoint]:
-    if wanted is None:
-        return found
-    known = set(there)
-    for value in wanted:
-        if value not in known:
-            raise unknown_value(f"suite.{field}", value, sorted(map(str, known)))
-    return [checkpoint for checkpoint in found if getattr(checkpoint, field[:-1]) in wanted]
+def _wanted(name: str, wanted: Sequence[object] | None, present: set[object]) -> set[object]:
+    for value in wanted or ():
+        if value not in present:
+            raise unknown_value(f"suite.{name}", value, sorted(map(str, present)))
+    return present if wanted is None else set(wanted)
 
 
 def resolve(config: Config, *, ask: bool = False) -> ResolvedSweep:
-    """Works a request out. Touches nothing: no folder is made, nothing fetched or trained.
+    """Resolve a request. Touches nothing: no folder is made, nothing fetched or trained.
 
     Args:
         config: the request.
-        ask: whether to ask the hub which branches of suites with a known schedule are there.
+        ask: whether to ask the hub which branches of suites with a known schedule exist.
 
     Raises:
         RequestError: the request is wrong; names the field, the value and what is allowed.
     """
     source = ProbeSource(**{each.name: getattr(config.probe, each.name) for each in fields(ProbeSource)})
-    usual = NANO_SEQUENCES if isinstance(config.suite, NanoSuite) else USUAL_SEQUENCES
+    default = NANO_SEQUENCES if isinstance(config.suite, NanoSuite) else DEFAULT_SEQUENCES
     probe = probe_spec(
         source,
         name=config.probe.name,
         n=config.probe.n,
-        number=usual if config.probe.number is None else config.probe.number,
+        number=default if config.probe.sequences is None else config.probe.sequences,
         seed=config.probe.seed,
         bos=config.probe.bos,
         target_error=config.probe.target_error,
     )
     _refuse_lengths(config)
+    spec = MeasurementSpec(probe, config.conventions, config.dtype)
     found = available(config)
+    ledger = Store(config.store).recorded()
     if config.steps.name == "refine" and config.steps.list is None:
-        chosen = refined(config, found, suite_name(config), probe, config.conventions)
+        chosen = refined(config, found, suite_name(config), spec, ledger)
     else:
         chosen = select(found, config.steps)
-    chosen = told_missing(chosen) if ask else chosen
-    recorded = Store(config.store).recorded()
-    commits = _commits(chosen, probe, config, recorded) if config.remeasure == "moved" else {}
+    chosen = mark_missing(chosen) if ask else chosen
     plan = make_plan(
         chosen,
-        probe,
-        config.conventions,
-        config.dtype,
-        recorded,
+        spec,
+        ledger,
         remeasure=config.remeasure,
         shard=config.shard,
-        commits=commits,
+        commits=_commits(chosen, spec, ledger) if config.remeasure == "moved" else {},
     )
-    return ResolvedSweep(plan, probe, source, config.conventions)
+    return ResolvedSweep(plan, probe, source, config.conventions, ledger)
 
 
-def told_missing(chosen: list[Checkpoint]) -> list[Checkpoint]:
-    """The checkpoints, those marked that the hub has no branch for; as they are where it does not answer."""
+def mark_missing(chosen: list[Checkpoint]) -> list[Checkpoint]:
+    """Mark the checkpoints that the hub has no branch for; all stay as they are where it does not answer."""
     heads: dict[str, dict[str, str]] = {}
     for repo in sorted({each.location for each in chosen if each.kind == "hub" and each.exists is None}):
         try:
@@ -162,8 +157,19 @@ def told_missing(chosen: list[Checkpoint]) -> list[Checkpoint]:
     ]
 
 
+def sweep_results(config: Config, sweep: ResolvedSweep) -> Results:
+    """Open what the store holds of a request's suite, probe and conventions; only new records are read."""
+    return open_store(
+        config.store,
+        probe=sweep.probe.label,
+        conventions=sweep.conventions.label,
+        suite=suite_name(config),
+        ledger=sweep.ledger,
+    )
+
+
 def _refuse_lengths(config: Config) -> None:
-    """What the number of tokens rules out is said before anything is trained or fetched."""
+    """Refuse what the number of tokens rules out before anything is trained or fetched."""
     n, conventions, suite = config.probe.n, config.conventions, config.suite
     if isinstance(suite, NanoSuite) and n > suite.tokens:
         raise unknown_value("probe.n", n, f"at most the {suite.tokens} positions of the suite (suite.tokens)")
@@ -177,13 +183,13 @@ def _refuse_lengths(config: Config) -> None:
 
 
 def _commits(
-    chosen: list[Checkpoint], probe: ProbeSpec, config: Config, recorded: dict[RecordId, Recorded]
+    chosen: list[Checkpoint], spec: MeasurementSpec, ledger: Mapping[RecordId, Recorded]
 ) -> dict[RecordId, str]:
-    """What each recorded checkpoint's source holds now; one that cannot be asked counts as not moved."""
+    """Ask what each recorded checkpoint's source holds now; one that cannot be asked counts as not moved."""
     now: dict[RecordId, str] = {}
     for checkpoint in chosen:
-        unit = Unit(checkpoint, probe, config.conventions, config.dtype)
-        if unit.id in recorded:
+        unit = spec.unit(checkpoint)
+        if unit.id in ledger:
             try:
                 commit = current_commit(checkpoint)
             except CheckpointError:
@@ -194,7 +200,7 @@ def _commits(
 
 
 def current_commit(checkpoint: Checkpoint) -> str | None:
-    """The commit, or the files' fingerprint, that a checkpoint's source holds now; nothing is fetched."""
+    """Return the commit, or the files' fingerprint, that a checkpoint's source holds now; fetch nothing."""
     if checkpoint.kind == "hub":
         return checkpoint.commit or sources.inspect(checkpoint).commit
     return sources.fetch(checkpoint).commit

@@ -1,4 +1,4 @@
-"""Which shard of how many a checkpoint belongs to: by its own name alone, evenly within each model.
+"""Assign checkpoints to shards: by their own names alone, evenly within each model.
 
 A job array has no scheduler that could balance it, and each of its jobs makes the plan anew, perhaps of a
 larger suite. So a checkpoint's shard must not depend on what else is planned; and as checkpoints of one model
@@ -24,7 +24,7 @@ POWERS = 10
 
 
 def shard_of(checkpoint: Checkpoint, count: int) -> int:
-    """The shard of a checkpoint, 1 to ``count``.
+    """Return the shard of a checkpoint, 1 to ``count``.
 
     Args:
         checkpoint: its suite, model, seed and step count, nothing else.
@@ -36,7 +36,7 @@ def shard_of(checkpoint: Checkpoint, count: int) -> int:
 
 
 def rung(step: int) -> int:
-    """Place of a step on the ladder: 0, 1, 2, 4 ... 512, 1000, 2000, 3000 ... stand on 0, 1, 2, 3 ..."""
+    """Return the rung of a step: 0, 1, 2, 4 ... 512, 1000, 2000, 3000 ... stand on rungs 0, 1, 2, 3 ..."""
     if step & (step - 1) == 0:
         return step.bit_length()
     return POWERS + next(step // spacing for spacing in SPACINGS if step % spacing == 0)

@@ -1,4 +1,4 @@
-"""Stored tables in the hands of pandas, Arrow and DuckDB; each is needed only where it is asked for."""
+"""Stored tables for pandas, Arrow and DuckDB; each library is needed only where it is asked for."""
 
 from importlib import import_module
 from pathlib import Path
@@ -7,26 +7,28 @@ from typing import Any
 from tracker.errors import RequestError, unknown_value
 
 FILES = {"heads": "heads", "layers": "layers", "sequences": "sequences", "checkpoints": "checkpoint"}
-"""Name of each table, and of its file in a record's folder."""
+"""By table, the name of its file in a record's folder."""
 
 
 def library(name: str) -> Any:
-    """A library that tracker does not need by itself.
+    """Import a library that tracker does not depend on.
 
     Raises:
-        RequestError: it is not installed; says how to install it.
+        RequestError: it is not installed.
     """
     try:
         return import_module(name)
     except ImportError as error:
-        raise RequestError(f"{name} is not installed; `python -m pip install {name}` installs it") from error
+        raise RequestError(
+            f"{name} is not installed; install it with `python -m pip install {name}`"
+        ) from error
 
 
 def check_table(table: str) -> str:
-    """The name of one of the four tables.
+    """Return the name of one of the four tables.
 
     Raises:
-        RequestError: there is no such table.
+        RequestError: an unknown table.
     """
     if table not in FILES:
         raise unknown_value("table", table, FILES)
@@ -34,7 +36,7 @@ def check_table(table: str) -> str:
 
 
 def duckdb_views(records: tuple[Path, ...], empty: dict[str, Any]) -> Any:
-    """A DuckDB connection in memory with a view of each table, read from the parquet files where they lie.
+    """Open a DuckDB connection with a view of each table, read from the parquet files in place.
 
     Args:
         records: folders of the records.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tracker.atomic import save_json
-from tracker.store.reader import safe_name
+from tracker.store.schema import safe_name
 
 
 @dataclass

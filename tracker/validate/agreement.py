@@ -30,15 +30,17 @@ WAVELETS = ("haar", "db2", "db4", "sym5", "coif2", "bior2.2")
 
 
 def random_attention(heads: int = HEADS, n: int = N, seed: int = 0) -> np.ndarray:
-    """Causal softmax over Gaussian logits, float64, shape (heads, n, n)."""
+    """Draw causal softmax over Gaussian logits, float64, shape (heads, n, n)."""
     logits = np.random.default_rng(seed).normal(size=(heads, n, n)) * SPREAD
     weights = np.exp(logits) * np.tri(n)
     return weights / weights.sum(-1, keepdims=True)
 
 
 def apart(found: Any, expected: np.ndarray) -> float:
-    """Largest relative difference; of numbers below ``FLOOR`` relative to that. Infinite where only one
-    of both is defined."""
+    """Return the largest relative difference; of numbers below ``FLOOR`` relative to that.
+
+    Infinite where only one of both is defined.
+    """
     ours = np.asarray(found, dtype=float)
     if (np.isfinite(ours) != np.isfinite(expected)).any():
         return math.inf
@@ -47,7 +49,7 @@ def apart(found: Any, expected: np.ndarray) -> float:
 
 
 def spectra(functions: Any) -> Iterator[Finding]:
-    """Spectrum, shares, selectivity and entropies of every row, against scipy's."""
+    """Compare spectrum, shares, selectivity and entropies of every row with scipy's."""
     rows = random_attention()[:, 1:]  # under a Hann window row 0 has no power
     taper = hann(N, sym=True)
     power = np.abs(np.fft.fft(rows * taper, 128)[..., :65]) ** 2
@@ -74,7 +76,7 @@ def spectra(functions: Any) -> Iterator[Finding]:
 
 
 def coefficients(functions: Any) -> Iterator[Finding]:
-    """Wavelet coefficients against pywt, and the way back, for every signal extension offered."""
+    """Compare wavelet coefficients with pywt, and the way back, for every signal extension offered."""
     rows = random_attention()
     signal = torch.from_numpy(rows).float()
     for mode in MODES:
@@ -101,7 +103,7 @@ def coefficients(functions: Any) -> Iterator[Finding]:
 
 
 def scaled(functions: Any) -> Iterator[Finding]:
-    """S(alpha) with ``interpolate``, against numpy.interp, pywt and scipy's cosine distance."""
+    """Compare S(alpha) with ``interpolate`` with numpy.interp, pywt and scipy's cosine distance."""
     full = random_attention(1)[0]
     for alpha, level in ((0.5, 3), (0.25, 3)):
         short = random_attention(1, int(N * alpha), seed=1)[0]
@@ -121,7 +123,7 @@ def scaled(functions: Any) -> Iterator[Finding]:
 
 
 def theory(functions: Any) -> Iterator[Finding]:
-    """Window entropy and the theory checks, written out."""
+    """Compare window entropy and the theory checks with their formulas written out."""
     rows = random_attention()
     for width in (16, 32, 64):
         count = N // width
@@ -153,7 +155,7 @@ def theory(functions: Any) -> Iterator[Finding]:
 
 
 def agreement(functions: Any = metrics) -> list[Finding]:
-    """Every metric against its witness, in order.
+    """Compare every metric with its witness, in order.
 
     Args:
         functions: the metrics to try, by their names in ``tracker.metrics``.

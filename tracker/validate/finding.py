@@ -16,20 +16,25 @@ class Finding:
 
 
 def near(experiment: str, expected: float, found: float, tolerance: float) -> Finding:
-    """``found`` lies within ``tolerance`` of ``expected``; equal infinities are near, NaN never is."""
+    """Expect ``found`` within ``tolerance`` of ``expected``; equal infinities pass, NaN fails."""
     passed = found == expected or abs(found - expected) <= tolerance
-    return Finding(experiment, _told(expected), _told(found), f"± {tolerance:g}", passed)
+    return Finding(experiment, _shown(expected), _shown(found), f"± {tolerance:g}", passed)
+
+
+def is_undefined(experiment: str, found: float) -> Finding:
+    """Expect that ``found`` is NaN: a sweep records no value."""
+    return Finding(experiment, "undefined", _shown(found), "exact", math.isnan(found))
 
 
 def at_most(experiment: str, found: float, limit: float, expected: str = "0") -> Finding:
-    """``found`` is no larger than ``limit``; NaN is."""
-    return Finding(experiment, expected, _told(found), f"at most {limit:g}", found <= limit)
+    """Expect ``found`` no larger than ``limit``; NaN fails."""
+    return Finding(experiment, expected, _shown(found), f"at most {limit:g}", found <= limit)
 
 
 def at_least(experiment: str, found: float, limit: float, expected: str = "1") -> Finding:
-    """``found`` is no smaller than ``limit``; NaN is."""
-    return Finding(experiment, expected, _told(found), f"at least {limit:g}", found >= limit)
+    """Expect ``found`` no smaller than ``limit``; NaN fails."""
+    return Finding(experiment, expected, _shown(found), f"at least {limit:g}", found >= limit)
 
 
-def _told(value: float) -> str:
+def _shown(value: float) -> str:
     return f"{value:.6g}" if math.isfinite(value) else str(value)

@@ -9,7 +9,7 @@ from tracker import facts
 from tracker.analysis.axes import AXES, size_on
 from tracker.analysis.schema import AnalysisReport, ChangeContext, RunPhases, ThresholdEntry, to_dict
 from tracker.checkpoints.audit import file as audit_file
-from tracker.metrics.registry import DESCRIBED, checkpoint_columns, metric_of, title_of
+from tracker.metrics.registry import Registry, checkpoint_columns, is_custom, metric_of, title_of
 from tracker.store import SPECTRUM_BANDS, Results
 from tracker.views.encode import LEVELS, MISSING, rounded_list
 from tracker.views.head_maps import SPECTRUM_HIGH, SPECTRUM_LOW, head_maps, head_shapes, map_metrics
@@ -77,7 +77,7 @@ def dashboard_data(
         "conventions": _only(results, "conventions"),
         "analysed": bool(analysed),
         "served": served,
-        "metrics": _metrics(runs),
+        "metrics": _metrics(runs, results.registry),
         "runs": [_run(run) for run in runs],
         "map_metrics": map_metrics(runs),
         "maps": maps | {"levels": LEVELS, "missing": MISSING, "bands": bands},
@@ -166,7 +166,8 @@ def _audit(results: Results, runs: list[Run]) -> list[dict[str, Any]]:
             "disagreements": entry.get("disagreements", []),
             "findings": [{key: finding.get(key) for key in AUDITED} for finding in entry["findings"]],
         }
-        for repo, entry in audit_file.read(results.folder).items() if repo in shown
+        for repo, audit in audit_file.read(results.folder).items() if repo in shown
+        for entry in [audit.as_json()]
     ]  # fmt: skip
 
 
@@ -175,15 +176,16 @@ def _only(results: Results, column: str) -> str | None:
     return values[0] if values else None
 
 
-def _metrics(runs: list[Run]) -> list[dict[str, Any]]:
+def _metrics(runs: list[Run], registry: Registry) -> list[dict[str, Any]]:
     present = {name for run in runs for name in run.series}
     described = []
-    for name in checkpoint_columns():
+    for name in checkpoint_columns(registry):
         if name in present:
-            metric = metric_of(name)
+            metric = metric_of(name, registry)
             described.append({
-                "name": name, "title": title_of(name), "unit": metric.unit, "meaning": metric.meaning,
-                "source": metric.source, "level": metric.level, "group": _group(name),
+                "name": name, "title": title_of(name, registry), "unit": metric.unit,
+                "meaning": metric.meaning, "source": metric.source, "level": metric.level,
+                "group": _group(name),
             })  # fmt: skip
     return described
 
@@ -191,7 +193,7 @@ def _metrics(runs: list[Run]) -> list[dict[str, Any]]:
 def _group(name: str) -> str:
     bare = name.removeprefix("averaged_")
     group = next((title for title, pattern in GROUPS if re.match(pattern, bare)), "Other")
-    group = CUSTOM_GROUP if bare in DESCRIBED else group
+    group = CUSTOM_GROUP if is_custom(name) else group
     return f"{group}, averaged signal" if bare != name else group
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tracker.metrics.registry import DESCRIBED
+from tracker.metrics.registry import is_custom
 from tracker.store import Results
 from tracker.views.encode import pack, quantise, rounded
 from tracker.views.runs import RUN, Run
@@ -63,9 +63,9 @@ def head_maps(results: Results, runs: list[Run]) -> dict[str, Any]:
 
 
 def map_metrics(runs: list[Run]) -> list[str]:
-    """Return the metrics whose maps travel in the page: the main ones, and custom ones that are measured."""
-    custom = [name for name in DESCRIBED if any(name in run.series for run in runs)]
-    return [*MAP_METRICS, *custom]
+    """Metrics whose maps travel in the page: the main ones, and custom ones that are measured."""
+    custom = dict.fromkeys(name for run in runs for name in run.series if is_custom(name))
+    return [*MAP_METRICS, *(name for name in custom if not name.startswith("averaged_"))]
 
 
 def head_shapes(runs: list[Run]) -> dict[str, Any]:

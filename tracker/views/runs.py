@@ -9,7 +9,7 @@ import polars as pl
 
 from tracker.checkpoints.audit.file import Suspects
 from tracker.checkpoints.audit.file import suspects as suspects_of
-from tracker.metrics.registry import checkpoint_columns, sequence_columns
+from tracker.metrics.registry import checkpoint_columns, registry_of, sequence_columns
 from tracker.store import Results, safe_name
 
 RUN = ["suite", "model", "seed"]
@@ -82,7 +82,7 @@ def runs_of(results: Results) -> list[Run]:
 
 def _half_widths(results: Results) -> dict[tuple[Any, ...], pl.DataFrame]:
     frame = results.sequences()
-    columns = [name for name in sequence_columns() if name in frame.columns]
+    columns = [name for name in sequence_columns(results.registry) if name in frame.columns]
     spread = [
         pl.when(pl.col(name).count() > 1).then(NORMAL_95 * pl.col(name).std() / pl.col(name).count().sqrt())
         .alias(name) for name in columns
@@ -96,7 +96,7 @@ def _run(key: tuple[Any, ...], frame: pl.DataFrame, halves: pl.DataFrame | None,
     if halves is not None:
         halves = frame.select("step").join(halves, on="step", how="left", maintain_order="left")
     absent = np.full(len(steps), np.nan)
-    for name in checkpoint_columns():
+    for name in checkpoint_columns(registry_of(frame.columns)):
         if name not in frame.columns or frame[name].null_count() == len(steps):
             continue
         half = _array(halves[name]) if halves is not None and name in halves.columns else absent

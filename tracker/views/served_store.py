@@ -12,7 +12,7 @@ import polars as pl
 
 from tracker.atomic import read_json
 from tracker.errors import RequestError, TrackerError, unknown_value
-from tracker.metrics.registry import DESCRIBED, head_columns
+from tracker.metrics.registry import head_columns, is_custom
 from tracker.store import Results, record_folders
 from tracker.store.progress import Watch
 from tracker.views.data import dashboard_data
@@ -134,8 +134,8 @@ class ServedStore:
         """
         snapshot = self._snapshot
         chosen = snapshot.run(run)
-        absent = metric.removeprefix("averaged_") in DESCRIBED and metric not in chosen.series
-        if metric not in head_columns() or absent:
+        present = is_custom(metric) and metric in chosen.series
+        if metric not in head_columns(own=False) and not present:
             raise RequestError(f"metric={metric}: no metric of heads")
         frame = self._column(snapshot, metric)
         if frame[metric].null_count() == frame.height:

@@ -6,7 +6,7 @@ wandb is used only where somebody else has imported it and opened a run.
 import sys
 from typing import Any
 
-from tracker.wandb_sink.alerts import LONGEST_TITLE
+from tracker.wandb_sink.findings import LONGEST_TITLE
 from tracker.wandb_sink.rows import KEY, ROW, scalars_of
 
 PREFIX = "tracker/"
@@ -14,14 +14,14 @@ STEP = f"{PREFIX}step"
 
 
 def active_run() -> Any:
-    """The run that this process has open; None where there is none."""
+    """Return the run that this process has open; None where there is none."""
     return getattr(sys.modules.get("wandb"), "run", None)
 
 
 def log_to_active_run(checkpoint: dict[str, Any]) -> bool:
-    """Adds one measured checkpoint to the open run: ``tracker/<metric>`` over ``tracker/step``.
+    """Add one measured checkpoint to the open run: ``tracker/<metric>`` over ``tracker/step``.
 
-    Never with ``step=``: rows of the training's own stay as they are, in their own order.
+    Never with ``step=``: the rows that the training itself logs stay as they are, in their own order.
 
     Args:
         checkpoint: its row of the checkpoint table.
@@ -40,7 +40,7 @@ def log_to_active_run(checkpoint: dict[str, Any]) -> bool:
 
 
 def alert_active_run(title: str, text: str, level: str) -> None:
-    """Raises an alert in the open run, where there is one; W&B forwards it as its user has chosen."""
+    """Raise an alert in the open run, where there is one; W&B forwards it as its user has chosen."""
     run = active_run()
     if run is not None:
         run.alert(title[:LONGEST_TITLE], text, level=level)

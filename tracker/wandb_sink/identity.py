@@ -18,12 +18,12 @@ class RunIdentity:
 
     @classmethod
     def of(cls, record: Recorded) -> "RunIdentity":
-        """The run that a record belongs to."""
+        """Return the run that a record belongs to."""
         return cls(record.suite, record.model, record.seed, record.probe, record.conventions)
 
     @property
     def id(self) -> str:
-        """The run's id in W&B: the same for ever and on every machine, and safe in any address."""
+        """The run's id in W&B: the same at all times and on every machine, and safe in any address."""
         return digest(asdict(self), 16)
 
     @property

@@ -20,7 +20,7 @@ class SinkOptions:
     name: str = "wandb"
     """``wandb``, or ``none``: nothing is sent."""
     project: str = "tracker"
-    """The W&B project; it is made where it does not exist."""
+    """The W&B project; it is created where it does not exist."""
     entity: str | None = None
     """The W&B user or team; None: the default one of the key."""
     mode: str = "auto"
@@ -32,7 +32,7 @@ class SinkOptions:
     artifact: bool = True
     """Whether a run's records go to the server as a versioned artifact, when the run is closed."""
     order_wait: float = 60.0
-    """Seconds that a row may wait for an earlier one that a running sweep still has to store."""
+    """No effect: rows are sent as they are measured. Accepted so that earlier requests still run."""
     init_timeout: float = 20.0
     """Seconds that W&B may take to answer before the rows go to disk instead."""
     finish_timeout: float = 30.0
@@ -44,7 +44,7 @@ class SinkOptions:
         return self.name == "wandb" and self.mode != "disabled"
 
     def validate(self) -> "SinkOptions":
-        """Checks every field and returns the options themselves.
+        """Check every field and return the options themselves.
 
         Raises:
             RequestError: a value is not allowed; names the field, the value and what is allowed.
@@ -56,8 +56,6 @@ class SinkOptions:
         _check_name("sink.project", self.project)
         if self.entity is not None:
             _check_name("sink.entity", self.entity)
-        if not (math.isfinite(self.order_wait) and self.order_wait >= 0):
-            raise RequestError(f"sink.order_wait={self.order_wait}: must be a number of seconds, 0 or more")
         for field in ("init_timeout", "finish_timeout"):
             seconds = getattr(self, field)
             if not (math.isfinite(seconds) and seconds > 0):
@@ -73,8 +71,10 @@ def _check_name(field: str, name: str) -> None:
         reason = f"has {len(name)} characters"
     elif not name.isprintable():
         reason = "has characters that cannot be printed"
-    elif set(name) & set(REFUSED) or set(name) == {"."}:
-        reason = "has characters that W&B refuses" if set(name) & set(REFUSED) else "is not a name"
+    elif set(name) & set(REFUSED):
+        reason = "has characters that W&B refuses"
+    elif set(name) == {"."}:
+        reason = "is not a name"
     if reason:
         raise RequestError(
             f"{field}={name}: {reason}; allowed: 1 to {LONGEST_NAME} characters without any of {REFUSED}"

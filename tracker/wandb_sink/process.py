@@ -1,17 +1,25 @@
-"""The publisher as a process of its own, so that no trouble with W&B can stop, slow or lose a sweep."""
+"""The publisher as a process of its own, so that no trouble with W&B can stop, slow or lose a sweep.
+
+It gets its options on standard input and answers with sentences on standard output. The key, where there is
+one, is in the environment; neither is on the command line. It follows the store until it reads another line
+or the end of its input, which also comes when the process that started it dies.
+"""
 
 import contextlib
 import json
+import logging
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tracker
+from tracker.errors import TrackerError
 from tracker.wandb_sink.options import SinkOptions
-from tracker.wandb_sink.promises import Promised
+from tracker.wandb_sink.publisher import publish
 
 MARGIN_SECONDS = 30.0
 """Beyond ``finish_timeout``: for starting up, an answer that does not come, writing and closing."""
@@ -29,7 +37,7 @@ class PublisherHandle:
     """Why it could not be started."""
 
     def finish(self, timeout: float | None = None) -> list[str]:
-        """Tells the publisher to send the rest and end; returns in bounded time and never raises for W&B.
+        """Have the publisher send the rest and end; returns in bounded time and never raises for W&B.
 
         Args:
             timeout: seconds until it is given up; default ``finish_timeout`` and a margin.
@@ -48,11 +56,10 @@ class PublisherHandle:
             process.communicate()
             return [self._rest(f"did not finish in {seconds:g} s")]
         try:
-            sentences = json.loads(output)
+            return [str(sentence) for sentence in json.loads(output)]
         except ValueError:
             log = self.folder / "wandb" / "publisher.log"
             return [self._rest(f"ended with code {process.returncode} (see {log})")]
-        return [str(sentence) for sentence in sentences]
 
     def _rest(self, trouble: str) -> str:
         return (
@@ -61,17 +68,12 @@ class PublisherHandle:
         )
 
 
-def start_publisher(folder: Path, options: SinkOptions,
-                    promised: Iterable[Promised] = ()) -> PublisherHandle:  # fmt: skip
-    """Starts a publisher that follows ``folder``.
+def start_publisher(folder: Path, options: SinkOptions) -> PublisherHandle:
+    """Start a publisher that follows ``folder``.
 
     Args:
         folder: the store's folder.
         options: where to, and how much.
-        promised: what the sweep is going to store; rows then go out in step order.
-
-    Its options go through standard input, and the key, where there is one, through the environment; neither
-    is on the command line. It ends when told to, and also when this process ends in any way.
 
     Raises:
         RequestError: an option is not allowed.
@@ -85,9 +87,8 @@ def start_publisher(folder: Path, options: SinkOptions,
     except OSError as error:
         return PublisherHandle(folder, options, None, f"could not be started: {error}")
     assert process.stdin is not None
-    told = [asdict(each) for each in promised]
-    request = json.dumps({"folder": str(folder), "options": asdict(options), "promised": told})
-    # Where it has died already, finish() tells with which code.
+    request = json.dumps({"folder": str(folder), "options": asdict(options)})
+    # Where it has died already, finish() reports with which code.
     with contextlib.suppress(OSError):
         process.stdin.write(request.encode() + b"\n")
         process.stdin.flush()
@@ -102,7 +103,7 @@ def _launch(folder: Path) -> "subprocess.Popen[bytes]":
     with open(folder / "wandb" / "publisher.log", "wb") as log:
         return subprocess.Popen(
             # -P: a folder named wandb in the current one must not be imported instead.
-            [sys.executable, "-P", "-m", "tracker.wandb_sink.publisher_main"],
+            [sys.executable, "-P", "-c", f"from {__name__} import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -110,3 +111,40 @@ def _launch(folder: Path) -> "subprocess.Popen[bytes]":
             # Out of reach of the terminal's Ctrl-C: it must live to send what the sweep stored last.
             start_new_session=True,
         )
+
+
+def main() -> None:
+    """Run one publisher; ends the process at once where W&B hangs."""
+    answer = _private_output()
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    with open(0, "rb", buffering=0, closefd=False) as unbuffered:  # the next line is for _await_end
+        request = json.loads(unbuffered.readline())
+    threading.Thread(target=_await_end, args=(stop,), daemon=True).start()
+    try:
+        published = publish(Path(request["folder"]), SinkOptions(**request["options"]), follow=stop)
+        sentences, trouble = published.sentences, published.failure is not None
+    except TrackerError as error:
+        sentences, trouble = [f"W&B: {error}"], True
+    # Whoever started it may be gone; the rows were sent all the same.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(answer, json.dumps(sentences).encode())
+    if trouble:
+        # A normal exit would make wandb wait for a dead server once more; all is on disk by now.
+        os._exit(0)
+
+
+def _private_output() -> int:
+    """Keep standard output for the answer alone: W&B's service inherits the other and outlives a kill."""
+    answer = os.dup(1)
+    os.set_inheritable(answer, False)
+    os.dup2(2, 1)
+    return answer
+
+
+def _await_end(stop: threading.Event) -> None:
+    # The raw descriptor: a thread that waits in sys.stdin holds its lock and would break the shutdown.
+    os.read(0, 1)
+    stop.set()

@@ -1,4 +1,4 @@
-"""What one checkpoint sends to W&B: scalars, histograms over heads, layer x head maps.
+"""What one checkpoint sends to W&B: scalars, histograms over heads, layer x head maps as small pictures.
 
 Plain numbers and pictures; nothing here knows wandb.
 """
@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from matplotlib import colormaps
 from PIL import Image
 
-from tracker.metrics.extension import read_descriptions
-from tracker.metrics.registry import checkpoint_columns
+from tracker.metrics.registry import checkpoint_columns, registry_of, title_of
 from tracker.records import digest
-from tracker.wandb_sink.maps import MAPS, head_map
+
+Scalar = float | int | str
 
 STEP = "checkpoint/step"
 STEP_PLUS_ONE = "checkpoint/step_plus_one"
@@ -38,6 +39,21 @@ HISTOGRAMS = (
     "sink_share",
 )
 BINS = 32
+MAPS: dict[str, tuple[float, float]] = {
+    "spectral_entropy_normalised": (0.0, 1.0),
+    "frequency_selectivity": (0.0, 2.0),
+    "band_power_low": (0.0, 1.0),
+    "averaged_scale_sensitivity_0.5": (0.0, 1.0),
+    "previous_token_score": (0.0, 1.0),
+    "prefix_matching_score": (0.0, 1.0),
+}
+"""The metrics that are drawn, and the values of the darkest and the brightest colour: the same at every
+checkpoint, so that maps can be compared."""
+UNDEFINED_COLOUR = (128, 128, 128)
+PICTURE_SIDE = 256
+"""Target for the longer side, in pixels."""
+CELL_SIDES = 4, 24
+"""Bounds of a cell's side, in pixels."""
 FACTS = (
     "n_layers", "n_heads", "d_model", "d_head", "rotary_dims", "position_encoding", "causal",
     "params_total", "params_non_embedding", "repo", "dtype", "n_sequences", "n_tokens",
@@ -52,8 +68,8 @@ class Row:
     """The record's key and a digest of the numbers: measured again with other results it is another row."""
     key: str
     step: int
-    scalars: dict[str, float | int | str]
-    facts: dict[str, Any]
+    scalars: dict[str, Scalar]
+    facts: dict[str, Scalar]
     """What the checkpoint table says of the model: the run's flat configuration."""
     histograms: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     """By metric: counts (bins,) and edges (bins + 1,) over all heads."""
@@ -62,7 +78,7 @@ class Row:
 
 
 def read_row(place: Path, *, histograms: bool = True, maps: bool = True) -> Row:
-    """One stored checkpoint as a row.
+    """Read one stored checkpoint as a row.
 
     Args:
         place: a record's folder, with status ok.
@@ -91,7 +107,7 @@ def read_row(place: Path, *, histograms: bool = True, maps: bool = True) -> Row:
 
 
 def row_name(place: Path) -> str:
-    """The name of the row that a record with status ok sends.
+    """Return the name of the row that a record with status ok sends.
 
     Raises:
         OSError, polars.exceptions.PolarsError: the record is being replaced or does not read back.
@@ -100,24 +116,22 @@ def row_name(place: Path) -> str:
 
 
 def _checkpoint(place: Path) -> dict[str, Any]:
-    """A record's row of the checkpoint table; what own metrics in it mean is told by the store."""
-    row = pl.read_parquet(place / "checkpoint.parquet").row(0, named=True)
-    read_descriptions(place.parents[4], {row["conventions"]})
-    return row
+    """Read a record's row of the checkpoint table."""
+    return pl.read_parquet(place / "checkpoint.parquet").row(0, named=True)
 
 
-def scalars_of(checkpoint: dict[str, Any]) -> dict[str, float | int | str]:
-    """Every metric that has a value under its own name, its spread under ``std/``, ``q25/``, ``q75/``.
+def scalars_of(checkpoint: dict[str, Any]) -> dict[str, Scalar]:
+    """Return every metric that has a value under its own name, its spread under ``std/``, ``q25/``, ``q75/``.
 
     The axes come first: step, step + 1 (step 0 has no place on a log axis), tokens.
     """
     step = checkpoint["step"]
-    scalars: dict[str, float | int | str] = {STEP: step, STEP_PLUS_ONE: step + 1, KEY: checkpoint["key"]}
+    scalars: dict[str, Scalar] = {STEP: step, STEP_PLUS_ONE: step + 1, KEY: checkpoint["key"]}
     for name, column in ((TOKENS, "tokens_seen"), ("checkpoint/undefined_rows", "undefined_rows"),
                          (PASSING, "seconds")):  # fmt: skip
         if checkpoint[column] is not None:
             scalars[name] = checkpoint[column]
-    for metric in checkpoint_columns():
+    for metric in checkpoint_columns(registry_of(checkpoint)):
         if checkpoint.get(metric) is not None:
             scalars[metric] = checkpoint[metric]
         for spread in SPREADS:
@@ -129,7 +143,7 @@ def scalars_of(checkpoint: dict[str, Any]) -> dict[str, float | int | str]:
 
 
 def histograms_of(heads: pl.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Counts and edges over all heads of the main metrics that have values."""
+    """Count the values over all heads of the main metrics that have values."""
     found = {}
     for metric in HISTOGRAMS:
         values = heads[metric].drop_nulls().to_numpy()
@@ -140,7 +154,7 @@ def histograms_of(heads: pl.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray
 
 
 def maps_of(heads: pl.DataFrame) -> dict[str, tuple[Image.Image, str]]:
-    """Layer x head pictures and their captions of the metrics in ``MAPS`` that have values."""
+    """Draw layer x head maps, with captions, of the metrics in ``MAPS`` that have values."""
     if heads.is_empty():
         return {}
     layers, columns = heads["layer"].to_numpy(), heads["head"].to_numpy()
@@ -151,3 +165,27 @@ def maps_of(heads: pl.DataFrame) -> dict[str, tuple[Image.Image, str]]:
             values[layers, columns] = heads[metric].cast(pl.Float64).fill_null(float("nan")).to_numpy()
             found[metric] = head_map(metric, values)
     return found
+
+
+def head_map(metric: str, values: np.ndarray) -> tuple[Image.Image, str]:
+    """Draw one metric of every head.
+
+    Args:
+        metric: a name in ``MAPS``, which gives the range of the colours.
+        values: (layers, heads), NaN where a head has no value.
+
+    Returns:
+        The picture, layer 0 on top and head 0 on the left, grey where there is no value; and a caption
+        that says what the colours mean.
+    """
+    low, high = MAPS[metric]
+    shares = np.clip((values - low) / (high - low), 0.0, 1.0)
+    colours = colormaps["viridis"](np.nan_to_num(shares), bytes=True)[..., :3]
+    colours[np.isnan(values)] = UNDEFINED_COLOUR
+    side = int(np.clip(PICTURE_SIDE // max(values.shape), *CELL_SIDES))
+    pixels = np.ascontiguousarray(colours.repeat(side, axis=0).repeat(side, axis=1))
+    caption = (
+        f"{title_of(metric)}: rows are layers (0 on top), columns are heads; "
+        f"{low:g} dark to {high:g} bright, grey where undefined"
+    )
+    return Image.fromarray(pixels), caption

@@ -1,17 +1,16 @@
 """The phase-transition dashboard in the user's W&B project: panels over log steps, grouped by model size."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tracker.atomic import read_json, save_json
 from tracker.errors import RequestError, TrackerError
 from tracker.metrics.registry import checkpoint_columns, title_of
-from tracker.wandb_sink.access import without_secrets
+from tracker.wandb_sink.connection import readable
+from tracker.wandb_sink.findings import first_step_of
 from tracker.wandb_sink.ledger import ledger_folder
-from tracker.wandb_sink.maps import MAPS
 from tracker.wandb_sink.options import SinkOptions
-from tracker.wandb_sink.rows import HISTOGRAMS, STEP_PLUS_ONE, TOKENS
-from tracker.wandb_sink.words import first_step_of
+from tracker.wandb_sink.rows import HISTOGRAMS, MAPS, STEP_PLUS_ONE, TOKENS
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace
@@ -35,12 +34,18 @@ CURVES = {
     ),
 }  # fmt: skip
 """Metrics of each section of curves."""
+OVER_TOKENS = ("spectral_entropy_normalised", "frequency_selectivity")
 OVER_SIZE = ("spectral_entropy_normalised", "frequency_selectivity", "averaged_scale_sensitivity_0.5", "loss")
 """Metrics whose last value is drawn against the number of parameters."""
+LEGEND = (
+    "`phases`, `thresholds` and `holes` of a run say in words what was found and what is missing; "
+    "`last_step` is the step of its last values. Lines are the mean over the seeds of a size, bands reach "
+    "from the lowest to the highest seed. The axis is step + 1, since step 0 has no place on a log axis."
+)
 
 
 def build_workspace(entity: str, project: str) -> "Workspace":
-    """The workspace, not saved anywhere; needs no network.
+    """Build the workspace without saving it anywhere; needs no network.
 
     Args:
         entity: the W&B user or team.
@@ -53,28 +58,39 @@ def build_workspace(entity: str, project: str) -> "Workspace":
         entity=entity,
         project=project,
         name=NAME,
-        sections=[*_curves(), _phases(), _over_size(), _heads(), _over_tokens()],
+        sections=_sections(),
         # Not the metrics' own step axis: it begins at 0, which has no place on a log axis.
         settings=WorkspaceSettings(x_axis=STEP_PLUS_ONE, max_runs=100),
         runset_settings=RunsetSettings(groupby=[Config(GROUP)]),
     )
 
 
-def _curves() -> "list[Section]":
+def _sections() -> "list[Section]":
+    import wandb_workspaces.reports.v2 as wr
     from wandb_workspaces.workspaces import Section
 
     known = set(checkpoint_columns())
+    curves = {title: [_curve(each) for each in names if each in known] for title, names in CURVES.items()}
+    phases = [
+        _against_size(first_step_of(label), f"Step at which the {label} phase begins", log_y=True)
+        for label in ("exploratory", "specialisation")
+    ]
+    findings = [wr.MarkdownPanel(markdown=LEGEND), wr.RunComparer(diff_only="split")]
+    sizes = [_against_size(metric, f"{title_of(metric)} at the last step") for metric in OVER_SIZE]
+    maps = [wr.MediaBrowser(title=title_of(metric), media_keys=[f"maps/{metric}"]) for metric in MAPS]
+    spread = [
+        _curve(f"std/{metric}", title=f"{title_of(metric)}: spread over heads") for metric in HISTOGRAMS[:3]
+    ]
     return [
-        Section(
-            name=title,
-            panels=[_curve(metric, STEP_PLUS_ONE) for metric in metrics if metric in known],
-            is_open=True,
-        )
-        for title, metrics in CURVES.items()
+        *(Section(name=title, panels=panels, is_open=True) for title, panels in curves.items()),
+        Section(name="Phases, thresholds and holes", panels=[*phases, *findings], is_open=True),
+        Section(name="Against parameters", panels=sizes, is_open=True),
+        Section(name="Heads: layer x head maps, spread over heads", panels=[*maps, *spread]),
+        Section(name="Over tokens", panels=[_curve(metric, TOKENS) for metric in OVER_TOKENS]),
     ]
 
 
-def _curve(metric: str, axis: str, title: str = "") -> Any:
+def _curve(metric: str, axis: str = STEP_PLUS_ONE, *, title: str = "") -> Any:
     import wandb_workspaces.reports.v2 as wr
 
     return wr.LinePlot(
@@ -91,20 +107,6 @@ def _curve(metric: str, axis: str, title: str = "") -> Any:
     )
 
 
-def _over_tokens() -> "Section":
-    from wandb_workspaces.workspaces import Section
-
-    metrics = ("spectral_entropy_normalised", "frequency_selectivity")
-    return Section(name="Over tokens", panels=[_curve(metric, TOKENS) for metric in metrics])
-
-
-def _over_size() -> "Section":
-    from wandb_workspaces.workspaces import Section
-
-    panels = [_against_size(metric, f"{title_of(metric)} at the last step") for metric in OVER_SIZE]
-    return Section(name="Against parameters", panels=panels, is_open=True)
-
-
 def _against_size(summary: str, title: str, *, log_y: bool = False) -> Any:
     import wandb_workspaces.reports.v2 as wr
 
@@ -113,49 +115,15 @@ def _against_size(summary: str, title: str, *, log_y: bool = False) -> Any:
     )
 
 
-def _phases() -> "Section":
-    """Where each phase begins, against parameters, and what was found in words, run beside run."""
-    import wandb_workspaces.reports.v2 as wr
-    from wandb_workspaces.workspaces import Section
-
-    begins = [
-        _against_size(first_step_of(label), f"Step at which the {label} phase begins", log_y=True)
-        for label in ("exploratory", "specialisation")
-    ]
-    words = wr.MarkdownPanel(
-        markdown="`phases`, `thresholds` and `holes` of a run say in words what was found and what is "
-        "missing; `last_step` is the step of its last values. Lines are the mean over the seeds of a size, "
-        "bands reach from the lowest to the highest seed. The axis is step + 1, since step 0 has no place on "
-        "a log axis."
-    )
-    return Section(
-        name="Phases, thresholds and holes",
-        panels=[*begins, words, wr.RunComparer(diff_only="split")],
-        is_open=True,
-    )
-
-
-def _heads() -> "Section":
-    import wandb_workspaces.reports.v2 as wr
-    from wandb_workspaces.workspaces import Section
-
-    maps = [wr.MediaBrowser(title=title_of(metric), media_keys=[f"maps/{metric}"]) for metric in MAPS]
-    spread = [
-        _curve(f"std/{metric}", STEP_PLUS_ONE, f"{title_of(metric)}: spread over heads")
-        for metric in HISTOGRAMS[:3]
-    ]
-    return Section(name="Heads: layer x head maps, spread over heads", panels=[*maps, *spread])
-
-
 def require_server(options: SinkOptions) -> None:
-    """Checks, before anything is sent, that there is a server to keep a workspace.
+    """Check, before anything is sent, that there is a server to keep a workspace.
 
     Raises:
         RequestError: rows would not go to a server; says why.
     """
-    from tracker.wandb_sink.client import online
+    from tracker.wandb_sink.client import sends_online
 
-    if not online(options):
+    if not sends_online(options):
         raise RequestError(
             f"workspace=true: a workspace lives on the W&B server, and sink.mode={options.mode} sends "
             "nothing there; use sink.mode=online and a key (`wandb login`)"
@@ -163,10 +131,10 @@ def require_server(options: SinkOptions) -> None:
 
 
 def save_workspace(folder: Path, options: SinkOptions) -> str:
-    """Makes the workspace in the user's project, or renews the one that was made before.
+    """Create the workspace in the user's project, or renew the one that was created before.
 
     Args:
-        folder: the store's folder, where it is kept which workspace of the project is tracker's.
+        folder: the store's folder, which remembers which workspace of the project is tracker's.
         options: which project.
 
     Returns:
@@ -178,28 +146,25 @@ def save_workspace(folder: Path, options: SinkOptions) -> str:
     from tracker.wandb_sink.client import default_entity
 
     try:
-        entity = options.entity or default_entity()
-        workspace: Any = build_workspace(entity, options.project)
+        workspace: Any = build_workspace(options.entity or default_entity(), options.project)
         path = ledger_folder(folder, options) / "workspace.json"
         workspace._internal_name, workspace._internal_id = _remembered(path)
         workspace.save()
-        content = {"name": workspace._internal_name, "id": workspace._internal_id}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content), encoding="utf-8")
+        save_json(path, {"name": workspace._internal_name, "id": workspace._internal_id})
     # The boundary to W&B: whatever its client raises becomes one sentence.
     except Exception as error:
-        reason = without_secrets(" ".join(str(error).split())[:300]) or type(error).__name__
         raise TrackerError(
-            f"the W&B workspace was not saved: {reason}; the rows are sent, and "
+            f"the W&B workspace was not saved: {readable(error)}; the rows are sent, and "
             f"`tracker stream store={folder} workspace=true` tries again"
         ) from error
     return f"W&B workspace: {workspace.url}"
 
 
 def _remembered(path: Path) -> tuple[str, str]:
-    """Name and id of the workspace that was made before; empty where there was none."""
+    """Return name and id of the workspace that was created before; empty where there was none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return str(content["name"]), str(content["id"])
     except (OSError, ValueError, KeyError, TypeError):
         return "", ""

@@ -1,6 +1,6 @@
 """Numbers and names as people read them; the modules of this package turn reports into sentences."""
 
-from tracker.metrics.registry import BY_NAME, title_of
+from tracker.metrics.registry import title_of
 
 
 def number(value: float) -> str:
@@ -33,8 +33,10 @@ def titled(column: str) -> str:
         >>> titled("averaged_spectral_entropy"), titled("d_model")
         ('spectral entropy (averaged)', 'd_model')
     """
-    known = column.removeprefix("averaged_") in BY_NAME
-    title = title_of(column) if known else column
+    try:
+        title = title_of(column)
+    except KeyError:
+        title = column
     return title[0].lower() + title[1:]
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracker.metrics.fused.signals import SignalPlan, row_scale_sensitivity, signal_values
-from tracker.metrics.scale import scale_sensitivity
+from tracker.metrics.fused.signals import SignalPlan, signal_values
+from tracker.metrics.patterns import local_sum, map_products, mean_cosine, previous_token_sum, sink_sum
+from tracker.metrics.wavelets import relative_loss
 
 TILE_VALUES, TILE_VALUES_GPU = 1 << 19, 1 << 25
 """Probabilities worked on at once: so many stay in a processor's cache, and keep a GPU busy."""
@@ -27,7 +28,7 @@ class Attention(Protocol):
     shape: tuple[int, int, int, int]
 
     def tile(self, sequences: slice, rows: slice) -> Tensor:
-        """Rows up to their last key that is not zero, shape (B', H, Q', <= K), contiguous."""
+        """Return rows up to their last key that is not zero, shape (B', H, Q', <= K), contiguous."""
         ...
 
 
@@ -38,7 +39,7 @@ class LayerValues:
     columns: (B, H) per head column, NaN where undefined; spectrum: (B, H, 16) summed power; energy: (B, H,
     scales) summed energy of wavelet coefficients;
     samples: per column prefix the positional and spectral entropies, (B, H, samples), for the correlation;
-    redundancy: (B,); undefined: rows without a spectrum or with infinite selectivity; corner: the first
+    redundancy: (B,); undefined: rows without a spectrum, or with all power in one bin; corner: the first
     sequence's first tokens, (H, t, t), for the theory checks.
     """
 
@@ -51,7 +52,7 @@ class LayerValues:
     corner: Tensor | None
 
     def on_host(self) -> "LayerValues":
-        """The same in float64 on the host, brought there by one copy."""
+        """Return the same in float64 on the host, brought there by one copy."""
         names = list(self.columns)
         pairs = [each for prefix in self.samples for each in self.samples[prefix]]
         tensors = [torch.stack([self.columns[name] for name in names]), self.spectrum, self.energy, *pairs]
@@ -77,7 +78,7 @@ class LayerValues:
 def layer_values(
     attention: Attention, scaled: Sequence[Attention], plan: SignalPlan, corner: int = 0
 ) -> LayerValues:
-    """Every head metric of one layer.
+    """Compute every head metric of one layer.
 
     Args:
         attention: of the full sequences.
@@ -121,7 +122,7 @@ class _Sums:
         return self.sums[name]
 
     def add_rows(self, tile: Tensor, sequences: slice, rows: slice) -> None:
-        """Adds the measured rows of a tile."""
+        """Add the measured rows of a tile."""
         measured = _between(self.plan.rows, rows)
         chosen = tile if len(measured) == tile.shape[-2] else tile[:, :, _index(measured - rows.start)]
         found = signal_values(chosen, self.plan)
@@ -139,7 +140,7 @@ class _Sums:
         self._add("defined", sequences, counts)
         self._add("power", sequences, found.power.sum(-2))
         self._add("energy", sequences, found.energy.sum(-2))
-        self._add("squares", sequences, torch.stack((found.norm, found.loss), -1).square().sum(-2))
+        self._add("squares", sequences, found.squares.sum(-2))
         self._add_patterns(tile, sequences, rows)
         self._add_averaged("averaged", tile, sequences, rows, self.plan.n)
 
@@ -147,18 +148,11 @@ class _Sums:
         self._at(name, part, *part.shape[2:])[sequences] += part
 
     def _add_patterns(self, tile: Tensor, sequences: slice, rows: slice) -> None:
-        flat = tile.flatten(-2)
-        self._add("products", sequences, flat @ flat.mT)
-        first = max(rows.start, 1)
-        self._add(
-            "previous",
-            sequences,
-            tile.diagonal(rows.start - 1, -2, -1).sum(-1)
-            if rows.start
-            else tile[:, :, 1:].diagonal(0, -2, -1).sum(-1),
-        )
-        self._add("sink", sequences, tile[:, :, first - rows.start :, 0].sum(-1))
-        self._add("local", sequences, _local(tile, rows.start, self.plan.conventions.span))
+        span = self.plan.conventions.span
+        self._add("products", sequences, map_products(tile))
+        self._add("previous", sequences, previous_token_sum(tile, rows.start))
+        self._add("sink", sequences, sink_sum(tile, rows.start))
+        self._add("local", sequences, local_sum(tile, span, rows.start))
         size = self.corner_tokens
         if sequences.start == 0 and rows.start < size:
             corner = self._at("corner", tile, size, size)
@@ -166,7 +160,7 @@ class _Sums:
             corner[0, :, rows.start : rows.start + part.shape[1], : part.shape[2]] = part
 
     def _add_averaged(self, name: str, tile: Tensor, sequences: slice, rows: slice, length: int) -> None:
-        """Adds rows to the signal averaged over queries: as received, the last one, or by distance."""
+        """Add rows to the signal averaged over queries: as received, the last one, or by distance."""
         signal = self._at(name, tile, length)
         averaging = self.plan.conventions.averaging
         if averaging == "received":
@@ -181,14 +175,9 @@ class _Sums:
             signal[sequences] += part.index_add_(-1, lag.clamp(min=0).flatten(), weighted.flatten(-2))
 
     def add_scaled(
-        self,
-        alpha: int,
-        attention: Attention,
-        tile: Tensor,
-        sequences: slice,
-        rows: slice,
+        self, alpha: int, attention: Attention, tile: Tensor, sequences: slice, rows: slice
     ) -> None:
-        """Adds the rows of the shortened sequence whose tokens stood in these rows of the full one."""
+        """Add the rows of the shortened sequence whose tokens stood in these rows of the full one."""
         plan = self.plan
         positions = plan.positions[alpha].cpu().numpy()
         start, stop = np.searchsorted(positions, (rows.start, rows.stop)).tolist()
@@ -199,29 +188,23 @@ class _Sums:
         compared = _between(plan.compared[alpha], slice(start, stop))
         if not len(compared):
             return
-        sensitivity = row_scale_sensitivity(
-            tile[:, :, _index(positions[compared] - rows.start)],
-            short[:, :, _index(compared - start)],
-            plan,
-            alpha,
-        )
+        chosen = tile[:, :, _index(positions[compared] - rows.start)]
+        sensitivity = plan.comparisons[alpha].sensitivity(chosen, short[:, :, _index(compared - start)])
         defined = sensitivity.isfinite()
         total = torch.where(defined, sensitivity, 0.0).sum(-1)
         self._add(f"scale {alpha}", sequences, torch.stack((total, defined.sum(-1).to(total.dtype)), -1))
 
     def result(self) -> LayerValues:
-        """The sums as means."""
+        """Divide the sums into means."""
         sums, plan = self.sums, self.plan
         n, span = plan.n, plan.conventions.span
         columns = dict(zip(self.names, (sums["values"] / sums["defined"]).unbind(-1), strict=True))
-        squares = sums["squares"]
-        norm = squares[..., 0].sqrt()
-        columns["reconstruction_error"] = squares[..., 1].sqrt() / torch.where(norm > 1e-10, norm, torch.nan)
+        columns["reconstruction_error"] = relative_loss(sums["squares"])
         for alpha, name in enumerate(plan.conventions.alphas):
             both = sums.get(f"scale {alpha}")
-            missing = torch.full_like(norm, torch.nan)
+            missing = torch.full_like(sums["local"], torch.nan)
             columns[f"scale_sensitivity_{name}"] = missing if both is None else both[..., 0] / both[..., 1]
-        columns["local_share"] = sums["local"] / (n - span) if n > span else torch.full_like(norm, torch.nan)
+        columns["local_share"] = sums["local"] / (n - span if n > span else torch.nan)
         columns["previous_token_score"] = sums["previous"] / (n - 1)
         columns["sink_share"] = sums["sink"] / (n - 1)
         averaged, pair = self._averaged()
@@ -235,29 +218,22 @@ class _Sums:
             sums["power"],
             sums["energy"],
             {"": samples, "averaged_": pair},
-            _redundancy(sums["products"]),
+            mean_cosine(sums["products"]),
             undefined,
             corner,
         )
 
     def _averaged(self) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
         """Columns of the averaged signals: so few that all of a layer's are done at once."""
-        plan, conventions = self.plan, self.plan.conventions
+        plan = self.plan
         signal = self.sums["averaged"]
         found = signal_values(signal, plan)
-        rows_only = {own.metric.name for own in plan.own if not own.metric.averaged}
+        rows_only = {each.metric.name for each in plan.custom if not each.metric.averaged}
         values = {name: value for name, value in found.values.items() if name not in rows_only}
-        values["reconstruction_error"] = found.loss / torch.where(found.norm > 1e-10, found.norm, torch.nan)
-        for alpha, name in enumerate(conventions.alphas):
-            values[f"scale_sensitivity_{name}"] = scale_sensitivity(
-                signal,
-                self.sums[f"averaged {alpha}"],
-                positions=plan.positions[alpha],
-                level=plan.scale_level,
-                align=conventions.align,
-                wavelet=conventions.wavelet,
-                mode=conventions.mode,
-            )
+        values["reconstruction_error"] = relative_loss(found.squares)
+        for alpha, name in enumerate(plan.conventions.alphas):
+            short = self.sums[f"averaged {alpha}"]
+            values[f"scale_sensitivity_{name}"] = plan.comparisons[alpha].sensitivity(signal, short)
         pair = values["positional_entropy"].unsqueeze(-1), values["spectral_entropy"].unsqueeze(-1)
         return {f"averaged_{name}": value for name, value in values.items()}, pair
 
@@ -276,25 +252,3 @@ def _index(rows: np.ndarray) -> slice | Tensor:
     if (steps == steps[0]).all():
         return slice(int(rows[0]), int(rows[-1]) + 1, int(steps[0]))
     return torch.from_numpy(rows)
-
-
-def _local(tile: Tensor, first: int, span: int) -> Tensor:
-    """Attention on the last ``span`` keys, summed over the queries that have so many before them."""
-    skip = max(0, span - first)
-    rows = tile.shape[-2] - skip
-    if rows <= 0:
-        return tile.new_zeros(tile.shape[:2])
-    batch, heads, height, width = tile.shape
-    strides = (heads * height * width, height * width, width + 1, 1)
-    start = tile.storage_offset() + skip * width + first + skip - span + 1
-    return tile.as_strided((batch, heads, rows, span), strides, start).sum((-2, -1))
-
-
-def _redundancy(products_BHH: Tensor) -> Tensor:
-    """Mean cosine over pairs of heads from their inner products, shape (B,); NaN for a single head."""
-    norms = products_BHH.diagonal(0, -2, -1).sqrt()
-    cosines = products_BHH / (norms.unsqueeze(-1) * norms.unsqueeze(-2))
-    heads = norms.shape[-1]
-    if heads < 2:
-        return torch.full_like(norms[:, 0], torch.nan)
-    return (cosines.sum((-2, -1)) - heads) / (heads * (heads - 1))

@@ -1,0 +1,43 @@
+"""``tracker stream``: send to W&B what the store holds and W&B does not."""
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from tracker.config import Config, unknown_field
+from tracker.console.output import DONE, print_line
+from tracker.store import require_store
+
+if TYPE_CHECKING:
+    from tracker.wandb_sink import SinkOptions
+
+
+def run(config: Config, console: Console) -> int:
+    """Send the rest of the store; with ``workspace=true`` make the project's workspace too."""
+    from tracker.wandb_sink import publish, require_server, save_workspace
+
+    options = sink_options(config)
+    require_store(config.store)
+    if config.workspace:
+        require_server(options)
+    for sentence in publish(config.store, options).sentences:
+        print_line(console, sentence)
+    if config.workspace:
+        print_line(console, save_workspace(config.store, options))
+    return DONE
+
+
+def sink_options(config: Config) -> "SinkOptions":
+    """Return the sink of the request, checked.
+
+    Raises:
+        RequestError: a field that does not exist, or a value that is not allowed.
+    """
+    from tracker.wandb_sink import SinkOptions
+
+    known = {each.name for each in fields(SinkOptions)}
+    for given in config.sink:
+        if given not in known:
+            raise unknown_field(f"sink.{given}", known)
+    return SinkOptions(**config.sink).validate()

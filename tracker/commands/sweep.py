@@ -1,0 +1,125 @@
+"""``tracker sweep``: measure what is not measured yet, stream it, then analyse and draw."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from tracker.commands.audit import audit_pending
+from tracker.commands.dashboard import draw
+from tracker.commands.nano import prepare_store, train
+from tracker.commands.plan import opening
+from tracker.commands.stream import sink_options
+from tracker.config import Config, NanoSuite
+from tracker.console.output import DONE, SOME_FAILED, print_holes, print_line, readable_time
+from tracker.console.progress import Bars
+from tracker.console.tables import by_model
+from tracker.engines.launch import check_workers, launch
+from tracker.errors import counted
+from tracker.planning.estimate import note_transfer
+from tracker.planning.resolve import ResolvedSweep, checkpoint_cache, resolve, sweep_results
+from tracker.records import Outcome, PlannedUnit
+from tracker.store import Store
+from tracker.store.progress import SweepProgress, report_progress
+
+if TYPE_CHECKING:
+    from tracker.wandb_sink import PublisherHandle
+
+
+def run(config: Config, console: Console) -> int:
+    """Train, measure, stream, analyse and draw; 1 where any planned checkpoint is not measured."""
+    from tracker.wandb_sink import start_publisher
+
+    options = sink_options(config)
+    sweep = resolve(config)
+    pending = sweep.plan.pending
+    if pending:
+        check_workers(config)
+    print_line(console, opening(config, sweep))
+    if not sweep.plan.units:
+        print_line(console, f"shard {config.shard[0]}/{config.shard[1]} of this plan is empty: nothing to do")
+        return DONE
+    store = Store(config.store)
+    prepare_store(store)
+    with report_progress(config.store) as progress:
+        if pending and isinstance(config.suite, NanoSuite):
+            train(config, console, {planned.unit.checkpoint.model for planned in pending}, progress)
+        publisher = start_publisher(config.store, options)
+        try:
+            _tidy(config, sweep, needed=True)
+            outcomes = _measure(config, sweep, console, progress) if pending else []
+            _tidy(config, sweep, needed=False)
+            progress.begin("analysing")
+            views = draw(sweep_results(config, sweep), config, console)
+        finally:
+            sentences = _finish(publisher)
+    for sentence in [*views, *sentences]:
+        print_line(console, sentence)
+    return _report(sweep, outcomes, console)
+
+
+def _measure(
+    config: Config, sweep: ResolvedSweep, console: Console, progress: SweepProgress
+) -> list[Outcome]:
+    """Run the engine over the pending units, with a bar per model and seed."""
+    groups = by_model(sweep.plan.pending)
+    bars, done = Bars(console, "measuring", progress), dict.fromkeys(groups, 0)
+    for name, units in groups.items():
+        bars.add(name, len(units))
+    listed = audit_pending(config, sweep, console)
+    outcomes: list[Outcome] = []
+    with (
+        launch(
+            config,
+            sweep,
+            heartbeat=progress.heartbeat,
+            cache=checkpoint_cache(config),
+            inspected={} if listed is None else listed.inspected,
+        ) as running,
+        bars.running(),
+    ):
+        for outcome in running.outcomes:
+            checkpoint = outcome.unit.checkpoint
+            name = f"{checkpoint.model} seed {checkpoint.seed}"
+            done[name] += 1
+            outcomes.append(outcome)
+            note = f"step {checkpoint.step} in {readable_time(outcome.seconds)}"
+            bars.advance_to(
+                name, done[name], note, running.transfer.received[checkpoint.model, checkpoint.seed]
+            )
+            if outcome.status != "ok":
+                print_line(console, str(outcome.reason))
+    note_transfer(config.store, running.transfer.received.total(), running.transfer.seconds)
+    return outcomes
+
+
+def _tidy(config: Config, sweep: ResolvedSweep, *, needed: bool) -> None:
+    """Remove from the cache what killed sweeps left; with ``needed`` keep what this plan will fetch."""
+    cache = checkpoint_cache(config)
+    # Where nothing is to be removed, what arrived of a checkpoint that failed is kept for the next try.
+    kept = needed or cache.max_bytes is None
+    pending = [planned.unit.checkpoint for planned in sweep.plan.pending]
+    cache.tidy({(each.location, each.revision) for each in pending if each.kind == "hub"} if kept else ())
+
+
+def _finish(publisher: "PublisherHandle") -> list[str]:
+    try:
+        return publisher.finish()
+    except KeyboardInterrupt:
+        return ["W&B delivery unfinished; run `tracker stream` to send the rest"]
+
+
+def _report(sweep: ResolvedSweep, outcomes: list[Outcome], console: Console) -> int:
+    """Print how many units were measured and name every planned checkpoint that is not; the exit code."""
+    measured = [outcome for outcome in outcomes if outcome.status == "ok"]
+    others = sum(outcome.elsewhere for outcome in measured)
+    elsewhere = f", {others} by concurrent sweeps" if others else ""
+    print_line(console, f"{counted(len(measured) - others, 'unit')} measured{elsewhere}")
+    holes: list[Outcome | PlannedUnit] = [outcome for outcome in outcomes if outcome.status != "ok"]
+    ended = {outcome.unit.id for outcome in outcomes}
+    holes += [
+        planned for planned in sweep.plan.units if planned.unit.id not in ended and planned.state != "done"
+    ]
+    if holes:
+        print_line(console, f"{counted(len(holes), 'checkpoint')} not measured:")
+        print_holes(console, holes)
+    return SOME_FAILED if holes else DONE

@@ -1,0 +1,158 @@
+"""Choose which checkpoints of a suite are measured: named schedules, lists, or those that narrow changes."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from tracker.analysis import analyse_phases
+from tracker.analysis.refine import propose
+from tracker.checkpoints.audit import file as audit_file
+from tracker.config import Config, Steps
+from tracker.errors import RequestError, unknown_value
+from tracker.planning.plan import MeasurementSpec
+from tracker.records import Checkpoint
+from tracker.store import Ledger, Results, open_store
+
+PAPER_STEPS = (0, 128, 512, 1000, 5000, 10000, 143000)
+"""Steps of the paper's table 5."""
+
+
+def wanted_steps(choice: Steps, steps: Sequence[int]) -> tuple[int, ...]:
+    """Return the steps that a choice selects.
+
+    Args:
+        choice: the ``steps`` group.
+        steps: those that the model's suite has, or declares.
+
+    Returns:
+        increasing; for ``paper`` and ``list`` also steps that the suite does not have.
+
+    Raises:
+        RequestError: a choice without its fields, or negative steps.
+    """
+    if choice.list is not None:
+        if not choice.list or any(step < 0 for step in choice.list):
+            raise unknown_value(
+                "steps.list", choice.list, "one or more steps from 0, as in steps.list=[0,128]"
+            )
+        return tuple(sorted(set(choice.list)))
+    if choice.name == "list":
+        raise RequestError("steps=list needs steps.list=[...], the steps to measure")
+    if choice.name == "paper":
+        return PAPER_STEPS
+    if choice.name == "log":
+        return _log_steps(steps)
+    if choice.name == "window":
+        if choice.low is None or choice.high is None or choice.low > choice.high:
+            raise RequestError(
+                f"steps=window needs steps.low <= steps.high; given {choice.low} and {choice.high}"
+            )
+        return tuple(step for step in sorted(steps) if choice.low <= step <= choice.high)
+    return tuple(sorted(steps))
+
+
+def _log_steps(steps: Sequence[int]) -> tuple[int, ...]:
+    """Return 0, 1, 2, 4 ... 512, 1000, 2000, 4000 ... and the last, of those that exist."""
+    last = max(steps, default=0)
+    low = {0, *(2**power for power in range(10))}
+    high = {1000 * 2**power for power in range(max(last, 1000).bit_length())}
+    return tuple(sorted(step for step in steps if step in low | high | {last}))
+
+
+def select(checkpoints: Iterable[Checkpoint], choice: Steps) -> list[Checkpoint]:
+    """Select the wanted checkpoints, model by model; wanted ones that do not exist are marked so.
+
+    Raises:
+        RequestError: nothing is left; names the steps that exist.
+    """
+    chosen: list[Checkpoint] = []
+    families = by_run(checkpoints)
+    for family in families.values():
+        some = next(iter(family.values()))
+        for step in wanted_steps(choice, sorted(family)):
+            chosen.append(family.get(step) or _absent(some, step))
+    if not chosen or all(checkpoint.exists is False for checkpoint in chosen):
+        present = sorted({step for family in families.values() for step in family})
+        raise RequestError(f"steps={choice.name} selects no existing checkpoint; steps: {_brief(present)}")
+    return chosen
+
+
+def by_run(checkpoints: Iterable[Checkpoint]) -> dict[tuple[str, int], dict[int, Checkpoint]]:
+    """Group checkpoints by (model, seed), and each group by step."""
+    runs: dict[tuple[str, int], dict[int, Checkpoint]] = {}
+    for checkpoint in checkpoints:
+        runs.setdefault((checkpoint.model, checkpoint.seed), {})[checkpoint.step] = checkpoint
+    return runs
+
+
+def _absent(sibling: Checkpoint, step: int) -> Checkpoint:
+    """Return a step that the source does not have, under a revision that equals no other's, so that its key
+    is unique."""
+    return replace(
+        sibling, step=step, revision=f"absent step {step}", tokens_seen=None, commit=None, exists=False
+    )
+
+
+def _brief(steps: list[int]) -> str:
+    texts = [str(step) for step in steps]
+    return ", ".join(texts if len(texts) <= 12 else [*texts[:8], "...", *texts[-3:]]) or "none"
+
+
+def refined(
+    config: Config,
+    found: Sequence[Checkpoint],
+    suite: str,
+    spec: MeasurementSpec,
+    ledger: Ledger,
+) -> list[Checkpoint]:
+    """Select the checkpoints that would narrow the detected changes most (``steps=refine``).
+
+    Args:
+        config: the request, with ``steps.budget``.
+        found: every checkpoint that the suite has.
+        suite: the suite's name in the store.
+        spec: how the stored results were measured.
+        ledger: the store's records.
+
+    Raises:
+        RequestError: nothing is measured yet, no change is detected, or none can be narrowed.
+    """
+    if config.steps.budget < 1:
+        raise unknown_value("steps.budget", config.steps.budget, "whole numbers from 1")
+    results = _measured(config, suite, spec, ledger)
+    checkpoints = results.checkpoints()
+    known = audit_file.suspects(results.folder)
+    suspects = {} if config.view.suspects else known.among(checkpoints.iter_rows(named=True))
+    runs = by_run(found)
+    pairs = [
+        pair
+        for pair in analyse_phases(checkpoints, results.sequences(), suspects)
+        if (pair[0].model, pair[0].seed) in runs
+    ]
+    intervals = [[point.reach for point in entry.change_points] for _, entry in pairs]
+    if not any(intervals):
+        raise RequestError(
+            "steps=refine: no change is detected in the stored results, so there is nothing to narrow; "
+            "measure more checkpoints with steps=log or steps=all"
+        )
+    names = [(run.model, run.seed) for run, _ in pairs]
+    measured = [[int(step) for step in run.steps] for run, _ in pairs]
+    proposals = propose(intervals, measured, [sorted(runs[name]) for name in names], config.steps.budget)
+    if not proposals:
+        raise RequestError(
+            "steps=refine: every detected change already lies between neighbouring checkpoints that exist"
+        )
+    return sorted(
+        (runs[names[each.run]][each.step] for each in proposals),
+        key=lambda checkpoint: (names.index((checkpoint.model, checkpoint.seed)), checkpoint.step),
+    )
+
+
+def _measured(config: Config, suite: str, spec: MeasurementSpec, ledger: Ledger) -> Results:
+    probe, conventions = spec.probe.label, spec.conventions.label
+    try:
+        return open_store(config.store, probe=probe, conventions=conventions, suite=suite, ledger=ledger)
+    except RequestError as error:
+        raise RequestError(
+            f"steps=refine needs stored results of suite {suite} with this probe and these conventions, and "
+            f"store={config.store} has none; run `tracker sweep` with steps=log first ({error})"
+        ) from error

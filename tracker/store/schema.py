@@ -1,0 +1,119 @@
+"""What the tables of a store hold: typed columns, the same in every record, and names of folders."""
+
+from collections.abc import Iterable
+from urllib.parse import quote
+
+import polars as pl
+
+from tracker.errors import StoreError
+from tracker.metrics.registry import (
+    checkpoint_columns,
+    custom_metrics,
+    head_columns,
+    layer_columns,
+    sequence_columns,
+)
+
+TABLES = ("heads", "layers", "sequences", "checkpoint")
+SPECTRUM_BANDS = 16
+
+IDENTITY: dict[str, pl.DataType] = {
+    "suite": pl.String(),
+    "model": pl.String(),
+    "seed": pl.Int64(),
+    "step": pl.Int64(),
+    "probe": pl.String(),
+    "conventions": pl.String(),
+    "status": pl.String(),
+}
+
+
+def _floats(columns: list[str], *suffixes: str) -> dict[str, pl.DataType]:
+    return {column + suffix: pl.Float64() for column in columns for suffix in ("", *suffixes)}
+
+
+SCHEMAS: dict[str, dict[str, pl.DataType]] = {
+    "heads": {
+        **IDENTITY,
+        "layer": pl.Int64(),
+        "head": pl.Int64(),
+        **_floats(head_columns(own=False), "_std"),
+        "spectrum": pl.List(pl.Float64()),
+        "wavelet_energy": pl.List(pl.Float64()),
+    },
+    "layers": {**IDENTITY, "layer": pl.Int64(), **_floats(layer_columns())},
+    "sequences": {**IDENTITY, "sequence": pl.Int64(), **_floats(sequence_columns(own=False))},
+    "checkpoint": {
+        **IDENTITY,
+        "key": pl.String(),
+        "tokens_seen": pl.Int64(),
+        "repo": pl.String(),
+        "revision": pl.String(),
+        "commit": pl.String(),
+        "params_total": pl.Int64(),
+        "params_non_embedding": pl.Int64(),
+        "n_layers": pl.Int64(),
+        "n_heads": pl.Int64(),
+        "d_model": pl.Int64(),
+        "d_head": pl.Int64(),
+        "rotary_dims": pl.Int64(),
+        "position_encoding": pl.String(),
+        "causal": pl.Boolean(),
+        "dtype": pl.String(),
+        "device": pl.String(),
+        "n_sequences": pl.Int64(),
+        "n_tokens": pl.Int64(),
+        "local_span": pl.Int64(),
+        "prefix_block": pl.Int64(),
+        "token_digest": pl.String(),
+        "tracker_version": pl.String(),
+        "seconds": pl.Float64(),
+        "peak_bytes": pl.Int64(),
+        "reason": pl.String(),
+        "undefined_rows": pl.Int64(),
+        **_floats(checkpoint_columns(own=False), "_std", "_q25", "_q75"),
+    },
+}
+"""The typed columns of every table; a metric that does not exist for a checkpoint is null."""
+
+
+OWN_SUFFIXES = {"heads": ("_std",), "sequences": (), "checkpoint": ("_std", "_q25", "_q75")}
+"""Columns that each table has of a custom metric, besides its value."""
+
+
+def schema_of(table: str, metrics: Iterable[str] = ()) -> dict[str, pl.DataType]:
+    """Return the typed columns of a table: ``SCHEMAS[table]`` and those of custom metrics."""
+    if not metrics or table not in OWN_SUFFIXES:
+        return SCHEMAS[table]
+    own = [column for custom in custom_metrics(metrics) for column in custom.columns]
+    return SCHEMAS[table] | _floats(own, *OWN_SUFFIXES[table])
+
+
+def conform(table: str, frame: pl.DataFrame, metrics: Iterable[str] = ()) -> pl.DataFrame:
+    """Give a frame exactly the columns and types of ``schema_of``; absent columns and NaN become null.
+
+    Args:
+        table: heads, layers, sequences or checkpoint.
+        frame: measured values, one column per metric.
+        metrics: custom metrics, as ``Conventions.metrics`` names them.
+
+    Raises:
+        StoreError: the frame has a column that the table does not know.
+    """
+    schema = schema_of(table, metrics)
+    unknown = set(frame.columns) - set(schema)
+    if unknown:
+        raise StoreError(f"table {table} has no column {', '.join(sorted(unknown))}")
+    if frame.is_empty():
+        return pl.DataFrame(schema=schema)
+    columns = [
+        (pl.col(name) if name in frame.columns else pl.lit(None)).cast(kind).alias(name)
+        for name, kind in schema.items()
+    ]
+    return frame.select(columns).with_columns(pl.selectors.float().fill_nan(None))
+
+
+def safe_name(name: str) -> str:
+    """Quote a name as one folder name: no separator, no ``=``, never ``..``."""
+    quoted = quote(name, safe=" +,@")
+    return quoted.replace(".", "%2E") if set(quoted) <= {"."} else quoted

@@ -1,0 +1,176 @@
+"""Writing records: one folder of four small parquet tables per measured checkpoint.
+
+``DIR/checkpoints/<suite>/<model>/seed-<seed>/step-<step>.<key>/{heads,layers,sequences,checkpoint}.parquet``
+is written under a temporary name and moved into place, so a record is there whole or not at all. W&B,
+dashboard, figures and phases are views of it and can be made again at any time.
+"""
+
+import contextlib
+import errno
+import io
+import os
+import shutil
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from tracker.errors import StoreError
+from tracker.metrics.registry import write_descriptions
+from tracker.records import Measurement, PlannedUnit, Recorded, Status, Unit
+from tracker.store.ledger import Ledger, read_record
+from tracker.store.schema import TABLES, conform, safe_name
+
+PARTIAL_SECONDS = 3600.0
+"""Age from which a half-written folder is left over from a killed process."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Writes records and reads the ledger. Making one touches nothing; the first write makes folders."""
+
+    folder: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of all records."""
+        return self.folder / "checkpoints"
+
+    def place(self, unit: Unit) -> Path:
+        """Return the folder of a unit's record."""
+        checkpoint = unit.checkpoint
+        seed = f"seed-{checkpoint.seed}"
+        step = f"step-{checkpoint.step}.{unit.key}"
+        return self.checkpoints / safe_name(checkpoint.suite) / safe_name(checkpoint.model) / seed / step
+
+    def write(self, unit: Unit, measurement: Measurement, *, replace: bool = False) -> bool:
+        """Record a measurement, whole or not at all.
+
+        Args:
+            unit: what was measured.
+            measurement: its four tables; columns of ``SCHEMAS`` that they lack become null.
+            replace: replace a record with status ok, which is kept otherwise.
+
+        Returns:
+            Whether this record now stands; False if another worker's ok record stood first.
+
+        Raises:
+            StoreError: the folder cannot be written, with the system's reason.
+        """
+        place, own = self.place(unit), unit.conventions.metrics
+        partial = self.folder / ".partial" / f"{place.name}.{uuid.uuid4().hex}"
+        try:
+            partial.mkdir(parents=True)
+            if own:
+                write_descriptions(self.folder, unit.conventions.label, own)
+            for table in TABLES:
+                whole = io.BytesIO()  # polars reports a full disk as a broken file
+                conform(table, getattr(measurement, table), own).write_parquet(whole)
+                with open(partial / f"{table}.parquet", "wb") as file:
+                    file.write(whole.getbuffer())
+                    file.flush()
+                    os.fsync(file.fileno())
+            stands = self._move(partial, place, replace)
+            _settle(place.parent)
+            return stands
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise StoreError(
+                f"cannot write {unit.checkpoint.label} to {place}: {error}; free or change store=DIR, "
+                "then run the same command again"
+            ) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def write_hole(self, unit: Unit, status: Status, reason: str) -> None:
+        """Record that a unit failed or does not exist, and why; an ok record is kept."""
+        checkpoint = unit.checkpoint
+        row = unit.identity(status) | {
+            "key": unit.key,
+            "repo": checkpoint.location,
+            "revision": checkpoint.revision,
+            "commit": checkpoint.commit,
+            "tokens_seen": checkpoint.tokens_seen,
+            "dtype": unit.dtype,
+            "reason": reason,
+        }
+        empty = pl.DataFrame()
+        self.write(unit, Measurement(empty, empty, empty, pl.DataFrame([row])))
+
+    def _move(self, partial: Path, place: Path, replace: bool) -> bool:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for _ in range(8):
+            if _moved(partial, place):
+                return True
+            if _is_ok(place) and not replace:
+                return False
+            retired = partial.with_name(f"retired.{uuid.uuid4().hex}")
+            try:
+                place.rename(retired)
+            except FileNotFoundError:
+                continue
+            try:
+                if (replace or not _is_ok(retired)) and _moved(partial, place):
+                    return True
+            finally:
+                with contextlib.suppress(OSError):  # a record that stands there now refuses it
+                    retired.rename(place)
+                shutil.rmtree(retired, ignore_errors=True)
+        raise OSError(f"{place} is replaced by other workers again and again")
+
+    def recorded(self) -> Ledger:
+        """Read the ledger: every record that reads back; a folder that does not counts as absent."""
+        return Ledger(self.folder).refreshed()
+
+    def recorded_since(self, planned: PlannedUnit, since: float) -> Recorded | None:
+        """Read the record of a pending unit if one was stored after its plan was made.
+
+        Args:
+            planned: a unit ``to do`` or ``missing`` had no record then, any other had one.
+            since: when the plan was made, by the file server's clock.
+        """
+        place = self.place(planned.unit)
+        try:
+            if planned.state == "retry" and place.stat().st_mtime <= since:
+                return None
+            return read_record(place) if place.exists() else None
+        except OSError:
+            return None
+
+    def sweep_partial(self) -> None:
+        """Remove half-written folders that a killed worker left behind more than an hour ago."""
+        for path in (self.folder / ".partial").glob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > PARTIAL_SECONDS:
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def _moved(partial: Path, place: Path) -> bool:
+    """Move a folder; False if another stands at its place."""
+    try:
+        partial.rename(place)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        if not place.exists():
+            raise
+        return not partial.exists()  # a server that lost its first answer says that there is nothing to move
+    return True
+
+
+def _is_ok(place: Path) -> bool:
+    record = read_record(place)
+    return record is not None and record.status == "ok"
+
+
+def _settle(folder: Path) -> None:
+    """Flush a folder to disk, so that what was moved into it outlasts a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems flush files alone
+            raise
+    finally:
+        os.close(descriptor)

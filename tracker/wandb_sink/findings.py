@@ -1,0 +1,142 @@
+"""What W&B shows of a run beside its rows: the summary, and alerts that are each sent once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tracker.atomic import read_json
+from tracker.records import Recorded, digest
+from tracker.store.journal import live_alerts
+from tracker.wandb_sink.identity import RunIdentity
+from tracker.wandb_sink.rows import KEY, ROW, Row, Scalar
+
+MOST_HOLES = 50
+"""Failed and missing checkpoints that a summary spells out; the rest are counted."""
+LONGEST_TITLE = 63
+"""W&B refuses alerts whose title has 64 characters or more."""
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One alert as W&B gets it."""
+
+    id: str
+    """The same for the same news, so that a replay sends nothing twice."""
+    title: str
+    text: str
+    level: str = "WARN"
+    """W&B's levels: ``INFO`` for a detected phase change, ``WARN`` for a failed validation."""
+
+
+def summarise_rows(last: Row | None, holes: Sequence[Recorded]) -> dict[str, Scalar]:
+    """Return a run's summary: the values of its highest step, and what was not measured.
+
+    Args:
+        last: its row of the highest step, whatever the order of arrival; None where nothing is measured.
+        holes: its records that are not ok, in step order.
+    """
+    summary: dict[str, Scalar] = {}
+    if last is not None:
+        summary |= {name: value for name, value in last.scalars.items() if name not in (KEY, ROW)}
+        summary["last_step"] = last.step
+    summary["checkpoints_failed"] = sum(record.status == "failed" for record in holes)
+    summary["checkpoints_missing"] = sum(record.status == "missing" for record in holes)
+    spelled = [f"step {r.step} {r.status}: {r.reason or 'no reason recorded'}" for r in holes[:MOST_HOLES]]
+    more = len(holes) - len(spelled)
+    summary["holes"] = "; ".join(spelled) + (f"; and {more} more" if more else "")
+    return summary
+
+
+def first_step_of(label: str) -> str:
+    """Return the summary's name for the step at which a labelled phase begins."""
+    return f"phase/{label}_first_step"
+
+
+def read_analysis(folder: Path) -> dict[str, Any]:
+    """Read a store's ``analysis.json``, with the alerts of live training as they are now.
+
+    Empty where there is neither, or it does not read back.
+    """
+    try:
+        content = read_json(folder / "analysis.json")
+    except (OSError, ValueError):
+        content = {}
+    content = content if isinstance(content, dict) else {}
+    live = live_alerts(folder)
+    known = [alert for alert in content.get("alerts") or [] if alert not in live]
+    return content | {"alerts": [*known, *live]} if live else content
+
+
+class Findings:
+    """What the analysis of a store says of each run."""
+
+    def __init__(self, analysis: dict[str, Any]) -> None:
+        self._analysis = analysis
+
+    def summary(self, identity: RunIdentity) -> dict[str, Scalar]:
+        """Return the first step of each phase as a number, and phases and thresholds as sentences."""
+        phases = self._of_run(identity, "phases")
+        found: dict[str, Scalar] = {
+            first_step_of(phase["label"]): phase["first_step"]
+            for entry in phases
+            for phase in reversed(entry.get("phases") or [])
+            if phase.get("label") and phase.get("first_step") is not None
+        }
+        thresholds = [
+            entry
+            for entry in self._entries(identity, "thresholds")
+            if entry.get("suite") == identity.suite and entry.get("main", True)
+        ]
+        for name, entries in (("phases", phases), ("thresholds", thresholds)):
+            text = " ".join(str(entry["sentence"]) for entry in entries if entry.get("sentence"))
+            found |= {name: text} if text else {}
+        return found
+
+    def alerts(self, identity: RunIdentity) -> tuple[Alert, ...]:
+        """Return a run's alerts: conditions of the analysis that do not hold, and changes of phase."""
+        failed = [
+            Alert(
+                digest([entry.get("condition"), entry.get("steps")]),
+                f"{entry.get('condition')}: {identity.name}"[:LONGEST_TITLE],
+                str(entry.get("sentence")),
+                entry.get("level") or "WARN",
+            )
+            for entry in self._of_run(identity, "alerts")
+        ]
+        changes = [
+            _phase_change(identity, entry, number)
+            for entry in self._of_run(identity, "phases")
+            for number in range(1, len(entry.get("change_points") or []) + 1)
+        ]
+        return (*failed, *changes)
+
+    def _of_run(self, identity: RunIdentity, name: str) -> list[dict[str, Any]]:
+        run = (identity.suite, identity.model, identity.seed)
+        entries = self._entries(identity, name)
+        return [each for each in entries if (each.get("suite"), each.get("model"), each.get("seed")) == run]
+
+    def _entries(self, identity: RunIdentity, name: str) -> list[dict[str, Any]]:
+        """The entries under ``name``; none where the analysis is of another probe or other conventions."""
+        for field in ("probe", "conventions"):
+            if self._analysis.get(field, getattr(identity, field)) != getattr(identity, field):
+                return []
+        entries = self._analysis.get(name)
+        return [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
+
+
+def _phase_change(identity: RunIdentity, entry: dict[str, Any], number: int) -> Alert:
+    """Return the alert of one change point, identified by its number and the phase it leads to.
+
+    Not by its steps: those narrow with every checkpoint that is measured between them, which is no news.
+    """
+    point, phases = entry["change_points"][number - 1], entry.get("phases") or []
+    label = phases[number].get("label") if number < len(phases) else None
+    support = point.get("confidence")
+    return Alert(
+        digest(["phase change", number, label]),
+        f"Phase change {number}: {identity.name}"[:LONGEST_TITLE],
+        f"{identity.label}: {label or 'another phase'} begins in steps ({point.get('step_low')}, "
+        f"{point.get('step_high')}]" + ("" if support is None else f", bootstrap support {support:.0%}"),
+        "INFO",
+    )
