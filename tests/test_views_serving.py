@@ -198,9 +198,9 @@ def test_an_older_analysis_is_served_and_the_follower_survives_a_broken_one(tmp_
 
 def test_a_sweep_reports_while_it_runs_and_is_named_when_it_was_killed(tmp_path: Path):
     watch = Watch(tmp_path)
-    with report_progress(tmp_path) as told:
-        told.begin("measuring")
-        told.moved("m seed 0", 3, 9, "2/s, 3 s left", "step 4")
+    with report_progress(tmp_path) as progress:
+        progress.begin("measuring")
+        progress.moved("m seed 0", 3, 9, "2/s, 3 s left", "step 4")
         _until(lambda: watch.look() and watch.look()[0]["bars"])
         (sweep,) = watch.look()
         assert (sweep["doing"], sweep["alive"]) == ("measuring", True)
@@ -208,25 +208,25 @@ def test_a_sweep_reports_while_it_runs_and_is_named_when_it_was_killed(tmp_path:
         assert sweep["bars"] == [bar]
     assert watch.look() == []
     dying = (
-        "import os, sys, time; from pathlib import Path; from tracker.store.progress import telling\n"
-        "with telling(Path(sys.argv[1])):\n    time.sleep(1)\n    os._exit(9)"
+        "import os, sys, time; from pathlib import Path; from tracker.store.progress import report_progress\n"
+        "with report_progress(Path(sys.argv[1])):\n    time.sleep(1)\n    os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", dying, str(tmp_path)], env=_environment())
     assert [sweep["alive"] for sweep in watch.look()] == [False]
     with report_progress(tmp_path):
         _until(lambda: [sweep["alive"] for sweep in watch.look()] == [True])
-    assert not (tmp_path / "running").exists()
+    assert not (tmp_path / ".running").exists()
 
 
 def test_a_sweep_of_another_machine_that_falls_silent_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    (tmp_path / "running").mkdir()
-    told = {"host": "elsewhere", "pid": 1, "since": 0.0, "doing": "measuring", "bars": []}
-    (tmp_path / "running" / "a.json").write_text(json.dumps(told))
+    (tmp_path / ".running").mkdir()
+    heartbeat = {"machine": "elsewhere", "pid": 1, "since": 0.0, "doing": "measuring", "bars": []}
+    (tmp_path / ".running" / "a.json").write_text(json.dumps(heartbeat))
     watch = Watch(tmp_path)
     assert [sweep["alive"] for sweep in watch.look()] == [True]
-    monkeypatch.setattr("tracker.store.progress.STALE_SECONDS", 0.0)
+    monkeypatch.setattr("tracker.store.heartbeat.STALE_SECONDS", 0.0)
     assert [sweep["alive"] for sweep in watch.look()] == [False]
 
 
@@ -315,8 +315,8 @@ def test_names_from_a_store_are_text_on_a_served_page_too(browser: Browser, tmp_
     nasty = "<script>alert(1)</script>"
     shape = SMALL[0].__class__(nasty, 2, 4, 48, 56_000)
     write_store(tmp_path, (shape,), SMALL_STEPS[:4], suite=nasty, holes=False)
-    with report_progress(tmp_path) as told, serving(tmp_path) as server, visiting(browser) as visit:
-        told.moved(nasty, 1, 2, nasty, nasty)
+    with report_progress(tmp_path) as progress, serving(tmp_path) as server, visiting(browser) as visit:
+        progress.moved(nasty, 1, 2, nasty, nasty)
         server.store.refresh()
         visit.page.goto(f"{server.address}#run={quote(f'{nasty}/{nasty}/0')}")
         expect(visit.page.locator("#live-bars .name")).to_have_text(nasty)

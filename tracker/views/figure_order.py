@@ -82,9 +82,9 @@ def _mark(axes: Axes, y: float, change: ChangeContext, covariate: Lag) -> None:
     ends = place(covariate.bracket or (change.step_low, change.step_high))
     if covariate.bracket:
         axes.plot(ends, [y, y], color=colour, lw=2.2, solid_capstyle="butt")
-    hollow = verdict == "cannot tell"
-    axes.plot(ends.mean(), y, MARKERS[verdict], color=SOFT if hollow or not covariate.bracket else colour,
-              ms=5.5, mfc="none" if hollow else colour)  # fmt: skip
+    pale = verdict in PALE
+    axes.plot(ends.mean(), y, MARKERS[verdict], color=SOFT if pale or not covariate.bracket else colour,
+              ms=5.5, mfc="none" if pale else colour)  # fmt: skip
 
 
 def _counts(axes: Axes, view: LeadLag) -> None:
