@@ -86,5 +86,44 @@ def test_this_test_can_fail(tmp_path: Path, file: str, line: str, complaint: str
     assert violations(tmp_path) == [complaint]
 
 
+def graph(package: Path) -> dict[str, set[str]]:
+    """Module -> the modules of the package that it imports, anywhere in it."""
+    files = {".".join(("tracker", *path.relative_to(package).with_suffix("").parts)): path
+             for path in package.rglob("*.py")}  # fmt: skip
+    files = {name.removesuffix(".__init__"): path for name, path in files.items()}
+    return {name: modules_of(path, set(files)) - {name} for name, path in files.items()}
+
+
+def modules_of(path: Path, known: set[str]) -> set[str]:
+    """The modules among ``known`` that a file imports; ``from package import module`` means the module."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (names & known) or {str(node.module)}
+    return found & known
+
+
+def circular(edges: dict[str, set[str]]) -> set[str]:
+    """Modules on a circle, or between two: what is left when those without unmet imports are taken away."""
+    left = {name: set(needs) for name, needs in edges.items()}
+    while free := {name for name, needs in left.items() if not needs}:
+        left = {name: needs - free for name, needs in left.items() if name not in free}
+    return set(left)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert circular(graph(PACKAGE)) == set()
+
+
+def test_a_circle_is_seen(tmp_path: Path):
+    (tmp_path / "a.py").write_text("from tracker import b")
+    (tmp_path / "b.py").write_text("def f():\n    import tracker.a")
+    (tmp_path / "c.py").write_text("import os")
+    assert circular(graph(tmp_path)) == {"tracker.a", "tracker.b"}
+
+
 def test_no_drawer_for_everything():
     assert not [path for _, path in rooms(PACKAGE) if path.stem in ("utils", "helpers", "misc", "common")]

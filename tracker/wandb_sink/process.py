@@ -16,7 +16,6 @@ import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import tracker
 from tracker.errors import TrackerError
 from tracker.wandb_sink.options import SinkOptions
 from tracker.wandb_sink.publisher import publish
@@ -97,7 +96,7 @@ def start_publisher(folder: Path, options: SinkOptions) -> PublisherHandle:
 
 def _launch(folder: Path) -> "subprocess.Popen[bytes]":
     (folder / "wandb").mkdir(parents=True, exist_ok=True)
-    package = Path(tracker.__file__).parent.parent
+    package = Path(__file__).parents[2]
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
     with open(folder / "wandb" / "publisher.log", "wb") as log:
