@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hf_xet import XetSession
 from huggingface_hub import constants
 
 LARGE = (".safetensors", ".bin", ".pt", ".h5", ".msgpack")
@@ -68,7 +69,11 @@ class Hub:
     """Of the content server, for each connection."""
     titles: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     """``repo@branch`` -> (title, branch that stands for its commit) of its history, the newest first."""
+    xet: Path | None = None
+    """Where set, large files are in Xet storage too: in this folder, which hf-xet reads by itself."""
     _hashes: dict[tuple[Path, int, int], tuple[str, str]] = field(default_factory=dict)
+    _stored: dict[Path, str] = field(default_factory=dict)
+    _storing: threading.Lock = field(default_factory=threading.Lock)
 
     def revision(self, repo: str, revision: str) -> Path | None:
         """The folder that stands for a branch or a commit; None where there is none."""
@@ -104,6 +109,15 @@ class Hub:
             blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content)
             self._hashes[key] = (hashlib.sha256(content).hexdigest(), blob.hexdigest())
         return self._hashes[key]
+
+    def xet_hash(self, path: Path) -> str:
+        """The name of a file in Xet storage, where it is put when it is first asked for."""
+        with self._storing:
+            if path not in self._stored:
+                with XetSession().new_upload_commit(endpoint=f"local://{self.xet}") as commit:
+                    stored = commit.start_upload_file(str(path))
+                self._stored[path] = stored.result().xet_info.hash
+        return self._stored[path]
 
     def asked(self, part: str = "") -> list[str]:
         """``METHOD path`` of the requests logged so far whose path contains ``part``."""
@@ -243,6 +257,10 @@ class _Handler(BaseHTTPRequestHandler):
         if rest[:1] == ["commits"] and f"{repo}@{rest[1]}" in self.hub.titles:
             self._json([self._commit(repo, *each) for each in self.hub.titles[f"{repo}@{rest[1]}"]])
             return
+        if rest[:1] == ["xet-read-token"]:
+            place = {"X-Xet-Cas-Url": f"local://{self.hub.xet}", "X-Xet-Access-Token": "token"}
+            self._answer(200, place | {"X-Xet-Token-Expiration": str(int(time.time()) + 3600)})
+            return
         folder = self._folder(repo, rest[1] if len(rest) > 1 else "main")
         if folder is None:
             return
@@ -295,6 +313,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path.suffix not in LARGE:
             self._file(path, commit | {"ETag": f'"{blob}"'})
             return
+        if self.hub.xet is not None:
+            token = f"{self.hub.url}/api/models/{repo}/xet-read-token/{folder.name}"
+            commit |= {"X-Xet-Hash": self.hub.xet_hash(path), "X-Xet-Refresh-Route": token}
         port = self.serving.server_address[1]
         # Another host name on purpose: the client follows redirects on one host and would lose the commit.
         place = urllib.parse.quote(f"content/{repo}/{folder.name}/{name}")

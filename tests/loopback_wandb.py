@@ -53,9 +53,6 @@ class LoopbackWandb:
         self.unknown: set[str] = set()
         self.refuse = 0
         """How many of the next requests are answered with 503."""
-        self.busy_every = 0
-        """Answers every so manieth request with 503, from the first on; 0: none."""
-        self._requests = 0
         self.refused = 0
         self.silent = threading.Event()
         """While set, requests are taken and never answered."""
@@ -72,8 +69,7 @@ class LoopbackWandb:
 
     def busy(self) -> bool:
         """Whether the next request is to be refused."""
-        self._requests += 1
-        refused = self.refuse > 0 or (self.busy_every > 0 and self._requests % self.busy_every == 1)
+        refused = self.refuse > 0
         self.refuse = max(0, self.refuse - 1)
         self.refused += refused
         return refused
@@ -109,10 +105,9 @@ class LoopbackWandb:
         answers = {
             "Viewer": self._viewer, "GetDefaultEntity": self._viewer, "ServerFeaturesQuery": self._features,
             "RunResumeStatus": self._resume, "UpsertBucket": self._upsert, "CreateRunFiles": self._files,
-            "RunParquetHistory": self._parquet, "HistoryPage": self._page, "Run": self._run,
-            "RunHistoryKeys": self._run,
+            "RunParquetHistory": self._parquet, "Run": self._run, "RunHistoryKeys": self._run,
             "SampledHistoryPage": self._sampled, "NotifyScriptableRunAlert": self._alert,
-            "RunFullHistory": self._full, "RunSampledHistory": self._specs, "UpsertView2": self._view,
+            "RunFullHistory": self._full, "UpsertView2": self._view,
             "ArtifactType": self.artifacts.type_of, "CreateArtifact": self.artifacts.create,
             "FetchArtifactDigestAlgorithm": self.artifacts.algorithm,
             "CreateArtifactManifest": lambda values: self.artifacts.manifest(values, self.url),
@@ -175,12 +170,6 @@ class LoopbackWandb:
         live = [{key: row[key] for key in {"_step", *wanted} if key in row} for row in rows]
         return {"project": {"run": {"parquetHistory": {"parquetUrls": [], "liveData": live}}}}
 
-    def _page(self, values: dict[str, Any]) -> dict[str, Any]:
-        run = self.runs[values["run"]]
-        low, high = values["minStep"], values["maxStep"]
-        lines = [line for line in run.lines if low <= json.loads(line)["_step"] < high]
-        return {"project": {"run": {"history": lines}}}
-
     def _sampled(self, values: dict[str, Any]) -> dict[str, Any]:
         run, spec = self.runs[values["run"]], json.loads(values["spec"])
         wanted = set(spec["keys"])
@@ -191,14 +180,6 @@ class LoopbackWandb:
     def _full(self, values: dict[str, Any]) -> dict[str, Any]:
         lines = self.runs[values["name"]].lines
         return {"project": {"run": {"history": lines[: values["samples"]]}}}
-
-    def _specs(self, values: dict[str, Any]) -> dict[str, Any]:
-        found = []
-        for spec in map(json.loads, values["specs"]):
-            wanted = set(spec["keys"])
-            rows = [row for row in self.runs[values["name"]].history if wanted <= set(row)]
-            found.append([{key: row[key] for key in wanted} for row in rows][: spec["samples"]])
-        return {"project": {"run": {"sampledHistory": found}}}
 
     def _view(self, values: dict[str, Any]) -> dict[str, Any]:
         identity = values.get("id") or f"view-{len(self.views)}"

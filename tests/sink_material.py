@@ -116,7 +116,6 @@ def no_wandb_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyte
     for name in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("NETRC", str(home / "netrc"))
-    monkeypatch.setattr("tracker.wandb_sink.client.FLUSH_SECONDS", 0.2)
     yield home
     wandb.teardown()
 
@@ -157,7 +156,7 @@ class Follower:
     def __init__(self, folder: Path, options: SinkOptions) -> None:
         self.stop = threading.Event()
         self.published: Published | None = None
-        self._thread = threading.Thread(target=self._run, args=(folder, options))
+        self._thread = threading.Thread(target=self._run, args=(folder, options), daemon=True)
         self._thread.start()
 
     def _run(self, folder: Path, options: SinkOptions) -> None:

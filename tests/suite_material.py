@@ -90,7 +90,7 @@ def tables(store: Path) -> dict[str, pl.DataFrame]:
 
 
 def left_in(cache: Path) -> list[str]:
-    """Every file and folder of a cache, except the library's tag, tracker's own lock and the folders that lead to it."""
+    """Every file and folder of a cache, except the library's tag and tracker's own lock with its folders."""
     usual = {"hub", "hub/CACHEDIR.TAG", "hub/.locks", "hub/.locks/tracker", "hub/.locks/tracker/lock"}
     return sorted({path.relative_to(cache).as_posix() for path in cache.rglob("*")} - usual)
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from tracker.analysis import analyse
 from tracker.checkpoints.audit import file as audit_file
-from tracker.checkpoints.audit.findings import Evidence, Revision, findings, gaps
+from tracker.checkpoints.audit.findings import Evidence, Finding, Revision, findings, gaps
 from tracker.checkpoints.audit.register import disagreements, reports, source_of
 from tracker.checkpoints.tensors import check, declared_deviations
 from tracker.cli import run
@@ -87,10 +88,10 @@ def test_a_sound_repository_has_no_finding(hub: Hub, tmp_path: Path, capsys: pyt
     shutil.copytree(hub.root / REPO / "step3000", hub.root / REPO / "main")
     assert run(["audit", "suite=pythia", "suite.models=[14m]", "steps.list=[0,1000]"]) == 0
     (entry,) = audit_file.read(tmp_path / "tracker-store").values()
-    assert entry["findings"] == []
+    assert entry.findings == ()
     assert run(["audit", "suite=pythia", "suite.models=[14m]", "steps.list=[0,512]"]) == 1
     (entry,) = audit_file.read(tmp_path / "tracker-store").values()
-    assert [(each["step"], each["fault"]) for each in entry["findings"]] == [(512, "missing")]
+    assert [(each.step, each.fault) for each in entry.findings] == [(512, "missing")]
 
 
 def test_a_sweep_audits_first_marks_suspects_and_leaves_them_out_of_fits(
@@ -126,6 +127,17 @@ def test_a_branch_that_moved_since_its_audit_is_no_suspect():
     assert suspects.why("o/n", "step1", "a" * 40) == "suspect: same-weights"
     assert suspects.why("o/n", "step1") == "suspect: same-weights"
     assert suspects.why("o/n", "step1", "b" * 40) is None
+
+
+def test_audits_recorded_at_once_are_all_kept(tmp_path: Path):
+    def add(number: int) -> None:
+        audit_file.record(tmp_path, lambda before: [audit_file.RepoAudit(f"o/{number}", (len(before),), ())])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    found = audit_file.read(tmp_path)
+    assert sorted(found) == sorted(f"o/{number}" for number in range(40))
+    assert sorted(audit.checked[0] for audit in found.values()) == list(range(40)), "one after the other"
 
 
 @pytest.mark.parametrize(
@@ -180,12 +192,12 @@ def test_the_register_is_read_and_compared():
     assert [(each.step, each.fault) for each in found] == [(512, "same-weights"), (143000, "last-not-main")]
     assert [source_of(known, each) for each in found] == ["EleutherAI/pythia#205"] * 2
     open_ones = disagreements(known, found, [512, 1000, 54000, 143000])
-    assert [(each["steps"], each["hub"]) for each in open_ones] == [
+    assert [(each.steps, each.hub) for each in open_ones] == [
         ([1000], "shows no such fault"),
         ([54000], "shows no such fault"),
     ]
     unseen = disagreements(reports("EleutherAI/pythia-160m-weight-seed1"), [], [0, 1000])
-    assert unseen[-1]["hub"] == "cannot be seen in file metadata"
+    assert unseen[-1].hub == "cannot be seen in file metadata"
     assert reports("somebody/else") == []
 
 
@@ -213,13 +225,13 @@ def test_tensors_of_a_folder_are_looked_into(tmp_path: Path, monkeypatch: pytest
     torch.save(state, mine / "checkpoint-40" / "pytorch_model.bin")
     assert run(["audit", "suite=folder", "suite.path=mine"]) == 1
     (entry,) = audit_file.read(tmp_path / "tracker-store").values()
-    found = {each["step"]: each for each in entry["findings"]}
-    assert {step: each["fault"] for step, each in found.items()} == {
+    found = {each.step: each for each in entry.findings}
+    assert {step: each.fault for step, each in found.items()} == {
         0: "bad-tensor", 10: "bad-tensor", 20: "bad-tensor", 30: "same-weights", 40: "same-weights",
     }  # fmt: skip
-    assert f"{name}: its standard deviation is" in found[0]["sentence"]
-    assert f"{name}: every value is 0.5" in found[10]["sentence"]
-    assert "2048 of 2048 values are NaN or infinite" in found[20]["sentence"]
+    assert f"{name}: its standard deviation is" in found[0].sentence
+    assert f"{name}: every value is 0.5" in found[10].sentence
+    assert "2048 of 2048 values are NaN or infinite" in found[20].sentence
 
 
 def test_a_pickle_that_is_not_weights_is_never_executed(tmp_path: Path):
@@ -246,12 +258,10 @@ def doubted(folder: Path) -> Path:
     store = write_store(folder, holes=False)
     rows = open_store(store).checkpoints()
     row = rows.filter(model="0.8m", step=64).row(0, named=True)
-    finding = {"step": 64, "fault": "same-weights", "with": "main", "file": None, "known": "org/name#1",
-               "seed": 0, "revision": row["revision"], "commit": row["commit"],
-               "sentence": "step64 (step 64): holds the weights of main"}  # fmt: skip
-    entry = {"repo": row["repo"], "checked": [64], "findings": [finding], "disagreements": [],
-             "revisions": [], "main": None}  # fmt: skip
-    audit_file.write(store, [entry])
+    finding = Finding(64, "same-weights", "step64 (step 64): holds the weights of main", "main",
+                      revision=row["revision"], commit=row["commit"], known="org/name#1")  # fmt: skip
+    audit = audit_file.RepoAudit(row["repo"], (64,), (finding,))
+    audit_file.record(store, lambda before: [audit])
     return store
 
 
@@ -304,7 +314,7 @@ def test_a_private_repository_without_a_token_is_refused(hub: Hub, capsys: pytes
     save(hub.root / REPO / "step0")
     hub.private.add(REPO)
     assert run(["audit", "suite=hub", f"suite.repo={REPO}"]) == 2
-    assert "is private and was asked for without a valid token" in capsys.readouterr().err
+    assert "is private and asked for without a valid token" in capsys.readouterr().err
 
 
 def test_commits_of_one_branch_are_checkpoints(hub: Hub, tmp_path: Path):

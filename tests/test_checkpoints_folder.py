@@ -241,8 +241,3 @@ def test_fingerprint_of_a_large_file_reads_its_ends(tmp_path: Path) -> None:
         seen.add(fingerprint(tmp_path, [large]))
     # The first MiB and the last one count; the second position lies between them.
     assert len(seen) == 4
-
-
-def test_options_a_folder_does_not_have(saved: dict[str, Path]) -> None:
-    with refused(match="cache_dir: not an option for fetching from a folder"):
-        checkpoints.fetch(only(saved["bin"].parent), cache_dir="x")

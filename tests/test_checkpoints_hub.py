@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from huggingface_hub import close_session, constants, snapshot_download
 from loopback_hub import Hub, loopback_hub, use_hub
 from saved_models import FORMS, expected, load, save
 
 from tracker import checkpoints
-from tracker.checkpoints import Labels, answers, cached, declared, discover_hub, inspect
+from tracker.checkpoints import CheckpointCache, Labels, answers, cached, declared, discover_hub, inspect
+from tracker.checkpoints.download import remove_partial
 from tracker.errors import CheckpointError, MissingCheckpoint, RequestError
 from tracker.records import Checkpoint
 
@@ -141,8 +144,6 @@ def test_cache_dir(serve, tmp_path: Path) -> None:
     fetched = checkpoints.fetch(at(), cache_dir=tmp_path / "elsewhere")
     assert fetched.path.is_relative_to(tmp_path / "elsewhere")
     assert not (tmp_path / "home" / "hub").exists()
-    with refused(match="folder: not an option for fetching from a hub"):
-        checkpoints.fetch(at(), folder="x")
 
 
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -199,7 +200,7 @@ def test_unknown_private_and_gated(hub: Hub, serve, monkeypatch: pytest.MonkeyPa
     with fails(match="^tiny seed 0 step 7: lab/none at step7: the repository does not exist, .*404"):
         checkpoints.fetch(at(repo="lab/none"))
     hub.private.add(REPO)
-    with fails(match="is private and was asked for without a valid token") as caught:
+    with fails(match="is private and asked for without a valid token") as caught:
         checkpoints.fetch(at())
     assert not isinstance(caught.value, MissingCheckpoint)
     with refused(match="is private"):
@@ -275,6 +276,76 @@ def test_cut_connection_is_taken_up_again(hub: Hub, serve, monkeypatch: pytest.M
     assert (path / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
     parts = [line.sent for line in hub.log if "/content/" in line.path]
     assert parts == [10_000, (source / "model.safetensors").stat().st_size - 10_000]
+
+
+def test_xet_storage_is_used_and_its_bytes_are_counted(hub: Hub, saved, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved["safetensors"], hub.root / REPO / "step7"))
+    hub.xet = tmp_path / "xet"
+    cache = CheckpointCache(tmp_path / "cache", max_bytes=1_000_000)
+    hold = cache.fetch(at())
+    weights = hold.fetched.path / "model.safetensors"
+    assert weights.read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert hub.asked("/content/") == [], "nothing went by plain HTTP"
+    assert 40_000 < hold.received < 60_000, "Xet storage compresses"
+    blob = weights.resolve()
+    assert blob.parent == cached.repository(REPO, cache.folder) / "blobs", "not in a shared store"
+    cache.release(hold, measured=True)
+    assert not blob.exists()
+
+
+def test_files_are_on_the_disk_before_the_checkpoint_counts_as_there(
+    hub: Hub, serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The library renames a file that has arrived, and leaves it to the system when it reaches the disk."""
+    serve()
+    reference = cached.repository(REPO, tmp_path / "home" / "hub") / "refs" / "step7"
+    flushed: list[tuple[int, bool]] = []
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.append((os.fstat(file).st_ino, reference.exists())))
+    path = checkpoints.fetch(at()).path
+    assert sorted(flushed) == sorted((file.stat().st_ino, False) for file in path.iterdir())
+    assert reference.exists()
+
+
+def test_what_a_killed_download_left_is_removed_unless_it_lives(hub: Hub, serve, tmp_path: Path) -> None:
+    source = serve()
+    cache = tmp_path / "home" / "hub"
+    blobs = cached.repository(REPO, cache) / "blobs"
+    blobs.mkdir(parents=True)
+    mine, theirs = hub.hashes(source / "model.safetensors")[0], hub.hashes(source / "tokenizer.json")[1]
+    for left in (f"{mine}.0a1b2c3d.incomplete", f"{mine}.incomplete", f"{theirs}.0a1b2c3d.incomplete"):
+        (blobs / left).write_bytes(b"half")
+    lock = cached.library_lock(REPO, cache, theirs)
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock):
+        remove_partial(REPO, cache, theirs)
+    assert len(list(blobs.iterdir())) == 3
+    checkpoints.fetch(at())
+    assert not list(blobs.glob("*.incomplete"))
+
+
+def test_stop_ends_a_download_and_leaves_no_half_file(
+    hub: Hub, serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100)
+    serve()
+    hub.bytes_per_second = 5_000
+    cache = CheckpointCache(tmp_path / "cache")
+    threading.Timer(0.5, cache.stop.set).start()
+    with fails(match=f"^tiny seed 0 step 7: {REPO} at step7: fetching stopped because the sweep is ending"):
+        cache.fetch(at())
+    assert not list(cache.folder.rglob("*.incomplete"))
+
+
+def test_cache_that_cannot_be_locked_is_read(hub: Hub, serve, tmp_path: Path) -> None:
+    serve()
+    fetched = checkpoints.fetch(at())
+    locks = tmp_path / "home" / "hub" / ".locks"
+    shutil.rmtree(locks)
+    locks.write_text("no folder can be made here")
+    assert checkpoints.fetch(at()) == fetched
+    with fails(match=r"cache.folder=.*: cannot be written or locked: .*; give a folder on a local disk"):
+        serve(revision="step8")
+        checkpoints.fetch(at(8))
 
 
 def test_loopback_hub_serves_ranges_as_the_hub_does(hub: Hub, serve) -> None:

@@ -270,7 +270,7 @@ def test_correlation_is_scipys_pooled_over_batches_and_needs_eight_samples():
             "spectrum.align=warp: invalid value; expected one of interpolate",
         ),
         (
-            lambda x: metrics.scale_sensitivity(x, x[..., ::4], positions=x, level=2, align="dilate"),
+            lambda x: metrics.scale_sensitivity(x, x[..., ::4], positions=x[0, ::4], level=2, align="dilate"),
             "spectrum.align=dilate: invalid value; expected sequences long enough for 3 levels",
         ),
     ],

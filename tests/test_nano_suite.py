@@ -47,11 +47,13 @@ def test_suite_trains_side_by_side_reports_and_is_done_once(tmp_path):
 def test_failed_worker_names_model_seed_and_step(tmp_path):
     recipe = dataclasses.replace(TINY, peak_learning_rate=1e30, clip_norm=1e30)
     with pytest.raises(
-        TrackerError, match=r"training of 0\.05m seed 0 failed after step \d+: .*loss is .*goes on from there"
+        TrackerError,
+        match=r"training of 0\.05m seed 0 failed after step \d+: .*loss is .*run the same command to resume",
     ):
         train_suite(recipe, tmp_path, ["0.05m"], 1)
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_training_do_not_disturb_each_other(tmp_path):
     recipe = dataclasses.replace(TINY, train_steps=200)
     corpus = prepare(recipe, documents(recipe.text_bytes), tmp_path / "text")
@@ -140,7 +142,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks a
 
 
 @linux
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("kill", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT])
 def test_stopped_training_leaves_whole_checkpoints_and_no_process(tmp_path, kill):
     driver = _driver_past_step(tmp_path, 40)
     workers = _children(driver.pid)
@@ -162,13 +164,13 @@ def test_killed_worker_is_an_error_and_its_checkpoints_are_whole(tmp_path):
     job = Job(LONG, "0.05m", 0, corpus, tmp_path / "suite" / "x" / "0.05m" / "seed-0")
 
     def kill(job, step, loss):
-        if step >= 540:
+        if step >= 40:
             for line in (Path(f"/proc/{pid}") for pid in _children(os.getpid())):
                 if b"spawn_main" in (line / "cmdline").read_bytes():
                     os.kill(int(line.name), signal.SIGKILL)
 
-    message = r"0\.05m seed 0 failed after step \d+: its process ended with code -9"
+    message = r"0\.05m seed 0 failed after step \d+: its process was killed"
     with pytest.raises(TrackerError, match=message):
         run_jobs([job], 1, kill)
-    _check_whole(tmp_path, 12)
+    _check_whole(tmp_path, 7)
     assert (job.folder / "resume.pt").is_file()

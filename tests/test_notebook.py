@@ -11,8 +11,8 @@ from test_models_capture import neox
 import tracker
 import tracker.api
 from tracker.errors import CheckpointError, RequestError
-from tracker.measurement.allocator import keep_freed_memory
 from tracker.measurement.probe import load_tokenizer
+from tracker.measurement.process import keep_freed_memory
 from tracker.models import load_model
 
 
@@ -69,7 +69,7 @@ def test_tables_are_polars_and_hold_what_was_asked():
         ([[1] * 48], {"target_error": -1}, "probe.target_error=-1: invalid value"),
         ([[1] * 65], {}, "tokens: 65 a sequence, the model has 64 positions"),
         ([[1] * 48], {"alphas": (0.3,)}, "spectrum.alphas=0.3: invalid value; expected one of 0.5, 0.25"),
-        ([[1] * 48], {"algn": "gather"}, "algn: no such option; there are align, alphas"),
+        ([[1] * 48], {"algn": "gather"}, "algn: unknown option; choose from align, alphas"),
     ],
 )
 def test_bad_input_is_named(tokens: object, options: dict, message: str):
@@ -85,7 +85,7 @@ def test_a_model_is_taken_out_of_what_wraps_it(wrap):
 
 @pytest.mark.parametrize("given", ["gpt2", torch.nn.Linear(2, 2), None])
 def test_what_is_no_model_is_refused(given):
-    with pytest.raises(RequestError, match=f"model: {type(given).__name__} is no transformers model; give"):
+    with pytest.raises(RequestError, match=f"model: {type(given).__name__} is not a transformers model; give"):
         tracker.track(given, [[1] * 48])
 
 

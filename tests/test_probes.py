@@ -1,3 +1,4 @@
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tracker.errors import CheckpointError, RequestError
-from tracker.measurement.probe import DEFAULT_TEXT, encode_probe, load_tokenizer, probe_spec, read_text
-from tracker.records import ProbeSource
+from tracker.measurement.probe import (
+    DEFAULT_TEXT,
+    encode_probe,
+    load_tokenizer,
+    probe_spec,
+    read_text,
+    tokenizer_digest,
+)
+from tracker.records import ProbeSource, digest
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +159,15 @@ def test_bad_input_is_named(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"no tokenizer loads from it .*give probe.tokenizer=FOLDER"):
         load_tokenizer(tmp_path)
+
+
+def test_the_digest_of_a_tokenizer_is_what_keys_of_stored_results_were_made_with(tmp_path: Path):
+    order = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt",
+             "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")  # fmt: skip
+    for name in (*order, "sentencepiece.bpe.model"):
+        (tmp_path / name).write_text(name)
+    expected = digest([hashlib.sha256(name.encode()).hexdigest() for name in order])
+    assert tokenizer_digest(tmp_path) == expected
 
 
 def test_a_configuration_without_vocabulary_is_no_tokenizer(tmp_path: Path):

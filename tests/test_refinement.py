@@ -7,6 +7,7 @@ import pytest
 
 from tests.synthetic_store import PROBE, SMALL, SMALL_STEPS, unit_of, write_store
 from tracker.checkpoints.audit import file as audit_file
+from tracker.checkpoints.audit.findings import Finding
 from tracker.errors import RequestError
 from tracker.planning.plan import MeasurementSpec
 from tracker.planning.schedule import refined
@@ -41,12 +42,12 @@ def test_suspect_checkpoints_do_not_decide_what_is_measured_next(tmp_path: Path)
     assert others
     shape = next(each for each in SMALL if each.model == name)
     doubted = [unit_of("nano", shape, 0, step).checkpoint for step in MEASURED[1:]]
-    findings = [{"step": each.step, "fault": "same-weights", "with": "main", "file": None, "known": None,
-                 "seed": 0, "revision": each.revision, "commit": each.commit, "sentence": "doubted"}
-                for each in doubted]  # fmt: skip
-    entry = {"repo": doubted[0].location, "checked": MEASURED, "findings": findings, "disagreements": [],
-             "revisions": [], "main": None}  # fmt: skip
-    audit_file.write(store, [entry])
+    findings = [
+        Finding(each.step, "same-weights", "doubted", "main", revision=each.revision, commit=each.commit)
+        for each in doubted
+    ]
+    audit = audit_file.RepoAudit(doubted[0].location, tuple(MEASURED), tuple(findings))
+    audit_file.record(store, lambda before: [audit])
     assert name in {model for model, _ in asked(store, budget=99, suspects=True)}
     assert name not in {model for model, _ in asked(store, budget=99)}
 

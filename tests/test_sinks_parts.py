@@ -6,21 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from sink_material import no_wandb_of_the_user, store_one  # noqa: F401  # a fixture that every test here uses
+from sink_material import (
+    no_wandb_of_the_user,  # noqa: F401  # a fixture that every test here uses
+    store_one,
+    unit_of,
+)
 from wandb import Settings
 from wandb.errors import UsageError
 
 from tracker.errors import RequestError
 from tracker.records import Recorded
 from tracker.store import SCHEMAS, Store
-from tracker.wandb_sink.access import has_key, resolve_mode, without_secrets
-from tracker.wandb_sink.arrivals import Arrivals
+from tracker.wandb_sink.connection import OFFLINE, has_key, readable, resolve_mode
+from tracker.wandb_sink.findings import MOST_HOLES, Findings, summarise_rows
 from tracker.wandb_sink.identity import RunIdentity
-from tracker.wandb_sink.ledger import OFFLINE, Ledger, ledger_path
-from tracker.wandb_sink.maps import MAPS, head_map
+from tracker.wandb_sink.ledger import UNCONFIRMED, Ledger
 from tracker.wandb_sink.options import SinkOptions
-from tracker.wandb_sink.rows import HISTOGRAMS, STEP_PLUS_ONE, TOKENS, read_row
-from tracker.wandb_sink.words import MOST_HOLES, summary_of
+from tracker.wandb_sink.rows import HISTOGRAMS, MAPS, STEP_PLUS_ONE, TOKENS, head_map, read_row
+from tracker.wandb_sink.stored import StoredRecords
 
 IDENTITY = RunIdentity("pythia", "70m", 0, "probe", "conventions")
 CONF = Path(__file__).parent.parent / "conf" / "sink"
@@ -39,7 +42,6 @@ HOST = "https://wandb.example.org"
         (SinkOptions(project="a\nb"), r"sink\.project=a\nb: has characters that cannot be printed"),
         (SinkOptions(project=".."), r"sink\.project=\.\.: is not a name; allowed: 1 to 128"),
         (SinkOptions(entity="a?b"), r"sink\.entity=a\?b: has characters that W&B refuses"),
-        (SinkOptions(order_wait=-1), r"sink\.order_wait=-1: must be a number of seconds, 0 or more"),
         (SinkOptions(init_timeout=0), r"sink\.init_timeout=0: must be a positive number of seconds"),
         (SinkOptions(finish_timeout=float("inf")), r"sink\.finish_timeout=inf: must be a positive number"),
     ],
@@ -77,28 +79,25 @@ def test_auto_is_online_only_with_a_key_and_follows_the_environment(monkeypatch:
     assert resolve_mode(SinkOptions(name="none", mode="online"), HOST) == "disabled"
 
 
-def test_a_netrc_counts_only_for_its_host(home: Path):
+def test_a_netrc_counts_only_for_its_host(home: Path, monkeypatch: pytest.MonkeyPatch):
     path = home / "netrc"
     path.write_text("machine wandb.example.org login user password key\ndefault login a password b\n")
     path.chmod(stat.S_IRUSR | stat.S_IWUSR)
     assert has_key(HOST)
     assert not has_key("https://api.wandb.ai")
-    path.write_text("machine")
+    monkeypatch.delenv("NETRC")
+    assert not has_key(HOST)
+    path.rename(home / "_netrc")
+    assert has_key(HOST), "the netrc of the home folder was not found"
+    (home / "_netrc").write_text("machine")
     assert not has_key(HOST)
 
 
-def test_the_netrc_of_the_home_folder_is_found(home: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("NETRC")
-    path = home / "_netrc"
-    path.write_text("machine wandb.example.org login user password key\n")
-    path.chmod(stat.S_IRUSR | stat.S_IWUSR)
-    assert has_key(HOST)
-
-
 def test_errors_do_not_quote_the_key(monkeypatch: pytest.MonkeyPatch):
-    assert without_secrets("bad key abc") == "bad key abc"
+    assert readable(ValueError("bad  key\nabc")) == "bad key abc"
+    assert readable(ValueError()) == "ValueError"
     monkeypatch.setenv("WANDB_API_KEY", "abc")
-    assert without_secrets("bad key abc") == "bad key ***"
+    assert readable(ValueError("bad key abc")) == "bad key ***"
 
 
 def test_a_run_id_depends_on_all_five_and_on_nothing_else():
@@ -144,81 +143,106 @@ def recorded(step: int, status: str = "failed", reason: str | None = "why") -> R
 
 
 def test_many_holes_are_counted_and_the_first_are_spelled_out():
-    holes = [recorded(step) for step in range(MOST_HOLES + 2, 0, -1)] + [recorded(0, "missing", None)]
-    words = summary_of(IDENTITY, None, holes, {})
-    assert words["holes"].startswith("step 0 missing: no reason recorded; step 1 failed: why; step 2 failed")
-    assert words["holes"].endswith("; and 3 more")
-    assert (words["checkpoints_failed"], words["checkpoints_missing"]) == (MOST_HOLES + 2, 1)
+    holes = [recorded(0, "missing", None)] + [recorded(step) for step in range(1, MOST_HOLES + 3)]
+    summary = summarise_rows(None, holes)
+    assert str(summary["holes"]).startswith("step 0 missing: no reason recorded; step 1 failed: why; step 2")
+    assert str(summary["holes"]).endswith("; and 3 more")
+    assert (summary["checkpoints_failed"], summary["checkpoints_missing"]) == (MOST_HOLES + 2, 1)
 
 
-def test_findings_of_other_conventions_are_not_told():
-    phases = [{"suite": "pythia", "model": "70m", "seed": 0, "sentence": "A phase."}]
-    mine = {"probe": "probe", "conventions": "conventions", "phases": phases, "thresholds": []}
-    assert summary_of(IDENTITY, None, [], mine)["phases"] == "A phase."
-    assert "phases" not in summary_of(IDENTITY, None, [], mine | {"conventions": "other"})
+def test_findings_say_where_phases_begin_and_not_those_of_other_conventions():
+    phases = [{"label": "initial", "first_step": 0}, {"label": "exploratory", "first_step": 128},
+              {"label": None, "first_step": 512}]  # fmt: skip
+    entries = [{"suite": "pythia", "model": "70m", "seed": 0, "sentence": "A phase.", "phases": phases}]
+    analysis = {"probe": "probe", "conventions": "conventions", "phases": entries, "thresholds": []}
+    assert Findings(analysis).summary(IDENTITY) == {
+        "phases": "A phase.", "phase/initial_first_step": 0, "phase/exploratory_first_step": 128,
+    }  # fmt: skip
+    assert Findings(analysis | {"conventions": "other"}).summary(IDENTITY) == {}
 
 
-def test_arrivals_tell_each_record_once_and_again_where_it_was_replaced(tmp_path: Path):
-    arrivals = Arrivals(tmp_path)
-    assert arrivals.poll() == []
-    Store(tmp_path).write_hole(unit := store_one(tmp_path, 4), "failed", "too late")
+def test_a_poll_finds_each_record_once_and_again_where_it_was_replaced(tmp_path: Path):
+    stored = StoredRecords(tmp_path)
+    assert stored.poll() == set()
+    Store(tmp_path).write_hole(unit := unit_of(4), "failed", "torn")
     store_one(tmp_path, 1)
-    assert [arrival.record.step for arrival in arrivals.poll()] == [1, 4]
-    assert arrivals.poll() == []
-    Store(tmp_path).place(unit).rename(tmp_path / "away")
-    store_one(tmp_path, 4)
-    assert [arrival.record.step for arrival in arrivals.poll()] == [4]
+    (identity,) = stored.poll()
+    assert [each.record.step for each in stored.measured(identity)] == [1]
+    assert [record.step for record in stored.holes(identity)] == [4]
+    assert stored.poll() == set()
     place = Store(tmp_path).place(unit)
-    arrivals.forget(place)
-    assert [arrival.place for arrival in arrivals.poll()] == [place]
+    place.rename(tmp_path / "away")
+    store_one(tmp_path, 4)
+    assert stored.poll() == {identity}
+    assert [each.record.step for each in stored.measured(identity)] == [1, 4]
+    assert stored.holes(identity) == []
+    stored.forget(place)
+    assert stored.poll() == {identity}
 
 
-def test_the_ledger_tells_delivered_written_and_unfinished_apart(tmp_path: Path):
-    path = ledger_path(tmp_path, SinkOptions(project="p", entity="e"), IDENTITY)
-    assert path == tmp_path / "wandb" / "sent" / "e" / "p" / f"{IDENTITY.id}.json"
-    ledger = Ledger.load(path, IDENTITY)
-    closed = [("run-1", HOST, "a", True), ("offline-run-2", OFFLINE, "b", False), ("run-3", HOST, "c", False)]
-    for run_folder, server, row, delivered in closed:
+def ledger_of(folder: Path) -> Ledger:
+    return Ledger.load(folder, SinkOptions(project="p", entity="e"), IDENTITY)
+
+
+def test_the_ledger_separates_confirmed_written_and_unconfirmed_rows(tmp_path: Path):
+    ledger = ledger_of(tmp_path)
+    assert ledger.path == tmp_path / "wandb" / "sent" / "e" / "p" / f"{IDENTITY.id}.json"
+    for run_folder, row in (("run-1", "a"), ("offline-run-2", "b"), ("run-3", "c"), ("offline-run-4", "d")):
         ledger.begin(run_folder)
-        ledger.hand([row])
-        ledger.close(server, ["held"] if delivered else [], delivered=delivered, wandb_folder=tmp_path)
-    ledger.begin("offline-run-4")
-    ledger.hand(["d"])
-    reread = Ledger.load(path, IDENTITY)
+        ledger.hand_over(row)
+        assert row in ledger.sent(HOST) & ledger.sent(OFFLINE)
+        if run_folder == "run-3":
+            ledger.abandon()
+        elif run_folder != "offline-run-4":
+            ledger.close(OFFLINE if run_folder == "offline-run-2" else HOST)
+    reread = ledger_of(tmp_path)
     assert reread == ledger
-    assert reread.sent(HOST) == {"a", "held"}
+    assert json.loads(reread.path.read_text())["run"]["model"] == "70m"
+    reread.abandon()  # the publisher died
+    assert reread.rows == {HOST: ["a"], "offline-run-2": ["b"], UNCONFIRMED: ["c"]}
+    assert reread.sent(HOST) == {"a"}
     assert reread.sent("https://another.example.org") == set()
-    assert reread.sent(OFFLINE) == {"a", "held", "b", "c"}
-    assert (reread.unsure, reread.open, reread.handed) == (["c"], "offline-run-4", ["d"])
-    assert json.loads(path.read_text())["run"]["model"] == "70m"
-    assert list(path.parent.glob("*.partial")) == []
-    reread.drop_unfinished(tmp_path)
-    assert "d" not in reread.sent(OFFLINE)
+    assert reread.sent(OFFLINE) == {"a", "b", "c"}
+    reread.confirm(HOST, ["b", "c"])
+    assert ledger_of(tmp_path).rows == {HOST: ["a", "b", "c"]}
+
+
+def test_a_ledger_of_an_earlier_version_is_read(tmp_path: Path):
+    path = ledger_of(tmp_path).path
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({
+        "run": {}, "confirmed": {HOST: ["a"]}, "written": {"offline-run-2": ["b"]}, "unsure": ["c"],
+        "open": "run-3", "handed": ["d"], "summary": {HOST: "s"}, "alerts": {HOST: ["x"]}, "artifact": {},
+    }))  # fmt: skip
+    ledger = ledger_of(tmp_path)
+    ledger.abandon()
+    assert ledger.rows == {HOST: ["a"], "offline-run-2": ["b"], UNCONFIRMED: ["c", "d"]}
+    assert (ledger.summary, ledger.sent_alerts(HOST)) == ({HOST: "s"}, {"x"})
 
 
 def test_only_offline_folders_that_were_not_delivered_are_removed(tmp_path: Path):
+    wandb_folder = tmp_path / "wandb"
     for name in ("run-1", "offline-run-2", "offline-run-3", "kept"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "offline-run-3" / "run-x.wandb.synced").touch()
-    (tmp_path / "run-1" / "run-x.wandb").touch()
-    unsure = {}
+        (wandb_folder / name).mkdir(parents=True)
+    (wandb_folder / "offline-run-3" / "run-x.wandb.synced").touch()
+    (wandb_folder / "run-1" / "run-x.wandb").touch()
+    unconfirmed = {}
     for name in ("run-1", "offline-run-2", "offline-run-3", "../kept", "offline-run-none"):
-        ledger = Ledger(tmp_path / "ledger.json", IDENTITY, open=name, handed=["a"])
-        ledger.drop_unfinished(tmp_path)
-        assert (ledger.open, ledger.handed) == (None, [])
-        unsure[name] = ledger.unsure
-    assert {path.name for path in tmp_path.iterdir()} == {"run-1", "offline-run-3", "kept"}
-    assert (tmp_path / "run-1" / "run-x.wandb.synced").exists(), "wandb sync would deliver what had arrived"
-    assert unsure == {"run-1": ["a"], "offline-run-2": [], "offline-run-3": ["a"], "../kept": ["a"],
-                      "offline-run-none": []}  # fmt: skip
+        ledger = Ledger(wandb_folder, tmp_path / "ledger.json", IDENTITY, rows={name: ["a"]}, open=name)
+        ledger.abandon()
+        unconfirmed[name] = ledger.rows.get(UNCONFIRMED, [])
+    assert {path.name for path in wandb_folder.iterdir()} == {"run-1", "offline-run-3", "kept"}
+    assert (wandb_folder / "run-1" / "run-x.wandb.synced").exists(), "wandb sync would deliver it again"
+    assert unconfirmed == {"run-1": ["a"], "offline-run-2": [], "offline-run-3": ["a"], "../kept": ["a"],
+                           "offline-run-none": []}  # fmt: skip
 
 
 def test_only_files_that_a_server_has_all_of_are_marked_as_delivered(tmp_path: Path):
     for name in ("offline-run-1", "offline-run-2"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run-x.wandb").touch()
-    written = {"offline-run-1": ["a", "b"], "offline-run-2": ["b", "c"]}
-    ledger = Ledger(tmp_path / "ledger.json", IDENTITY, confirmed={HOST: ["a", "b"]}, written=written)
-    ledger.supersede_written(HOST, tmp_path)
-    assert list(ledger.written) == ["offline-run-2"]
+    rows = {"offline-run-1": ["a", "b"], "offline-run-2": ["b", "c"]}
+    ledger = Ledger(tmp_path, tmp_path / "ledger.json", IDENTITY, rows=rows)
+    ledger.confirm(HOST, ["a", "b"])
+    assert ledger.rows == {HOST: ["a", "b"], "offline-run-2": ["b", "c"]}
     assert [path.parent.name for path in tmp_path.rglob("*.synced")] == ["offline-run-1"]

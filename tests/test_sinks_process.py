@@ -72,21 +72,6 @@ def test_it_follows_the_store_and_sends_the_rest_when_asked_to_end(tmp_path: Pat
     assert handle.finish() == []
 
 
-def test_a_killed_publisher_loses_nothing_that_the_next_does_not_send(tmp_path: Path):
-    store_one(tmp_path, 0)
-    handle = start_publisher(tmp_path, OFFLINE)
-    wait_until(lambda: run_is_open(tmp_path))
-    os.kill(pid_of(handle), signal.SIGKILL)
-    store_one(tmp_path, 1)
-    log = tmp_path / "wandb" / "publisher.log"
-    assert handle.finish() == [
-        f"The W&B publisher ended with code -9 (see {log}); the measurements are stored, "
-        f"`tracker stream store={tmp_path}` sends the rest."
-    ]
-    assert publish(tmp_path, OFFLINE).rows == 2
-    assert_rows_equal_store(all_history(tmp_path), tmp_path)
-
-
 def test_after_sigkill_nothing_is_lost_or_sent_twice_by_replay_offline_by_sync_and_by_replay_online(
     tmp_path: Path, server: LoopbackWandb
 ):
@@ -99,7 +84,11 @@ def test_after_sigkill_nothing_is_lost_or_sent_twice_by_replay_offline_by_sync_a
     store_one(tmp_path, 2)
     wait_until(lambda: [len(rows) for rows in ledgers(tmp_path)[0]["rows"].values()] == [3])
     os.kill(pid_of(handle), signal.SIGKILL)
-    assert "ended with code -9" in handle.finish()[0]
+    log = tmp_path / "wandb" / "publisher.log"
+    assert handle.finish() == [
+        f"The W&B publisher ended with code -9 (see {log}); the measurements are stored, "
+        f"`tracker stream store={tmp_path}` sends the rest."
+    ]
     server.silent.clear()
     store_one(tmp_path, 4)
     offline = publish(tmp_path, OFFLINE)
@@ -127,7 +116,7 @@ print(handle.finish())
 
 
 def test_two_sweeps_in_processes_of_their_own_write_one_store(tmp_path: Path, server: LoopbackWandb):
-    steps = random.Random(1).sample([0, 1, 2, 4, 8, 16, 32, 64], 8)
+    steps = random.Random(1).sample([0, 1, 2, 4, 8, 16], 6)
     parts = [json.dumps(steps[number::2]) for number in (0, 1)]
     sweeps = [python(SWEEP, str(tmp_path), part, stdout=subprocess.PIPE) for part in parts]
     said = [sweep.communicate(timeout=100)[0] for sweep in sweeps]
@@ -142,6 +131,7 @@ def test_without_a_network_a_sweep_waits_less_than_ten_seconds_and_says_how_to_d
     handle = start_publisher(tmp_path, SinkOptions(mode="online", maps=False))
     for step in (0, 1):
         store_one(tmp_path, step)
+    wait_until((tmp_path / "wandb" / "publisher.lock").exists)  # it has started
     begun = time.monotonic()
     sentences = " ".join(handle.finish())
     assert time.monotonic() - begun < 10

@@ -15,18 +15,13 @@ from tracker.errors import TrackerError
 from tracker.metrics.registry import checkpoint_columns
 from tracker.store import Store
 from tracker.wandb_sink import SinkOptions, publish, require_server, save_workspace
-from tracker.wandb_sink.maps import MAPS
-from tracker.wandb_sink.rows import HISTOGRAMS, STEP_PLUS_ONE, TOKENS, read_row
-from tracker.wandb_sink.words import summary_of
+from tracker.wandb_sink.findings import first_step_of
+from tracker.wandb_sink.rows import HISTOGRAMS, MAPS, STEP_PLUS_ONE, TOKENS, read_row
 from tracker.wandb_sink.workspace import NAME, build_workspace
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Pydantic V1 style:DeprecationWarning"
 )  # wandb-workspaces' own
-
-PHASES = {"phases": [{"suite": "pythia", "model": "70m", "seed": 0, "sentence": "Three phases.", "phases": [
-    {"label": "initial", "first_step": 0}, {"label": "exploratory", "first_step": 128},
-    {"label": None, "first_step": 512}]}]}  # fmt: skip
 
 
 def sections(spec: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -52,9 +47,8 @@ def test_curves_lie_over_log_steps_and_runs_of_one_size_are_one_line():
 
 
 def test_every_panel_draws_what_the_rows_carry(tmp_path: Path):
-    store_one(tmp_path, 1)
     row = read_row(Store(tmp_path).place(store_one(tmp_path, 1)))
-    summary = {*row.scalars, *summary_of(identity_of(tmp_path), row, [], PHASES)}
+    summary = {*row.scalars, *map(first_step_of, ("exploratory", "specialisation"))}
     drawable = {*checkpoint_columns(own=False), *(f"std/{metric}" for metric in HISTOGRAMS)}
     for panels in sections(built()).values():
         for panel in panels:
@@ -63,29 +57,14 @@ def test_every_panel_draws_what_the_rows_carry(tmp_path: Path):
             assert set(config.get("mediaKeys", ())) <= {f"maps/{metric}" for metric in MAPS}
             if panel["viewType"] == "Scatter Plot":
                 name = config["yAxis"].removeprefix("summary:")
-                assert name in summary | drawable | {"phase/specialisation_first_step"}
+                assert name in summary | drawable
                 assert config["xAxis"] == "config:n_params.value"
     maps = {key for panels in sections(built()).values() for panel in panels
             for key in panel["config"].get("mediaKeys", ())}  # fmt: skip
     assert maps == {f"maps/{metric}" for metric in MAPS}
 
 
-def identity_of(folder: Path):
-    from tracker.wandb_sink.arrivals import Arrivals
-    from tracker.wandb_sink.identity import RunIdentity
-
-    (arrival,) = Arrivals(folder).poll()
-    return RunIdentity.of(arrival.record)
-
-
-def test_where_phases_begin_stands_in_the_summary_as_numbers(tmp_path: Path):
-    store_one(tmp_path, 1)
-    words = summary_of(identity_of(tmp_path), None, [], PHASES)
-    assert words["phase/exploratory_first_step"] == 128
-    assert words["phases"] == "Three phases."
-
-
-def test_the_verb_saves_the_workspace_and_the_next_time_renews_it(
+def test_the_command_saves_the_workspace_and_the_next_time_renews_it(
     tmp_path: Path, server: LoopbackWandb, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)

@@ -51,7 +51,7 @@ def track(
     target_error: float | None = None,
     **options: Any,
 ) -> TrackedMeasurement:
-    """Measures a loaded Hugging Face causal language model, as it is.
+    """Measure a loaded Hugging Face causal language model, as it is.
 
     What the measurement changes (attention implementation, training mode, random states) is put back
     after it.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracker.commands import COMMANDS
-from tracker.measurement.allocator import share_buffers_of_products
+from tracker.measurement.process import share_buffers_of_products
 
 if TYPE_CHECKING:
     from rich.console import Console

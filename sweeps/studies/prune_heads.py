@@ -33,8 +33,7 @@ from tracker.config import Config
 from tracker.engines import chosen_device
 from tracker.engines.load import load_with_probe
 from tracker.errors import CheckpointError, RequestError
-from tracker.models import AttentionStream
-from tracker.models.attention_interface import IMPLEMENTATION
+from tracker.models import IMPLEMENTATION, AttentionStream
 from tracker.models.attention_modules import base_call, self_attention_modules
 from tracker.models.loss import token_losses
 from tracker.models.preserve_state import preserve_state

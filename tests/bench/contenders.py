@@ -72,9 +72,9 @@ class Tracker(Contender):
     queries: int | None = None
 
     def work(self) -> Any:
-        from tracker.measurement.allocator import keep_freed_memory
         from tracker.measurement.measure import measure_model
         from tracker.measurement.probe import probe_tokens
+        from tracker.measurement.process import keep_freed_memory
         from tracker.records import Conventions
 
         keep_freed_memory()  # as a sweep's worker does

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tracker.measurement.allocator import share_buffers_of_products
+from tracker.measurement.process import share_buffers_of_products
 
 from .contenders import Columns
 from .shapes import Shape

@@ -3,8 +3,10 @@
 Floor 2: knows the hub and folders, never what is measured.
 """
 
+from pathlib import Path
+
 from tracker.checkpoints import environment as environment  # before anything of Hugging Face is imported
-from tracker.checkpoints import folder, hub
+from tracker.checkpoints import folder
 from tracker.checkpoints.answers import Unreachable
 from tracker.checkpoints.cache import CheckpointCache, Hold
 from tracker.checkpoints.cached import cache_folder
@@ -20,7 +22,7 @@ from tracker.checkpoints.suites import (
     Published,
     published,
 )
-from tracker.errors import MissingCheckpoint, RequestError
+from tracker.errors import MissingCheckpoint
 from tracker.records import Checkpoint, Fetched
 
 __all__ = [
@@ -53,12 +55,15 @@ def absent(checkpoint: Checkpoint, reason: str | None) -> MissingCheckpoint:
     return MissingCheckpoint(f"{checkpoint.label}: {reason or 'its source has no such step'}")
 
 
-def fetch(checkpoint: Checkpoint, **options: object) -> Fetched:
+def fetch(checkpoint: Checkpoint, *, cache_dir: str | Path | None = None) -> Fetched:
     """Make a checkpoint's files ready to be loaded, wherever they are.
+
+    What comes from the hub goes into its cache and stays there; a sweep goes through ``CheckpointCache``,
+    which can remove it again.
 
     Args:
         checkpoint: from any ``discover``, ``declared`` or ``published``.
-        options: for the hub: ``cache_dir``. A folder has none.
+        cache_dir: see ``cache_folder``.
 
     Returns:
         The folder to load from, and the commit or fingerprint of what is in it.
@@ -66,12 +71,10 @@ def fetch(checkpoint: Checkpoint, **options: object) -> Fetched:
     Raises:
         MissingCheckpoint: it does not exist at its source.
         CheckpointError: it does, but cannot be measured; says why.
-        RequestError: unknown option.
     """
-    allowed = {"hub": {"cache_dir"}, "folder": set()}[checkpoint.kind]
-    for name in options:
-        if name not in allowed:
-            raise RequestError(f"{name}: not an option for fetching from a {checkpoint.kind}")
-    if checkpoint.kind == "hub":
-        return hub.fetch(checkpoint, **options)  # type: ignore[arg-type]
-    return folder.fetch(checkpoint)
+    if checkpoint.kind == "folder":
+        return folder.fetch(checkpoint)
+    cache = CheckpointCache(cache_folder(cache_dir))
+    hold = cache.fetch(checkpoint)
+    cache.release(hold)
+    return hold.fetched

@@ -5,8 +5,6 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from huggingface_hub.errors import (
@@ -55,11 +53,14 @@ class Subject:
     """None where the whole repository is asked about."""
     who: str
     """The configuration field, or the checkpoint's model, seed and step."""
+    file: str | None = None
+    """None where it is not about one file."""
 
     @property
     def where(self) -> str:
         """How messages begin."""
-        return f"{self.who}: {self.repo}" + (f" at {self.revision}" if self.revision else "")
+        place = f"{self.who}: {self.repo}" + (f" at {self.revision}" if self.revision else "")
+        return f"{place}: {self.file}" if self.file else place
 
 
 def ask(call: Callable[[], Answer], about: Subject, pause: Pause = time.sleep) -> Answer:
@@ -114,7 +115,7 @@ def _status(error: Exception) -> int | None:
 
 
 def _retry_after(error: Exception) -> float | None:
-    """Seconds that the hub asks to wait: Retry-After (seconds or a date), else its rate limit's reset."""
+    """Seconds that the hub asks to wait: Retry-After, else its rate limit's reset."""
     if not isinstance(error, HfHubHTTPError):
         return None
     headers = error.response.headers
@@ -122,13 +123,7 @@ def _retry_after(error: Exception) -> float | None:
     if text.isdigit():
         return float(text)
     limit = parse_ratelimit_headers(headers)
-    if limit is not None and limit.remaining == 0:
-        return float(limit.reset_in_seconds)
-    try:
-        until = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+    return float(limit.reset_in_seconds) if limit is not None and limit.remaining == 0 else None
 
 
 def _wait(error: Exception, busy: int, broken: int) -> float | None:
@@ -150,33 +145,30 @@ def _translated(error: Exception, about: Subject) -> CheckpointError:
             f"{where}: the repository is gated; accept its terms on the hub, then log in with `hf auth login`"
         )
     if isinstance(error, RepositoryNotFoundError) or status == 401:
-        return UnknownRepository(f"{where}: {_no_access(status)}")
+        without = "asked for without a valid token" if status == 401 else "closed to your token"
+        return UnknownRepository(
+            f"{where}: the repository does not exist, or is private and {without} ({status}); check the "
+            "name, or log in with `hf auth login`"
+        )
     if isinstance(error, HFValidationError):
-        return UnknownRepository(f"{where}: invalid repository name, expected owner/name: {describe(error)}")
+        return UnknownRepository(
+            f"{where}: invalid repository name, expected owner/name: {_described(error)}"
+        )
     if isinstance(error, OfflineModeIsEnabled):
         return Unreachable(f"{where}: not in the cache, and HF_HUB_OFFLINE is set; unset it once")
     if status in RETRIED or _is_transport(error):
         return Unreachable(
-            f"{where}: the hub does not answer ({describe(error)}); check the network and HF_ENDPOINT, "
+            f"{where}: the hub does not answer ({_described(error)}); check the network and HF_ENDPOINT, "
             "then run the same command again"
         )
     # hf-xet reports a full disk as an error of its own that carries the system's words.
     full = isinstance(error, OSError) and error.errno == errno.ENOSPC
     if full or "No space left on device" in str(error):
         return DiskFull(f"{where}: the disk is full; free space, or set cache.folder to another disk")
-    return CheckpointError(f"{where}: could not be fetched ({describe(error)}); run the same command again")
+    return CheckpointError(f"{where}: could not be fetched ({_described(error)}); run the same command again")
 
 
-def _no_access(status: int | None) -> str:
-    if status == 401:
-        return (
-            "the repository does not exist, or is private and was asked for without a valid token (401 "
-            "covers both); check the name, or log in with `hf auth login`"
-        )
-    return "the repository does not exist, or is private and closed to your token (404); check the name"
-
-
-def describe(error: Exception) -> str:
-    """Return an error's type and message without the signatures that download addresses carry."""
+def _described(error: Exception) -> str:
+    """An error's type and message without the signatures that download addresses carry."""
     text = re.sub(r"\?\S*", "", " ".join(str(error).split()))
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

@@ -9,7 +9,7 @@ here happens under one lock of the folder.
 import os
 import uuid
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -109,14 +109,12 @@ class Claims:
         return lease
 
     def is_leased(self, claim: Claim) -> bool:
-        """Return whether anybody, this process included, holds a claim."""
+        """Return whether anybody, this process included, holds a claim, or is still fetching files of it."""
         for path in self.folder.glob(f"{claim.id}.*.lease"):
-            try:
-                with FileLock(path, timeout=0):
-                    path.unlink()  # its holder has given it back, or died
-            except Timeout:
+            if _is_locked(path):
                 return True
-        return False
+            path.unlink()  # its holder has died
+        return not claim.whole and any(_is_locked(self.blob_lock(piece.blob)) for piece in claim.pieces)
 
     def bytes_held(self, besides: Claim) -> int:
         """Return the bytes on disk, now or soon, of everything that tracker is to remove again.
@@ -174,6 +172,14 @@ class Claims:
 def on_disk(size: int) -> int:
     """Return the bytes that a file of ``size`` bytes takes."""
     return -(-size // BLOCK) * BLOCK
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with FileLock(path, timeout=0) if path.is_file() else nullcontext():
+            return False
+    except Timeout:
+        return True
 
 
 def _there(blobs: Path, blob: str) -> int:

@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -27,7 +27,7 @@ from tracker.errors import CheckpointError
 FILES_AT_ONCE = 4
 """Files of one checkpoint that arrive side by side."""
 _POLL = 0.05
-_GRACE = 5.0
+_GRACE = 2.0
 """Seconds that a stopped download gets to clear away its temporary files."""
 
 
@@ -110,7 +110,7 @@ def bring_all(request: Request, items: Iterable[Item]) -> int:
         except BaseException as error:  # raised again by the thread that waits
             failed.append(error)
 
-    # Daemons, since hf-xet and the library's own pauses cannot always be ended from outside.
+    # Daemons, since a transfer of hf-xet and the library's own pauses cannot be ended from outside.
     threads = [threading.Thread(target=work, name="fetching", daemon=True) for _ in range(FILES_AT_ONCE)]
     for thread in threads:
         thread.start()
@@ -118,21 +118,12 @@ def bring_all(request: Request, items: Iterable[Item]) -> int:
         while thread.is_alive() and not request.stop.is_set():
             thread.join(_POLL)
     if request.stop.is_set():
-        _abort_xet()
         for thread in threads:
             thread.join(_GRACE)
         request.pause(0)
     if failed:
         raise failed[0]
     return sum(received)
-
-
-def _abort_xet() -> None:
-    """End transfers of hf-xet, whose progress callback cannot raise; as the library does on Ctrl-C."""
-    with suppress(ImportError):
-        from huggingface_hub.utils._xet import abort_xet_session
-
-        abort_xet_session()
 
 
 def _bring(request: Request, item: Item) -> int:
@@ -142,7 +133,8 @@ def _bring(request: Request, item: Item) -> int:
         there = item.blob.exists()
         if not there:
             remove_partial(request.about.repo, request.cache, item.blob.name)
-            ask(lambda: _fetch(request, item, bar), request.about, request.pause)
+            about = replace(request.about, file=item.file.name)
+            ask(lambda: _fetch(request, item, bar), about, request.pause)
         if not (there and item.trusted):
             try:
                 _check(request, item)
@@ -196,7 +188,8 @@ def _counting_bar(pause: Callable[[float], object]) -> Any:
         total = 0
 
         def __init__(self, **options: object) -> None:
-            """The library's options are about what it would show."""
+            """Ignore the options, which are about what would be shown."""
+            self.thread = threading.get_ident()
 
         def __enter__(self) -> "Bar":
             return self
@@ -205,7 +198,8 @@ def _counting_bar(pause: Callable[[float], object]) -> Any:
             self.close()
 
         def update(self, count: float | None = 1) -> None:
-            pause(0)
+            if threading.get_ident() == self.thread:  # hf-xet calls from a thread of its own, to no avail
+                pause(0)
 
         def update_transfer(self, count: float) -> None:
             Bar.received += int(count)

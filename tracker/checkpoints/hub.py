@@ -10,10 +10,9 @@ from huggingface_hub.utils import disable_progress_bars, logging
 
 from tracker.checkpoints import cached, files, listing, names
 from tracker.checkpoints.answers import UnknownRepository, Unreachable
-from tracker.checkpoints.cache import CheckpointCache
 from tracker.checkpoints.names import Labels
 from tracker.errors import MissingCheckpoint, RequestError
-from tracker.records import Checkpoint, Fetched
+from tracker.records import Checkpoint
 
 if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
     # The library was imported before `environment`, and the user has set nothing.
@@ -137,28 +136,6 @@ def named(like: Checkpoint, commits: Mapping[str, str], pattern: str | None = No
                 f"{found.step} of seed {found.seed}; set suite.pattern to a form that keeps them apart"
             )
     return [taken[key] for key in sorted(taken)]
-
-
-def fetch(checkpoint: Checkpoint, *, cache_dir: str | Path | None = None) -> Fetched:
-    """Bring a checkpoint's files into the hub's cache, at one commit, each checked against its hash.
-
-    What is fetched stays; a sweep goes through ``CheckpointCache``, which can remove it again.
-
-    Args:
-        checkpoint: of kind ``hub``.
-        cache_dir: see ``cached.cache_folder``.
-
-    Returns:
-        The snapshot's folder and its commit; loading from there makes no request.
-
-    Raises:
-        MissingCheckpoint: the revision does not exist.
-        CheckpointError: as ``CheckpointCache.fetch``.
-    """
-    cache = CheckpointCache(cached.cache_folder(cache_dir))
-    hold = cache.fetch(checkpoint)
-    cache.release(hold)
-    return hold.fetched
 
 
 def _first(repo: str, labels: Labels) -> Checkpoint:

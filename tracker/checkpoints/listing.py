@@ -180,7 +180,7 @@ def _tree(about: Subject, revision: str) -> Tree:
     if info.sha is None or not cached.COMMIT.fullmatch(info.sha):
         raise CheckpointError(f"{about.where}: the hub names no commit for it; check HF_ENDPOINT")
     found = (
-        RemoteFile(each.rfilename, each.size or 0, each.lfs and each.lfs.sha256, each.blob_id)
+        RemoteFile(each.rfilename, each.size or 0, each.lfs.sha256 if each.lfs else None, each.blob_id)
         for each in info.siblings or ()
     )
     return Tree(info.sha, tuple(found))

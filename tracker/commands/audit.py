@@ -1,5 +1,6 @@
 """``tracker audit``: verify that checkpoint weights match their names; table and audit.json."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -33,14 +34,14 @@ def run(config: Config, console: Console) -> int:
     except CheckpointError as error:
         raise RequestError(str(error)) from error
     console.print(audit_table(entries))
-    bad = [each for entry in entries for each in entry["findings"] if each["fault"] != "expected-twin"]
+    bad = [each for entry in entries for each in entry.findings if each.fault != "expected-twin"]
     print_findings(console, bad, most=None)
     for entry in entries:
-        for each in entry["disagreements"]:
+        for each in entry.disagreements:
             print_line(
                 console,
-                f"{entry['repo']} step {brief_steps(each['steps'])}: reported in {each['source']} "
-                f"({each['reported']}); the hub {each['hub']}",
+                f"{entry.repo} step {brief_steps(each.steps)}: reported in {each.source} "
+                f"({each.reported}); the hub {each.hub}",
             )
     print_line(console, f"Details: {config.store / audit_file.NAME}")
     return SOME_FAILED if bad else DONE
@@ -60,7 +61,7 @@ def audit_pending(config: Config, sweep: "ResolvedSweep", console: Console) -> L
 
     listed = look(remote)
     entries = audit_listed(config, [planned.unit.checkpoint for planned in sweep.plan.units], listed)
-    suspicious = [each for entry in entries for each in entry["findings"] if each["fault"] in SUSPICIOUS]
+    suspicious = [each for entry in entries for each in entry.findings if each.fault in SUSPICIOUS]
     if suspicious:
         print_line(
             console,
@@ -71,7 +72,7 @@ def audit_pending(config: Config, sweep: "ResolvedSweep", console: Console) -> L
     return listed
 
 
-def brief_steps(steps: list[int]) -> str:
+def brief_steps(steps: Sequence[int]) -> str:
     """Return the first eight steps, and how many more there are."""
     more = f" and {len(steps) - 8} more" if len(steps) > 8 else ""
     return ", ".join(map(str, steps[:8])) + more

@@ -130,7 +130,8 @@ def _suspects(config: Config, units: Sequence[PlannedUnit]) -> dict[int, str]:
     for planned in units:
         checkpoint = planned.unit.checkpoint
         reason = known.of(checkpoint)
-        looked_at = {each["revision"] for each in audited.get(checkpoint.location, {}).get("revisions", ())}
+        audit = audited.get(checkpoint.location)
+        looked_at = set() if audit is None else {each.name for each in audit.revisions}
         if reason is None and checkpoint.kind == "hub" and checkpoint.revision not in looked_at:
             reason = _reported(checkpoint)
         if reason is not None:

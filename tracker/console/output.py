@@ -1,10 +1,10 @@
 """Lines of text in the terminal, amounts as people read them, and exit codes."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 
+from tracker.checkpoints.audit.findings import Finding
 from tracker.records import Outcome, PlannedUnit
 
 DONE, SOME_FAILED = 0, 1
@@ -26,14 +26,12 @@ def print_line(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
-def print_findings(
-    console: Console, findings: Sequence[Mapping[str, Any]], most: int | None = SHOWN_LINES
-) -> None:
+def print_findings(console: Console, findings: Sequence[Finding], most: int | None = SHOWN_LINES) -> None:
     """Print the findings of an audit, with the source where one was reported before; at most so many."""
     lines = []
     for finding in findings:
-        known = f" (reported in {finding['known']})" if finding["known"] else ""
-        lines.append(f"  {finding['fault']}: {finding['sentence']}{known}")
+        known = f" (reported in {finding.known})" if finding.known else ""
+        lines.append(f"  {finding.fault}: {finding.sentence}{known}")
     more = "  ... and {} more; `tracker audit` and the dashboard list them"
     _print_some(console, lines, len(lines) if most is None else most, more)
 

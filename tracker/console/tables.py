@@ -2,8 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.table import Table
@@ -17,6 +17,7 @@ from tracker.records import PlannedUnit
 if TYPE_CHECKING:
     from tracker.analysis.comparison import Column
     from tracker.analysis.schema import EncodedModel, EncodingComparison
+    from tracker.checkpoints.audit.file import RepoAudit
 
 SHOWN_STEPS = 6
 
@@ -59,7 +60,7 @@ def plan_table(plan: Plan, rows: dict[str, tuple[str, str, str, str]]) -> Table:
     return table
 
 
-def audit_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+def audit_table(entries: "Sequence[RepoAudit]") -> Table:
     """Tabulate an audit, a row per repository or folder: how many steps have each fault.
 
     Args:
@@ -70,9 +71,9 @@ def audit_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     for heading in ("checked", *(fault.replace("-", "\n", 1) for fault in FAULTS)):
         table.add_column(heading, overflow="fold", justify="right")
     for entry in entries:
-        counts = Counter(finding["fault"] for finding in entry["findings"])
+        counts = Counter(finding.fault for finding in entry.findings)
         table.add_row(
-            Text(entry["repo"]), str(len(entry["checked"])), *(str(counts[each]) for each in FAULTS)
+            Text(entry.repo), str(len(entry.checked)), *(str(counts[each]) for each in FAULTS)
         )
     return table
 

@@ -13,7 +13,6 @@ from tracker.engines.consistency import UNKNOWN, ModelKey, ModelSignature, Shape
 from tracker.engines.placement import Placement
 from tracker.engines.worker_spec import WorkerSpec
 from tracker.errors import CheckpointError, MissingCheckpoint, StoreError, TrackerError
-from tracker.measurement.allocator import keep_freed_memory
 from tracker.measurement.measure import measure
 from tracker.measurement.probe import (
     ProbeTokens,
@@ -22,6 +21,7 @@ from tracker.measurement.probe import (
     tokenizer_digest,
     tokenizer_folder,
 )
+from tracker.measurement.process import keep_freed_memory
 from tracker.metrics.registry import load_metrics
 from tracker.models import model_facts
 from tracker.models.reuse import ReusedModel

@@ -1,4 +1,4 @@
-"""A model at hand, not a file: what it is measured on, and as what it is known."""
+"""A model at hand, not a file: the probe and the conventions that it is measured with."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -11,12 +11,13 @@ from tracker.measurement.probe import (
     ProbeTokens,
     check_target_error,
     encode_probe,
+    fitting_block,
     prefix_ids,
     probe_spec,
     probe_tokens,
     special_ids,
 )
-from tracker.models import DTYPES, model_facts
+from tracker.models import DTYPES, ModelFacts, model_facts
 from tracker.records import Conventions, ProbeSource, ProbeSpec, digest
 
 LEAST_TOKENS = 8
@@ -42,7 +43,7 @@ def request_for(
     target_error: float | None = None,
     **options: Any,
 ) -> Request:
-    """What a loaded model is measured on.
+    """Work out what a loaded model is measured on.
 
     Args:
         model, tokens, tokenizer, number, n, target_error, options: as for ``tracker.track``.
@@ -54,7 +55,7 @@ def request_for(
     conventions = _conventions(options)
     facts = model_facts(model)
     if tokens is not None:
-        spec, encoded = _given(tokens, tokenizer, facts, conventions, target_error)
+        spec, encoded = _given(tokens, tokenizer, facts, conventions.block, target_error)
     else:
         length = min(n, facts.max_positions or n)
         spec = probe_spec(ProbeSource(), name="default", n=length, number=number, target_error=target_error)
@@ -63,7 +64,7 @@ def request_for(
             ProbeSource(),
             tokenizer,
             vocabulary=facts.vocabulary,
-            block=_block(conventions, facts),
+            block=conventions.block,
             max_positions=facts.max_positions,
         )
     dtype = next((name for name, kind in DTYPES.items() if kind == model.dtype), str(model.dtype))
@@ -71,20 +72,17 @@ def request_for(
 
 
 def _conventions(options: dict[str, Any]) -> Conventions:
-    known = {each.name for each in fields(Conventions)}
+    known = sorted(each.name for each in fields(Conventions))
     for name in options:
         if name not in known:
-            raise RequestError(f"{name}: no such option; there are {', '.join(sorted(known))}")
+            raise RequestError(f"{name}: unknown option; choose from {', '.join(known)}")
     return conventions_of(**options)
 
 
-def _block(conventions: Conventions, facts: Any) -> int:
-    return min(conventions.block, (facts.max_positions or 2 * conventions.block) // 2)
-
-
 def _given(
-    tokens: Any, tokenizer: Any, facts: Any, conventions: Conventions, target_error: float | None
+    tokens: Any, tokenizer: Any, facts: ModelFacts, block: int, target_error: float | None
 ) -> tuple[ProbeSpec, ProbeTokens]:
+    """The probe of token ids that the caller brings."""
     check_target_error(target_error)
     ids = _checked(tokens, facts.vocabulary)
     if facts.max_positions is not None and ids.shape[1] > facts.max_positions:
@@ -92,7 +90,7 @@ def _given(
             f"tokens: {ids.shape[1]} a sequence, the model has {facts.max_positions} positions"
         )
     special = special_ids(tokenizer) if tokenizer is not None else []
-    prefix = prefix_ids(facts.vocabulary, special, block=_block(conventions, facts), seed=0)
+    prefix = prefix_ids(facts.vocabulary, special, block=fitting_block(block, facts.max_positions), seed=0)
     spec = ProbeSpec("given", digest(ids.tolist(), 64), ids.shape[1], ids.shape[0], target_error=target_error)
     return spec, probe_tokens(ids, prefix)
 

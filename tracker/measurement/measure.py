@@ -17,11 +17,10 @@ from transformers import PreTrainedModel
 
 from tracker.errors import CheckpointError
 from tracker.measurement.probe import ProbeTokens
-from tracker.measurement.surroundings import plain_arithmetic
+from tracker.measurement.process import plain_arithmetic
 from tracker.measurement.tables import Values, relative_error, tables
-from tracker.measurement.threads import lanes_for, side_by_side
+from tracker.measurement.threads import batch_threads, map_in_threads
 from tracker.metrics import (
-    CoMoments,
     admissibility,
     frame_bounds,
     lag_profile,
@@ -30,8 +29,6 @@ from tracker.metrics import (
 )
 from tracker.metrics.fused.layers import LayerValues, layer_values
 from tracker.metrics.fused.signals import SignalPlan
-from tracker.metrics.registry import layer_columns
-from tracker.metrics.spectral import SPECTRUM_BANDS
 from tracker.models import AttentionStream, ModelFacts, model_facts, sequence_losses
 from tracker.records import Conventions, Measurement, Unit, tracker_version
 
@@ -50,7 +47,7 @@ def measure_model(
     facts: ModelFacts | None = None,
     target_error: float | None = None,
 ) -> Values:
-    """Every metric of a loaded model on a probe.
+    """Compute every metric of a loaded model on a probe.
 
     Args:
         model: in evaluation mode, on the device where the work is to be done.
@@ -76,31 +73,19 @@ def _measured(
 ) -> Values:
     number, n = tokens.ids.shape
     plan = SignalPlan.of(conventions, n, model.device)
-    shape = (number, facts.n_layers, facts.n_heads)
-    values = Values(
-        spectrum=np.zeros((*shape[1:], SPECTRUM_BANDS)),
-        energy=np.zeros((*shape[1:], plan.level + 1)),
-        correlation={prefix: CoMoments(shape[1:]) for prefix in ("", "averaged_")},
-        redundancy=np.full(shape[:2], np.nan),
-        theory={
-            name: np.full(facts.n_layers, np.nan) for name in layer_columns() if name != "head_redundancy"
-        },
-        prefix_matching=np.full(shape[1:], np.nan),
-        loss=np.full(number, np.nan),
-        in_context=np.full(number, np.nan),
-    )
+    values = Values.empty((number, facts.n_layers, facts.n_heads), scales=plan.level + 1)
     measured = _measure_batches(model, tokens.ids, plan, facts, values, target_error)
     if facts.causal:
         _measure_prefix(model, tokens.prefix_ids, values)
-    for own in plan.troubles:
-        for name in (own, f"averaged_{own}"):
+    for failed in plan.troubles:
+        for name in (failed, f"averaged_{failed}"):
             values.heads.pop(name, None)
     values.troubles = plan.troubles
     return values.first(measured)
 
 
 def _batch_size(model: PreTrainedModel, facts: ModelFacts, n: int) -> int:
-    """Sequences that go through the model at once; attention takes no part, it comes in tiles."""
+    """How many sequences go through the model at once; attention takes no part, it comes in tiles."""
     room = BATCH_BYTES
     if model.device.type == "cuda":
         room = int(BATCH_SHARE * torch.cuda.mem_get_info(model.device)[0])
@@ -115,7 +100,7 @@ def _measure_batches(
     values: Values,
     target_error: float | None,
 ) -> int:
-    """Batch after batch, until there are enough sequences; how many those are.
+    """Measure batch after batch, until there are enough sequences; return how many those are.
 
     Looks are taken at numbers that do not depend on the batches, so that every machine stops at the same
     sequence.
@@ -134,7 +119,7 @@ def _measure_batches(
 def _batches(
     model: PreTrainedModel, ids: np.ndarray, wanted: slice, plan: SignalPlan, facts: ModelFacts
 ) -> Iterator[tuple[slice, "_Batch"]]:
-    """Measures the sequences wanted, on a processor in several lanes.
+    """Measure the sequences wanted, on a processor in several threads.
 
     On a GPU a batch that does not fit into its memory is tried again at half the size.
     """
@@ -142,12 +127,12 @@ def _batches(
     def work(part: slice) -> _Batch:
         return _measured_batch(model, ids, part, plan, facts)
 
-    lanes = lanes_for(model.device)
+    threads = batch_threads(model.device)
     start, stop, size = wanted.start, wanted.stop, _batch_size(model, facts, ids.shape[1])
-    if lanes > 1:
-        size = max(1, min(size // lanes, -(-(stop - start) // lanes)))
+    if threads > 1:
+        size = max(1, min(size // threads, -(-(stop - start) // threads)))
         parts = [slice(first, min(first + size, stop)) for first in range(start, stop, size)]
-        yield from zip(parts, side_by_side(work, parts, lanes), strict=True)
+        yield from zip(parts, map_in_threads(work, parts, threads), strict=True)
         return
     while start < stop:
         part = slice(start, min(start + size, stop))
@@ -203,7 +188,7 @@ def _add_batch(batch: _Batch, part: slice, number: int, values: Values) -> None:
 
 
 def _theory(attention_HQK: Tensor, layer: int, values: Values) -> None:
-    """The theory checks, on the first tokens of one sequence, in float64 on the host."""
+    """Compute the theory checks on the first tokens of one sequence, in float64 on the host."""
     lower, upper = frame_bounds(attention_HQK)
     profile = lag_profile(attention_HQK)
     found = {
@@ -224,9 +209,9 @@ def _measure_prefix(model: PreTrainedModel, prefix_ids: np.ndarray, values: Valu
         scores = [prefix_matching_score(attention.whole(), ids.shape[1] // 2) for _, (attention,) in stream]
         return torch.stack(scores, 1).double().cpu()  # (B, L, H)
 
-    lanes = lanes_for(model.device)
-    parts = np.array_split(prefix_ids, min(lanes, len(prefix_ids)))
-    values.prefix_matching[:] = torch.cat(list(side_by_side(work, parts, lanes))).mean(0).numpy()
+    threads = batch_threads(model.device)
+    parts = np.array_split(prefix_ids, min(threads, len(prefix_ids)))
+    values.prefix_matching[:] = torch.cat(list(map_in_threads(work, parts, threads))).mean(0).numpy()
 
 
 def measure(
@@ -237,7 +222,7 @@ def measure(
     commit: str | None = None,
     started: float | None = None,
 ) -> Measurement:
-    """Measures a loaded checkpoint and puts it into the store's four tables.
+    """Measure a loaded checkpoint and put it into the store's four tables.
 
     Args:
         unit: what is measured; its conventions are followed.
@@ -266,7 +251,7 @@ def measure(
 
 
 def unit_row(unit: Unit, facts: ModelFacts, tokens: ProbeTokens, commit: str | None) -> dict[str, Any]:
-    """The descriptive columns of the checkpoint table."""
+    """Return the descriptive columns of the checkpoint table."""
     checkpoint, known = unit.checkpoint, asdict(facts)
     described = {name: known[name] for name in known if name not in ("vocabulary", "max_positions")}
     return described | {

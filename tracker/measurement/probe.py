@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tracker.checkpoints.files import TOKENIZER, VOCABULARY
 from tracker.errors import CheckpointError, RequestError, unknown_value
 from tracker.records import ProbeSource, ProbeSpec, digest
 
@@ -22,11 +23,6 @@ DEFAULT_TEXT = Path(__file__).with_name("default_probe.txt")
 PREFIX_SEQUENCES = 4
 CHARACTERS_PER_TOKEN = 8
 """How much text is encoded per token wanted, at first; more where it turns out too little."""
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt",
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-)  # fmt: skip
-"""What makes a tokenizer; the first five hold its vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ def probe_spec(
     bos: bool = False,
     target_error: float | None = None,
 ) -> ProbeSpec:
-    """What identifies a probe, known without tokenizer or network.
+    """Identify a probe, without tokenizer or network.
 
     Raises:
         RequestError: a file that is not there, more than one source, or numbers out of range.
@@ -81,7 +77,7 @@ def probe_spec(
 
 
 def check_target_error(target_error: float | None) -> None:
-    """Refuses a relative error that no measurement could stop at.
+    """Refuse a relative error that no measurement could stop at.
 
     Raises:
         RequestError: it is no share between 0 and 1.
@@ -91,19 +87,19 @@ def check_target_error(target_error: float | None) -> None:
 
 
 def tokenizer_digest(folder: Path) -> str:
-    """Tells tokenizers apart by their files, without loading them.
+    """Return what distinguishes tokenizers, from their files and without loading them.
+
+    It is part of the keys of stored results, which stand by names in this order.
 
     Raises:
         RequestError: no folder there.
     """
     if not folder.is_dir():
         raise unknown_value("probe.tokenizer", folder, "a folder that holds a tokenizer")
-    found = [
-        hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        for name in TOKENIZER_FILES
-        if (folder / name).is_file()
-    ]
-    return digest(found)
+    present = [name for name in TOKENIZER if (folder / name).is_file()]
+    if len(set(present) & set(VOCABULARY)) > 1:  # beside another vocabulary it was never looked at
+        present = [name for name in present if name != "sentencepiece.bpe.model"]
+    return digest([hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in present])
 
 
 def _local(source: ProbeSource) -> Path:
@@ -115,7 +111,7 @@ def _local(source: ProbeSource) -> Path:
 
 
 def read_text(source: ProbeSource) -> str:
-    """The probe's text; documents of .jsonl and .parquet are joined by blank lines.
+    """Read the probe's text; documents of .jsonl and .parquet are joined by blank lines.
 
     Raises:
         RequestError: the file cannot be read as text, or has no such field.
@@ -162,7 +158,7 @@ def _download(source: ProbeSource) -> Path:
 
 
 def load_tokenizer(path: Path) -> Any:
-    """The tokenizer that lies with a checkpoint.
+    """Load the tokenizer that lies with a checkpoint.
 
     Raises:
         CheckpointError: there is none, or it does not load.
@@ -170,7 +166,7 @@ def load_tokenizer(path: Path) -> Any:
     from transformers import AutoTokenizer
 
     # transformers makes an empty tokenizer of a configuration alone, and says nothing.
-    if not any((path / name).is_file() for name in TOKENIZER_FILES[:5]):
+    if not any((path / name).is_file() for name in VOCABULARY):
         raise CheckpointError(
             f"{path}: no tokenizer lies there; give probe.tokenizer=FOLDER or probe.ids=FILE"
         )
@@ -184,7 +180,7 @@ def load_tokenizer(path: Path) -> Any:
 
 
 def tokenizer_folder(source: ProbeSource, checkpoint: Path) -> Path:
-    """Where a checkpoint's tokenizer lies: in the folder that the request names, else beside the weights."""
+    """Return where a tokenizer lies: in the folder that the request names, else beside the weights."""
     return Path(source.tokenizer) if source.tokenizer else checkpoint
 
 
@@ -197,7 +193,7 @@ def encode_probe(
     block: int = 50,
     max_positions: int | None = None,
 ) -> ProbeTokens:
-    """Token ids of the probe for one model.
+    """Encode the probe for one model.
 
     Args:
         spec, source: the probe.
@@ -229,12 +225,17 @@ def encode_probe(
             "the tokenizer is another model's"
         )
     known = min(vocabulary, len(tokenizer)) if tokenizer is not None else vocabulary
-    prefix = prefix_ids(known, special, block=min(block, (max_positions or 2 * block) // 2), seed=spec.seed)
+    prefix = prefix_ids(known, special, block=fitting_block(block, max_positions), seed=spec.seed)
     return probe_tokens(ids, prefix)
 
 
+def fitting_block(block: int, max_positions: int | None) -> int:
+    """Return the length of a block that a model can read twice in a row."""
+    return min(block, (max_positions or 2 * block) // 2)
+
+
 def probe_tokens(ids: np.ndarray, prefix: np.ndarray) -> ProbeTokens:
-    """Puts the two together with their digest, first twelve hex digits of the SHA-256 of all ids."""
+    """Put the two together with their digest, first twelve hex digits of the SHA-256 of all ids."""
     content = hashlib.sha256(ids.astype("<i8").tobytes() + prefix.astype("<i8").tobytes())
     return ProbeTokens(ids, prefix, content.hexdigest()[:12])
 
@@ -272,7 +273,7 @@ def _encoded_ids(spec: ProbeSpec, source: ProbeSource, tokenizer: Any) -> np.nda
 
 
 def special_ids(tokenizer: Any) -> list[int]:
-    """Ids that stand for no text: those the tokenizer names, and those its vocabulary marks."""
+    """Return ids that stand for no text: those the tokenizer names, and those its vocabulary marks."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
     return sorted({*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)})
 
@@ -290,7 +291,7 @@ def _stream(text: str, wanted: int, tokenizer: Any) -> list[int]:
 
 
 def prefix_ids(vocabulary: int, special: list[int], *, block: int, seed: int) -> np.ndarray:
-    """Sequences for prefix matching: a block of ids drawn uniformly, none special, written twice.
+    """Make sequences for prefix matching: a block of ids drawn uniformly, none special, written twice.
 
     Returns:
         int64, shape (4, 2 block).

@@ -10,29 +10,55 @@ import numpy as np
 import polars as pl
 
 from tracker.metrics import CoMoments
-from tracker.metrics.registry import BY_NAME, head_columns, sequence_columns
+from tracker.metrics.registry import head_columns, layer_columns, sequence_columns
+from tracker.metrics.spectral import SPECTRUM_BANDS
 from tracker.records import Measurement
 
 
 @dataclass
 class Values:
-    """Running results of a model: head columns (S, L, H), per-layer ones (S, L) or (L,), and the rest."""
+    """Running results of a model."""
 
-    heads: dict[str, np.ndarray] = field(default_factory=dict)
-    spectrum: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    energy: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    correlation: dict[str, CoMoments] = field(default_factory=dict)
-    redundancy: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    theory: dict[str, np.ndarray] = field(default_factory=dict)
-    prefix_matching: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    loss: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    in_context: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    heads: dict[str, np.ndarray]
+    """By head column: (S, L, H)."""
+    spectrum: np.ndarray
+    """Summed power in 16 bands, (L, H, 16)."""
+    energy: np.ndarray
+    """Summed energy of wavelet coefficients, (L, H, scales)."""
+    correlation: dict[str, CoMoments]
+    """By prefix of columns: of positional and spectral entropy, (L, H)."""
+    redundancy: np.ndarray
+    """(S, L)."""
+    theory: dict[str, np.ndarray]
+    """By layer column: (L,)."""
+    prefix_matching: np.ndarray
+    """(L, H)."""
+    loss: np.ndarray
+    in_context: np.ndarray
+    """(S,), like the loss."""
     undefined: int = 0
     troubles: dict[str, str] = field(default_factory=dict)
-    """By metric of a user's own why it has no values."""
+    """By custom metric why it has no values."""
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int, int], *, scales: int) -> "Values":
+        """Return nothing measured yet, for (S, L, H) and so many wavelet scales."""
+        sequences, layers = shape[:2]
+        checks = [name for name in layer_columns() if name != "head_redundancy"]
+        return cls(
+            heads={},
+            spectrum=np.zeros((*shape[1:], SPECTRUM_BANDS)),
+            energy=np.zeros((*shape[1:], scales)),
+            correlation={prefix: CoMoments(shape[1:]) for prefix in ("", "averaged_")},
+            redundancy=np.full(shape[:2], np.nan),
+            theory={name: np.full(layers, np.nan) for name in checks},
+            prefix_matching=np.full(shape[1:], np.nan),
+            loss=np.full(sequences, np.nan),
+            in_context=np.full(sequences, np.nan),
+        )
 
     def first(self, number: int) -> "Values":
-        """Those of the first sequences; no others were added to what is summed."""
+        """Return those of the first sequences; no others were added to what is summed."""
         per_sequence = {name: getattr(self, name)[:number] for name in ("redundancy", "loss", "in_context")}
         heads = {name: value[:number] for name, value in self.heads.items()}
         return replace(self, heads=heads, **per_sequence)
@@ -43,8 +69,10 @@ TARGETED = ("spectral_entropy", "frequency_selectivity", "scale_sensitivity_0.5"
 
 
 def relative_error(values: Values, number: int) -> float:
-    """Standard error over the first ``number`` sequences of a checkpoint's mean, as a share of that mean:
-    the largest of those of the targeted columns."""
+    """Return the standard error of a checkpoint's mean as a share of that mean.
+
+    Taken over the first ``number`` sequences; the largest of those of the columns in ``TARGETED``.
+    """
     worst = 0.0
     for name in TARGETED:
         if name in values.heads:
@@ -56,7 +84,7 @@ def relative_error(values: Values, number: int) -> float:
 
 
 def tables(values: Values, identity: dict[str, Any], row: dict[str, Any]) -> Measurement:
-    """The four tables of a measurement; ``row`` describes the checkpoint."""
+    """Make the four tables of a measurement; ``row`` describes the checkpoint."""
     per_head = _head_means(values)
     per_layer = {"head_redundancy": values.redundancy.mean(0), **values.theory}
     per_sequence = {
@@ -121,8 +149,7 @@ def _summary(finest: dict[str, np.ndarray]) -> dict[str, float]:
     """
     row: dict[str, float] = {}
     for name, value in finest.items():
-        layered = BY_NAME.get(name.removeprefix("averaged_"))
-        by_layer = layered is not None and layered.name == "position_spectrum_correlation"
+        by_layer = name.removeprefix("averaged_") == "position_spectrum_correlation"
         row[name] = float(_nanmean(_nanmean(value, 1) if by_layer else value, None))
         row[f"{name}_std"] = float(_nanstd(value, None))
         known = value[np.isfinite(value)]

@@ -1,4 +1,4 @@
-"""Batches side by side on a processor, each in a lane of its own with its share of torch's threads.
+"""Batches in parallel on a processor, each in its own thread with its share of torch's threads.
 
 torch splits every operation over its threads. Measuring takes very many operations on tiles that fit into a
 cache, each so short that waking the other threads costs more than they save; whole batches share them better.
@@ -12,28 +12,31 @@ import torch
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
-MOST_LANES = 8
-"""More would wait for each other: only one at a time can tell torch what to do next."""
+MOST_THREADS = 8
+"""More would wait for each other: only one at a time can give torch its next operation."""
 
 
-def lanes_for(device: torch.device) -> int:
-    """How many lanes there are: one on a GPU, which runs one operation after the other anyway."""
-    return min(torch.get_num_threads(), MOST_LANES) if device.type == "cpu" else 1
+def batch_threads(device: torch.device) -> int:
+    """Return how many batches are measured at a time.
+
+    One on a GPU, which runs one operation after the other anyway.
+    """
+    return min(torch.get_num_threads(), MOST_THREADS) if device.type == "cpu" else 1
 
 
-def side_by_side(work: Callable[[Item], Found], items: Sequence[Item], lanes: int) -> Iterator[Found]:
-    """What ``work`` finds of each item, in the items' order.
+def map_in_threads(work: Callable[[Item], Found], items: Sequence[Item], threads: int) -> Iterator[Found]:
+    """Yield what ``work`` returns for each item, in the items' order.
 
     Until all is done torch has fewer threads for an operation, everywhere in the process.
     """
-    lanes = min(lanes, len(items))
-    if lanes < 2:
+    threads = min(threads, len(items))
+    if threads < 2:
         yield from map(work, items)
         return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // lanes))
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // threads))
     try:
-        with ThreadPoolExecutor(lanes) as pool:
+        with ThreadPoolExecutor(threads) as pool:
             yield from pool.map(work, items)
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,61 @@ def scale_level(n: int, alphas: tuple[float, ...], wavelet: str = "db2") -> int:
 Product = Callable[[Any, Any], Tensor]
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """How signals over ``keys`` samples are compared with those of a shortened sequence (eq. 10)."""
+
+    keys: int
+    positions: Tensor
+    """Where the kept tokens stood, int64, shape (m,)."""
+    level: int
+    align: str = "interpolate"
+    wavelet: str = "db2"
+    mode: str = "symmetric"
+
+    def sensitivity(self, signal: Tensor, scaled_signal: Tensor) -> Tensor:
+        """Compute ``scale_sensitivity``, shape (...), of signals given up to their last non-zero sample.
+
+        Raises:
+            RequestError: unknown alignment, or sequences too short for ``dilate``.
+        """
+        if self.align not in ALIGNMENTS:
+            raise unknown_value("spectrum.align", self.align, ALIGNMENTS)
+        kept = len(self.positions)
+        product: Product | None = None
+        if self.align == "interpolate":
+            transform = self.keys, self.wavelet, self.level, self.mode
+            product = coefficient_product(*transform, signal.dtype, signal.device)
+        if product is not None:
+            return 1 - _cosine(product, signal, _resampled(scaled_signal, kept, self.keys))
+        full, short = _padded(signal, self.keys), _padded(scaled_signal, kept)
+        if self.align == "dilate":
+            return 1 - _cosine(_summed_product, *self._dilated(full, short))
+        if self.align == "interpolate":
+            short = _resampled(short, kept, self.keys)
+        else:
+            full = full.index_select(-1, self.positions)
+            full = full / full.sum(-1, keepdim=True)
+        pair = (self._coefficients(each, self.level) for each in (full, short))
+        return 1 - _cosine(_summed_product, *pair)
+
+    def _coefficients(self, signal: Tensor, level: int) -> list[Tensor]:
+        return wavelet_coefficients(signal, wavelet=self.wavelet, level=level, mode=self.mode)
+
+    def _dilated(self, signal: Tensor, scaled: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Coefficients of equal meaning: level j of the signal against level j - log2(1 / alpha)."""
+        shift = round(math.log2(signal.shape[-1] / scaled.shape[-1]))
+        if shift >= self.level:
+            raise unknown_value("spectrum.align", "dilate", f"sequences long enough for {shift + 1} levels")
+        ours = self._coefficients(signal, self.level)[: self.level - shift + 1]
+        theirs = self._coefficients(scaled, self.level - shift)
+        sizes = [min(a.shape[-1], b.shape[-1]) for a, b in zip(ours, theirs, strict=True)]
+        return (
+            [c[..., :size] for c, size in zip(ours, sizes, strict=True)],
+            [c[..., :size] for c, size in zip(theirs, sizes, strict=True)],
+        )
+
+
 def scale_sensitivity(
     signal: Tensor,
     scaled_signal: Tensor,
@@ -69,7 +125,6 @@ def scale_sensitivity(
     align: str = "interpolate",
     wavelet: str = "db2",
     mode: str = "symmetric",
-    keys: int | None = None,
 ) -> Tensor:
     """Compute one minus the cosine of all wavelet coefficients of a signal and its shortened twin (eq. 10).
 
@@ -82,7 +137,6 @@ def scale_sensitivity(
             ``gather`` restricts the longer one to ``positions`` and renormalises it; ``dilate`` compares
             level j of the one with level j - log2(1 / alpha) of the other and leaves out the finest.
         wavelet, mode: as in ``wavelet_coefficients``.
-        keys: K, where the two signals are given without their zeros at the end.
 
     Returns:
         between 0 and 2, shape (...); NaN where either signal is zero.
@@ -96,28 +150,8 @@ def scale_sensitivity(
         >>> bool(found.abs() < 1e-6)
         True
     """
-    if align not in ALIGNMENTS:
-        raise unknown_value("spectrum.align", align, ALIGNMENTS)
-    kept = len(positions) if keys else scaled_signal.shape[-1]
-    keys = keys or signal.shape[-1]
-    product: Product | None = None
-    if align == "interpolate":
-        product = coefficient_product(keys, wavelet, level, mode, signal.dtype, signal.device)
-    if product is not None:
-        return 1 - _cosine(product, signal, _resampled(scaled_signal, kept, keys))
-
-    def transform(x: Tensor, *, level: int) -> list[Tensor]:
-        return wavelet_coefficients(x, wavelet=wavelet, level=level, mode=mode)
-
-    full, short = _padded(signal, keys), _padded(scaled_signal, kept)
-    if align == "dilate":
-        return 1 - _cosine(_summed_product, *_dilated(full, short, level, transform))
-    if align == "interpolate":
-        short = _resampled(short, kept, keys)
-    else:
-        full = full.index_select(-1, positions)
-        full = full / full.sum(-1, keepdim=True)
-    return 1 - _cosine(_summed_product, transform(full, level=level), transform(short, level=level))
+    how = Comparison(signal.shape[-1], positions, level, align, wavelet, mode)
+    return how.sensitivity(signal, scaled_signal)
 
 
 def _padded(signal: Tensor, length: int) -> Tensor:
@@ -132,22 +166,6 @@ def _resampled(signal: Tensor, length: int, n: int) -> Tensor:
     flat = _padded(signal, length).reshape(-1, 1, length)
     longer = F.interpolate(flat, size=n, mode="linear", align_corners=True)
     return longer.view(*signal.shape[:-1], n)[..., :reach]
-
-
-def _dilated(
-    signal: Tensor, scaled: Tensor, level: int, transform: Callable[..., list[Tensor]]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Coefficients of equal meaning: level j of the signal against level j - log2(1 / alpha)."""
-    shift = round(math.log2(signal.shape[-1] / scaled.shape[-1]))
-    if shift >= level:
-        raise unknown_value("spectrum.align", "dilate", f"sequences long enough for {shift + 1} levels")
-    ours = transform(signal, level=level)[: level - shift + 1]
-    theirs = transform(scaled, level=level - shift)
-    sizes = [min(a.shape[-1], b.shape[-1]) for a, b in zip(ours, theirs, strict=True)]
-    return (
-        [c[..., :size] for c, size in zip(ours, sizes, strict=True)],
-        [c[..., :size] for c, size in zip(theirs, sizes, strict=True)],
-    )
 
 
 def _summed_product(left: list[Tensor], right: list[Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ Store schemas, dashboard labels and the README's table are made from it. Equatio
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Level = Literal["head", "layer", "sequence"]
@@ -77,7 +77,7 @@ def _of_rows() -> Iterator[Metric]:
 
 
 METRICS: tuple[Metric, ...] = (
-    *(Metric(**vars(metric) | {"averaged": True}) for metric in _of_rows()),
+    *(replace(metric, averaged=True) for metric in _of_rows()),
     Metric(name="local_share", title="Local share", unit="share", high=1, source="fig. 1",
            meaning="attention on the last 16 keys up to the query"),
     Metric(name="previous_token_score", title="Previous-token score", unit="share", high=1,

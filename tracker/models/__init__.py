@@ -1,12 +1,8 @@
 """Models: checkpoints loaded for measuring, and their attention layer by layer."""
 
 from tracker.models.architecture import ModelFacts, model_facts
-from tracker.models.attention_interface import (
-    IMPLEMENTATION,
-    AttentionStream,
-    LayerAttention,
-    check_attention,
-)
+from tracker.models.attention_interface import IMPLEMENTATION, LayerAttention, check_attention
+from tracker.models.attention_stream import AttentionStream
 from tracker.models.loading import DTYPES, load_model
 from tracker.models.loss import loss_positions, sequence_losses
 

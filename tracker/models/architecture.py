@@ -1,4 +1,4 @@
-"""What kind of model it is: the facts of its architecture that the checkpoint table records."""
+"""Facts of a model's architecture, as the checkpoint table records them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +64,7 @@ class ModelFacts:
 
 
 def model_facts(model: PreTrainedModel) -> ModelFacts:
-    """The architecture of a loaded model.
+    """Return the architecture of a loaded model.
 
     ``n_heads`` counts queries' heads, whatever keys and values they share. Embeddings, which
     ``params_non_embedding`` leaves out, are all tables looked up by an index (tokens, positions, segments,
@@ -96,7 +96,7 @@ def model_facts(model: PreTrainedModel) -> ModelFacts:
 
 
 def position_encoding(config: Any) -> str:
-    """One of rotary, learned, alibi, relative, none, unknown."""
+    """Return one of rotary, learned, alibi, relative, none, unknown."""
     if config.model_type == MODEL_TYPE:
         return config.position_encoding
     # Falcon's configuration keeps rope parameters that its ALiBi variant never uses.
@@ -109,7 +109,7 @@ def position_encoding(config: Any) -> str:
 
 
 def causal_layers(config: Any) -> list[bool]:
-    """Per self-attention layer, in the order in which they run, whether it must not look ahead.
+    """Return, per self-attention layer in the order in which they run, whether it must not look ahead.
 
     An encoder-decoder has its encoder's layers first, then its decoder's; cross attention is none of them.
 
@@ -124,7 +124,7 @@ def causal_layers(config: Any) -> list[bool]:
 
 
 def auto_class(config: Any) -> Any:
-    """The transformers Auto class that loads a checkpoint whole: with its head where its files have one."""
+    """Return the Auto class that loads a checkpoint whole: with its head where its files have one."""
     bare = any(
         name.endswith("Model") and not name.endswith("HeadModel")
         for name in getattr(config, "architectures", None) or ()

@@ -53,13 +53,13 @@ _hooks: weakref.WeakKeyDictionary[nn.Module, _Hooks] = weakref.WeakKeyDictionary
 
 
 def needs_hooks(config: Any) -> bool:
-    """Whether a model of this configuration is to be loaded with eager attention and hooked."""
+    """Return whether a model of this configuration is to be loaded with eager attention and hooked."""
     return config.model_type in HOOKED
 
 
 @contextmanager
 def hooked_attention(model: PreTrainedModel, receive: Receive) -> Iterator[None]:
-    """Makes every self-attention layer that the current thread runs hand out its probabilities.
+    """Make every self-attention layer that the current thread runs hand out its probabilities.
 
     Several threads may run one model at a time, each in a context of its own. Inside, the model's
     ``output_attentions`` gives None for every layer: nothing but ``receive`` may hold on to a layer's
@@ -111,7 +111,7 @@ class _WideSoftmax(TorchFunctionMode):
         return result
 
     def take(self) -> Tensor | None:
-        """The last softmax, which is then forgotten."""
+        """Return the last softmax, which is then forgotten."""
         last, self.last = self.last, None
         return last
 

@@ -1,48 +1,37 @@
-"""Attention probabilities of any transformers model, by the library's attention interface or by hooks.
+"""Attention probabilities of one layer, by transformers' attention interface, without keeping them whole.
 
-The forward pass runs in a thread of its own and stops at every layer until its attention has been
-looked at; several forward passes of one model (a sequence and its shortened twins) so advance in step,
-and no layer's attention outlives its turn. Nor is a layer's attention ever whole in memory: it is worked
-out tile by tile, some rows of some sequences at a time, by the model file's own attention function.
-(Families that need hooks work a layer's attention out whole before they hand it on.)
+A layer's attention is computed tile by tile, some rows of some sequences at a time, by the model file's own
+attention function. (Families that need hooks compute a layer's attention whole before they hand it on.)
 
 Legend: B sequences, H heads, Q queries, K keys.
 """
 
-import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from tracker.errors import CheckpointError
-from tracker.models.architecture import causal_layers
-from tracker.models.attention_hooks import hooked_attention, needs_hooks
-from tracker.models.attention_modules import base_call, layer_number
+from tracker.models.attention_hooks import HALVES
 
 IMPLEMENTATION = "tracker_capture"
 KEY_BLOCK = 64
 """Rows of causal attention are cut behind their last key, at a multiple of this."""
-HALVES = (torch.float16, torch.bfloat16)
 _forward = threading.local()
-_setting = threading.Lock()
 _tileable: dict[tuple[type[nn.Module], bool], bool] = {}
 """Per kind of attention module, and whether it was cut: has its function been seen to allow tiles?"""
 
 
-class _Abandoned(BaseException):
-    """Ends a forward pass that nobody waits for any more."""
-
-
 class LayerAttention:
-    """The attention of one layer in one forward pass, worked out when a tile of it is asked for.
+    """The attention of one layer in one forward pass, computed when a tile of it is asked for.
 
-    ``shape`` is (B, H, Q, K). ``cut`` tells whether rows end behind their last visible key, ``causal``
+    ``shape`` is (B, H, Q, K). ``cut``: whether rows end behind their last visible key, ``causal``:
     whether looking ahead is refused.
     """
 
@@ -52,12 +41,12 @@ class LayerAttention:
     causal: bool = True
 
     def keys(self, last: int) -> int:
-        """How many keys the rows before row ``last`` are given with; all others are zero there."""
+        """Return how many keys the rows before row ``last`` are given with; all others are zero there."""
         keys = self.shape[3]
         return min(keys, -(-last // KEY_BLOCK) * KEY_BLOCK) if self.cut else keys
 
     def tile(self, sequences: slice, rows: slice) -> Tensor:
-        """Probabilities of some rows of some sequences, shape (B', H, Q', keys(rows.stop)), contiguous.
+        """Compute some rows of some sequences, shape (B', H, Q', keys(rows.stop)), contiguous.
 
         Raises:
             CheckpointError: as ``check_attention``.
@@ -70,18 +59,18 @@ class LayerAttention:
         raise NotImplementedError
 
     def whole(self) -> Tensor:
-        """Every probability, shape (B, H, Q, K)."""
+        """Compute every probability, shape (B, H, Q, K)."""
         batch, _, queries, _ = self.shape
         return self.tile(slice(0, batch), slice(0, queries))
 
     def finish(self) -> None:
-        """Works out what nobody asked for, so that the forward pass can go on."""
+        """Compute what nobody asked for, so that the forward pass can go on."""
 
 
 Receive = Callable[[LayerAttention], None]
 
 
-class SeamAttention(LayerAttention):
+class TiledAttention(LayerAttention):
     """Attention whose queries, keys and values are at hand: the model's own function is called on tiles.
 
     Half-precision inputs are widened first, since the eager functions cast their float32 softmax back to
@@ -110,7 +99,7 @@ class SeamAttention(LayerAttention):
         self._settle()
 
     def _settle(self) -> None:
-        """Sees once per kind of module whether tiles give what the whole gives; where not, there are none."""
+        """Check once per kind of module whether tiles give what the whole gives; else do without."""
         kind = type(self._module), self.cut
         if kind not in _tileable:
             _tileable[kind] = self._tiles_agree()
@@ -172,17 +161,17 @@ class SeamAttention(LayerAttention):
         return attention_BHQK if self._tiles else attention_BHQK[:, :, rows].contiguous()
 
     def finish(self) -> None:
-        """Works out every sequence of which some rows were not asked for."""
+        """Compute every sequence of which some rows were not asked for."""
         for sequence in (~self._done.all(1)).nonzero().flatten().tolist():
             self._tile(slice(sequence, sequence + 1), slice(0, self.shape[2]))
 
     def result(self) -> Tensor:
-        """What the layer's attention gives to the layer, shape (B, Q, H, V), in the model's own dtype."""
+        """Return the output of the layer's attention, shape (B, Q, H, V), in the model's own dtype."""
         return self.output_BQHV.to(self._dtype)
 
 
-class GivenAttention(LayerAttention):
-    """Attention that a model has already worked out whole."""
+class WholeAttention(LayerAttention):
+    """Attention that a model has already computed whole."""
 
     def __init__(self, layer: int, attention_BHQK: Tensor) -> None:
         self.layer, self._attention = layer, attention_BHQK
@@ -194,6 +183,21 @@ class GivenAttention(LayerAttention):
         return self._attention[sequences, :, rows].contiguous()
 
 
+@contextmanager
+def captured_attention(receive: Receive, number: Callable[[nn.Module], int | None]) -> Iterator[None]:
+    """Hand the attention of every layer that the current thread runs to a function, for a block's length.
+
+    Args:
+        receive: called with each layer's attention before the layer goes on.
+        number: gives an attention module's layer, or None for one that is not measured.
+    """
+    _forward.receive, _forward.number, _forward.blocks_future = receive, number, _Masks()
+    try:
+        yield
+    finally:
+        del _forward.receive, _forward.number, _forward.blocks_future
+
+
 def _capture_attention(
     module: nn.Module,
     query: Tensor,
@@ -203,7 +207,7 @@ def _capture_attention(
     *args: Any,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Stands in for a model's attention: hands it to whoever looks on, and gives the layer its output.
+    """Stand in for a model's attention: hand it to the receiver, and give the layer its output.
 
     Returning no probabilities keeps the model from holding on to them.
     """
@@ -211,10 +215,10 @@ def _capture_attention(
     states, given = (query, key, value), (args, kwargs)
     cut = _forward.blocks_future(attention_mask)
     if number is None:
-        attention = SeamAttention(module, -1, states, attention_mask, given, cut)
+        attention = TiledAttention(module, -1, states, attention_mask, given, cut)
         attention.finish()
     else:
-        attention = SeamAttention(module, number, states, attention_mask, given, cut)
+        attention = TiledAttention(module, number, states, attention_mask, given, cut)
         _forward.receive(attention)
     return attention.result(), None
 
@@ -242,127 +246,8 @@ class _Masks:
         return blocks
 
 
-class _Forward:
-    """One forward pass that halts at every layer."""
-
-    def __init__(self, call: Callable[[Receive], Tensor], number: Callable[[nn.Module], int | None]) -> None:
-        self.hidden_BQD: Tensor | None = None
-        self._call, self._number = call, number
-        self._error: BaseException | None = None
-        self._abandoned = False
-        self._arrived: queue.SimpleQueue[LayerAttention | None] = queue.SimpleQueue()
-        self._go = threading.Semaphore(0)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        self._go.acquire()
-        try:
-            if not self._abandoned:
-                _forward.receive, _forward.number = self._receive, self._number
-                _forward.blocks_future = _Masks()
-                with torch.inference_mode():
-                    self.hidden_BQD = self._call(self._receive)
-        except _Abandoned:
-            pass  # kept, its traceback would keep the layer's states until garbage is collected
-        except BaseException as error:
-            self._error = error
-        self._arrived.put(None)
-
-    def _receive(self, attention: LayerAttention) -> None:
-        self._arrived.put(attention)
-        self._go.acquire()
-        if self._abandoned:
-            raise _Abandoned
-        attention.finish()
-
-    def advance(self) -> LayerAttention | None:
-        """Runs to the next layer: its attention, or None at the end."""
-        self._go.release()
-        arrived = self._arrived.get()
-        if self._error is not None:
-            raise self._error
-        return arrived
-
-    def abandon(self) -> None:
-        """Ends the thread, wherever the pass stands."""
-        self._abandoned = True
-        self._go.release()
-        self._thread.join()
-
-
-class AttentionStream:
-    """Iterates over the layers of one or more simultaneous forward passes of one model.
-
-    Args:
-        model: a loaded transformers model; its body is run, the vocabulary head is not.
-        ids: token ids of each pass, int64, shapes (B, n_i).
-        finished: how many of them, from the first on, are run to the end of the model, behind the attention
-            of its last layer; None: all.
-
-    Iterating yields ``(layer, [LayerAttention, ...])``, one per pass, each good until the next layer is
-    asked for. Afterwards ``hidden`` holds each finished pass's last hidden state, shape (B, n_i, d_model).
-
-    Raises (while iterating):
-        CheckpointError: a layer does not arrive, or arrives out of order; from a tile: attention that is
-            not finite, does not sum to 1, or is not causal where it ought to be.
-    """
-
-    def __init__(self, model: PreTrainedModel, ids: Sequence[Tensor], finished: int | None = None) -> None:
-        self._hooked = needs_hooks(model.config)
-        with _setting:
-            if not self._hooked and model.config._attn_implementation != IMPLEMENTATION:
-                model.set_attn_implementation(IMPLEMENTATION)
-        self.hidden: list[Tensor] = []
-        self._model, self._ids, self._finished = model, ids, finished
-        self._causal = causal_layers(model.config)
-
-    def __iter__(self) -> Iterator[tuple[int, list[LayerAttention]]]:
-        passes = [_Forward(self._run(ids), self._number) for ids in self._ids]
-        layers = len(self._causal)
-        try:
-            for layer in range(layers):
-                arrived = [self._due(layer, each.advance()) for each in passes]
-                yield layer, arrived
-                del arrived
-            if any(each.advance() is not None for each in passes[: self._finished]):
-                raise CheckpointError(f"more layers than the configuration's {layers} handed out attention")
-            self.hidden = [each.hidden_BQD for each in passes if each.hidden_BQD is not None]
-        except KeyError as error:
-            raise _not_handed_out(self._model, f"its attention interface does not know {error}") from error
-        finally:
-            for each in passes:
-                each.abandon()
-
-    def _run(self, ids: Tensor) -> Callable[[Receive], Tensor]:
-        def run(receive: Receive) -> Tensor:
-            if not self._hooked:
-                return base_call(self._model, ids)
-            with hooked_attention(self._model, lambda layer, given: receive(GivenAttention(layer, given))):
-                return base_call(self._model, ids)
-
-        return run
-
-    def _number(self, module: nn.Module) -> int | None:
-        return layer_number(module, self._model)
-
-    def _due(self, layer: int, arrived: LayerAttention | None) -> LayerAttention:
-        if arrived is None:
-            raise _not_handed_out(self._model, f"layer {layer} of {len(self._causal)} never arrived")
-        if arrived.layer != layer:
-            raise CheckpointError(f"layer {arrived.layer} handed out attention where layer {layer} was due")
-        arrived.causal = self._causal[layer]
-        return arrived
-
-
-def _not_handed_out(model: PreTrainedModel, detail: str) -> CheckpointError:
-    return CheckpointError(
-        f"{type(model).__name__} does not hand out its attention: {detail}; the architecture is not supported"
-    )
-
-
 def check_attention(attention_BHQK: Tensor, layer: int, *, causal: bool, first: int = 0) -> None:
-    """Refuses attention that cannot be measured.
+    """Refuse attention that cannot be measured.
 
     Args:
         attention_BHQK: some rows, all their keys or those up to the last row's own.

@@ -16,9 +16,9 @@ _numbers: weakref.WeakKeyDictionary[nn.Module, weakref.WeakKeyDictionary[nn.Modu
 
 
 def self_attention_modules(model: nn.Module) -> list[nn.Module]:
-    """The modules that compute self-attention, by layer: an encoder's first, then a decoder's.
+    """Return the modules that compute self-attention, by layer: an encoder's first, then a decoder's.
 
-    They are told by their class's name, since nothing else is common to all families. Where one holds
+    They are found by their class's name, since nothing else is common to all families. Where one holds
     another, the innermost is meant.
     """
     named = {name: module for name, module in model.named_modules() if "Attention" in type(module).__name__}
@@ -31,7 +31,7 @@ def self_attention_modules(model: nn.Module) -> list[nn.Module]:
 
 
 def layer_number(module: nn.Module, model: PreTrainedModel) -> int | None:
-    """Which layer an attention module is, from 0; None for one that is not measured (cross attention).
+    """Return which layer an attention module is, from 0; None for one that is not measured (cross attention).
 
     ``module.layer_idx`` does not do: T5's encoder and decoder both count from 0, and so does its cross
     attention.
@@ -46,7 +46,7 @@ def layer_number(module: nn.Module, model: PreTrainedModel) -> int | None:
 
 
 def base_call(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Runs a model without its vocabulary head.
+    """Run a model without its vocabulary head.
 
     An encoder-decoder gets the same ids on both sides: they are to be compared, not to be translated.
 

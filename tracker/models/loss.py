@@ -19,7 +19,7 @@ SLICE, SLICE_GPU = (256, 2048), (4096, 16384)
 
 
 def loss_positions(n: int, *, all_positions: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which of the n - 1 predictions are scored: for the loss, early and late.
+    """Return which of the n - 1 predictions are scored: for the loss, early and late.
 
     Early and late are the tenths of positions centred on 0.1 n and 0.9 n. Where not all positions are
     scored, the loss takes 32 evenly strided ones and each tenth at most 16.
@@ -44,7 +44,7 @@ def _thinned(positions: np.ndarray, count: int) -> np.ndarray:
 def sequence_losses(
     model: PreTrainedModel, hidden_BQD: Tensor, ids_BQ: Tensor, facts: ModelFacts
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Next-token loss and in-context score (late loss less early loss) per sequence, nats per token.
+    """Compute next-token loss and in-context score (late loss less early loss) per sequence, nats per token.
 
     All positions are scored where the vocabulary head costs less than the body, else 64.
 

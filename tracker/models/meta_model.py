@@ -1,4 +1,4 @@
-"""A model in outline: every module and computed buffer is there, parameters have a shape and no memory."""
+"""A model on the meta device: modules and computed buffers are real, parameters have no memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,35 +10,28 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from tracker.errors import CheckpointError
 from tracker.models.architecture import auto_class
-from tracker.models.loading import QuietTransformers, attention_of, read_config
+from tracker.models.loading import attention_of, failures_reported, read_config
 
 
-def empty_model(path: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The model of a checkpoint's configuration, with its computed buffers, and parameters without memory.
+def meta_model(path: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """Make the model of a checkpoint's configuration, with its computed buffers and no memory for parameters.
 
     Raises:
         CheckpointError: no model can be made of the configuration.
     """
-    try:
-        with QuietTransformers(), no_init_weights(), _parameters_without_memory():
-            config = read_config(path)
-            model: Any = auto_class(config).from_config(
-                config, dtype=dtype, attn_implementation=attention_of(config), trust_remote_code=False
-            )
-    except CheckpointError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:400]
-        raise CheckpointError(f"{path} does not load: {type(error).__name__}: {reason}") from error
+    with failures_reported(path), no_init_weights(), _parameters_without_memory():
+        config = read_config(path)
+        model: Any = auto_class(config).from_config(
+            config, dtype=dtype, attn_implementation=attention_of(config), trust_remote_code=False
+        )
     model.tie_weights()
     return model
 
 
 @contextmanager
 def _parameters_without_memory() -> Iterator[None]:
-    """Only parameters go to the meta device: buffers that a model computes when made must be real."""
+    """Put parameters alone on the meta device: buffers that a model computes when made must be real."""
     register = nn.Module.register_parameter
 
     def without_memory(self: nn.Module, name: str, param: nn.Parameter | None) -> None:

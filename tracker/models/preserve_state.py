@@ -1,4 +1,4 @@
-"""Leaves a model and its process as they were: training that is looked at goes on as if nobody had looked."""
+"""Leave a model and its process as they were: a training that is measured goes on as if it were not."""
 
 import random
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ IMPLEMENTATION = "_attn_implementation_internal"
 
 @contextmanager
 def preserve_state(model: nn.Module) -> Iterator[None]:
-    """Puts back, bit for bit and whatever happens inside the block:
+    """Put back, bit for bit and whatever happens inside the block:
 
     the random states of Python, numpy and torch (every GPU in use), the training mode of every module, the
     attention implementation of every configuration, every buffer, the gradients, and torch's threads.

@@ -1,4 +1,4 @@
-"""One live module per architecture: the next checkpoint's weights go into the module that is there."""
+"""Reuse one module per architecture: the next checkpoint's weights go into the module that is there."""
 
 import gc
 import json
@@ -13,7 +13,7 @@ from tracker.errors import CheckpointError
 from tracker.models.loading import load_model, refuse_nan
 from tracker.models.tensor_reader import TensorFiles
 
-SAYS_NOTHING = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
+IGNORED_FIELDS = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
 """Fields of config.json that do not change the model that is made of it."""
 
 
@@ -32,17 +32,17 @@ class ReusedModel:
 
     @property
     def bytes(self) -> int:
-        """Memory that the module's parameters take; free for the next checkpoint."""
+        """Bytes that the module's parameters take; free for the next checkpoint."""
         return sum(p.nbytes for p in self._model.parameters()) if self._model is not None else 0
 
     def drop(self) -> None:
-        """Lets go of the module."""
+        """Let go of the module."""
         self._model, self._made_of, self._computed = None, None, {}
         # Hooks and closures of a model point back to it; only the collector frees such a ring.
         gc.collect()
 
     def load(self, path: Path, *, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
-        """A checkpoint folder as a model; weights equal ``load_model``'s bit for bit.
+        """Load a checkpoint folder as a model; weights equal ``load_model``'s bit for bit.
 
         The model that an earlier call returned may be the same object, with its weights replaced.
 
@@ -69,10 +69,10 @@ class ReusedModel:
 
 
 def _architecture(path: Path, dtype: str, device: str) -> object:
-    """What a module is made of; None where it cannot be told."""
+    """What a module is made of; None where its configuration cannot be read."""
     try:
         config: Any = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        fields = {name: value for name, value in config.items() if name not in SAYS_NOTHING}
+        fields = {name: value for name, value in config.items() if name not in IGNORED_FIELDS}
     except (OSError, ValueError, AttributeError):
         return None
     return json.dumps(fields, sort_keys=True), dtype, device

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from tracker.errors import CheckpointError, unknown_value
-from tracker.models.loading import DTYPES, refuse_nan_in
-from tracker.models.meta_model import empty_model
+from tracker.errors import CheckpointError
+from tracker.models.loading import refuse_nan_in, torch_dtype
+from tracker.models.meta_model import meta_model
 from tracker.models.tensor_reader import TensorFiles, tied_names
 
 ALIGNED_BYTES = 64
@@ -46,7 +46,7 @@ class _Group:
 
 
 def stream_model(path: Path, *, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
-    """A checkpoint folder as a model whose blocks are read from disk as they are needed.
+    """Return a checkpoint folder as a model whose blocks are read from disk as they are needed.
 
     It measures like one from ``load_model``, bit for bit, but takes the memory of two blocks or of the
     vocabulary head. Of the token embedding only the rows that are looked up are read.
@@ -59,19 +59,18 @@ def stream_model(path: Path, *, dtype: str = "float32", device: str = "cpu") -> 
         CheckpointError: the files leave tensors out or cannot be read in parts, or the architecture is not a
             plain list of blocks. While the model runs: weights hold NaN; names the tensor.
     """
-    if dtype not in DTYPES:
-        raise unknown_value("dtype", dtype, DTYPES)
-    model = empty_model(path, DTYPES[dtype])
+    kind = torch_dtype(dtype)
+    model = meta_model(path, kind)
     if dtype in ("float16", "bfloat16") and getattr(model, "_keep_in_fp32_modules", None):
         raise CheckpointError(
             f"{path}: {type(model).__name__} keeps parts in float32, streaming does not; use dtype=float32"
         )
-    _Streamed(model, TensorFiles(path, model), DTYPES[dtype], torch.device(device))
+    _Streamed(model, TensorFiles(path, model), kind, torch.device(device))
     return model.eval()
 
 
 class _Streamed:
-    """Brings a skeleton's tensors when a pass needs them."""
+    """Loads the tensors of a model on the meta device when a pass needs them."""
 
     def __init__(
         self, model: PreTrainedModel, files: TensorFiles, dtype: torch.dtype, device: torch.device

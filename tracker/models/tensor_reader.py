@@ -16,6 +16,7 @@ from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from tracker.checkpoints import files
 from tracker.errors import CheckpointError
+from tracker.models.loading import unfit
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,12 @@ class TensorFiles:
         for names in tied_names(model):
             found = [stored[named[name]] for name in names if name in named]
             if not found:
-                raise self._unfit("missing keys", names[0])
+                raise unfit(folder, "missing_keys", names[:1])
             if any(each.shape != tuple(model.state_dict()[names[0]].shape) for each in found):
-                raise self._unfit("mismatched keys", names[0])
+                raise unfit(folder, "mismatched_keys", names[:1])
             self.sources[names[0]] = found[0]
             if not all(self._equal(found[0], other) for other in found[1:]):
                 raise CheckpointError(f"{folder}: {' and '.join(names)} are one tensor, yet stored as two")
-
-    def _unfit(self, kind: str, name: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self.folder}: weights do not fit the configuration: {kind} {name}; "
-            "is it another architecture's?"
-        )
 
     def _equal(self, one: Stored, other: Stored) -> bool:
         with opened(one.file) as first, opened(other.file) as second:

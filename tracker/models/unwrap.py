@@ -9,10 +9,10 @@ from tracker.errors import RequestError
 
 
 def unwrap(model: Any) -> PreTrainedModel:
-    """The transformers model itself, out of what wraps it for several devices or compiles it.
+    """Return the transformers model itself, out of what wraps it for several devices or compiles it.
 
     Raises:
-        RequestError: there is none in it.
+        RequestError: it holds none.
     """
     inner: Any = model
     while not isinstance(inner, PreTrainedModel):
@@ -20,7 +20,7 @@ def unwrap(model: Any) -> PreTrainedModel:
         inner = next((each for each in held if isinstance(each, nn.Module)), None)
         if inner is None:
             raise RequestError(
-                f"model: {type(model).__name__} is no transformers model; give one that is loaded, as "
-                "AutoModelForCausalLM.from_pretrained gives it"
+                f"model: {type(model).__name__} is not a transformers model; give one as "
+                "AutoModelForCausalLM.from_pretrained returns it"
             )
     return inner

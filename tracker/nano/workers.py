@@ -1,32 +1,26 @@
-"""Runs training jobs side by side, one process of one thread each, and reports from all of them."""
+"""Runs training jobs side by side, in processes of one thread each, and reports from all of them."""
 
-import contextlib
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from time import monotonic
 
+from tracker.atomic import locked
 from tracker.errors import TrackerError
 from tracker.nano.job import Job
 
 REPORT_SECONDS = 0.1
-STOP_SECONDS = 5.0
 OnJobStep = Callable[[Job, int, float], None]
-
-
-@dataclass
-class _Worker:
-    job: Job
-    process: BaseProcess
-    step: int = 0
+_reports: "Connection | None" = None
+"""In a worker process: the pipe to the process that started it; a message is one atomic write."""
 
 
 def processors() -> int:
-    """Processors this process may use."""
+    """Return the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
@@ -36,7 +30,7 @@ def run_jobs(jobs: list[Job], side_by_side: int, on_step: OnJobStep) -> None:
     """Train every job, at most ``side_by_side`` at a time, in the order given.
 
     Whatever ends this call early, an error or Ctrl-C, stops the processes first; what they saved stays,
-    and the next call goes on from there.
+    and the next call resumes from there.
 
     Args:
         jobs: what to train.
@@ -46,97 +40,71 @@ def run_jobs(jobs: list[Job], side_by_side: int, on_step: OnJobStep) -> None:
     Raises:
         TrackerError: a job failed; the message names model, seed and the last step it reported.
     """
-    waiting, running = list(jobs), dict[Connection, _Worker]()
-    try:
-        while waiting or running:
-            while waiting and len(running) < side_by_side:
-                _start(waiting.pop(0), running)
-            for connection in wait(list(running)):
-                assert isinstance(connection, Connection)
-                _receive(connection, running, on_step)
-    finally:
-        _stop([worker.process for worker in running.values()])
-
-
-def _start(job: Job, running: dict[Connection, _Worker]) -> None:
-    """Start one process with a pipe of its own: its end of file is seen even if it is killed."""
-    spawn = multiprocessing.get_context("spawn")
+    spawn, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     ours, theirs = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_work, args=(job, theirs), name=f"nano {job.label}", daemon=True)
-    process.start()
-    theirs.close()
-    running[ours] = _Worker(job, process)
-
-
-def _receive(connection: Connection, running: dict[Connection, _Worker], on_step: OnJobStep) -> None:
-    """Handle one message of one worker, or its end."""
-    worker = running[connection]
+    pool = ProcessPoolExecutor(side_by_side, spawn, _begin, (theirs,))
+    steps = [0] * len(jobs)
     try:
-        message = connection.recv()
-    except EOFError:
-        worker.process.join()
-        reason = f"its process ended with code {worker.process.exitcode}"
-        raise TrackerError(_failure(worker, reason)) from None
-    match message:
-        case ("step", step, loss):
-            worker.step = step
-            on_step(worker.job, step, loss)
-        case ("failed", reason):
-            raise TrackerError(_failure(worker, reason))
-        case ("done",):
-            del running[connection]
-            connection.close()
-            worker.process.join()
+        pending = {pool.submit(_train, number, job): number for number, job in enumerate(jobs)}
+        while pending:
+            done, _ = wait(pending, REPORT_SECONDS, FIRST_COMPLETED)
+            while ours.poll():
+                number, steps[number], loss = ours.recv()
+                on_step(jobs[number], steps[number], loss)
+            for future in sorted(done, key=lambda each: pending[each]):
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool):  # it breaks off every training that was running
+                    running = sorted(pending.values())[:side_by_side]
+                    raise _failure(jobs, steps, running, "its process was killed") from None
+                if error is not None:
+                    reason = str(error) if isinstance(error, TrackerError) else repr(error)
+                    raise _failure(jobs, steps, [pending[future]], reason) from None
+                del pending[future]
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        ours.close()
+        theirs.close()
 
 
-def _failure(worker: _Worker, reason: str) -> str:
-    return (
-        f"training of {worker.job.label} failed after step {worker.step}: {reason}. "
-        f"What it saved below {worker.job.folder} stays; the same command goes on from there."
+def _failure(jobs: list[Job], steps: list[int], failed: list[int], reason: str) -> TrackerError:
+    which = " or ".join(f"{jobs[number].label} failed after step {steps[number]}" for number in failed)
+    folders = ", ".join(str(jobs[number].folder) for number in failed)
+    return TrackerError(
+        f"training of {which}: {reason}. Checkpoints below {folders} are kept; run the same command to "
+        "resume."
     )
 
 
-def _stop(processes: list[BaseProcess]) -> None:
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join(STOP_SECONDS)
-        if process.is_alive():
-            process.kill()
-            process.join()
-
-
-def _work(job: Job, connection: Connection) -> None:
-    """The whole life of a worker process."""
+def _begin(reports: Connection) -> None:
+    """Prepare a worker process."""
+    global _reports
+    _reports = reports
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
-    with contextlib.suppress(BrokenPipeError):  # the driver is gone: stop quietly, the state is saved
-        try:
-            _train(job, connection)
-        except BrokenPipeError:
-            raise
-        except Exception as error:
-            connection.send(("failed", str(error) if isinstance(error, TrackerError) else repr(error)))
-        else:
-            connection.send(("done",))
-
-
-def _train(job: Job, connection: Connection) -> None:
     import torch
-    from filelock import FileLock
     from transformers.utils import logging
-
-    from tracker.nano.training import train_model
 
     torch.set_num_threads(1)
     logging.disable_progress_bar()
+
+
+def _train(number: int, job: Job) -> None:
+    """Train one job in a worker process."""
+    from tracker.nano.training import train_model
+
     last = 0.0
 
     def report(step: int, loss: float) -> None:
         nonlocal last
-        if monotonic() - last >= REPORT_SECONDS or step == job.recipe.train_steps:
+        if _reports is not None and (monotonic() - last >= REPORT_SECONDS or step == job.recipe.train_steps):
             last = monotonic()
-            connection.send(("step", step, loss))
+            try:
+                _reports.send((number, step, loss))
+            except BrokenPipeError:  # the driver was killed; all that this process has to lose is saved
+                os._exit(1)
 
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(job.folder / ".lock"):  # a second driver waits here and then finds the work done
+    with locked(job.folder / ".lock"):  # a second driver waits here and then finds the work done
         train_model(job, report)

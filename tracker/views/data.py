@@ -166,7 +166,8 @@ def _audit(results: Results, runs: list[Run]) -> list[dict[str, Any]]:
             "disagreements": entry.get("disagreements", []),
             "findings": [{key: finding.get(key) for key in AUDITED} for finding in entry["findings"]],
         }
-        for repo, entry in audit_file.read(results.folder).items() if repo in shown
+        for repo, audit in audit_file.read(results.folder).items() if repo in shown
+        for entry in [audit.as_json()]
     ]  # fmt: skip
 
 

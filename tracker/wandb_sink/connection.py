@@ -1,14 +1,11 @@
 """Whether rows go to the W&B server or to disk: by the user's choice, the key, and the server's answer."""
 
-import http.client
+import contextlib
 import logging
 import netrc
 import os
-import ssl
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -99,18 +96,11 @@ def reachable(server: str) -> bool:
     Any answer counts, also a refusal or a wrong certificate. The request goes through the environment's
     proxies, as W&B's own client does, and in a thread: resolving a name without a network may take a minute.
     """
+    import requests  # a dependency of wandb
 
     def ask() -> None:
-        try:
-            urllib.request.urlopen(
-                urllib.request.Request(server, method="HEAD"), timeout=ANSWER_SECONDS
-            ).close()
-        except (urllib.error.HTTPError, http.client.HTTPException) as answer:
-            if isinstance(answer, urllib.error.HTTPError):
-                answer.close()
-        except urllib.error.URLError as error:
-            if not isinstance(error.reason, ssl.SSLError):
-                raise
+        with contextlib.suppress(requests.exceptions.SSLError):
+            requests.head(server, timeout=ANSWER_SECONDS)
 
     return run_bounded([ask], ANSWER_SECONDS) == [None]
 

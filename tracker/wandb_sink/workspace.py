@@ -38,9 +38,9 @@ OVER_TOKENS = ("spectral_entropy_normalised", "frequency_selectivity")
 OVER_SIZE = ("spectral_entropy_normalised", "frequency_selectivity", "averaged_scale_sensitivity_0.5", "loss")
 """Metrics whose last value is drawn against the number of parameters."""
 LEGEND = (
-    "`phases`, `thresholds` and `holes` of a run say in words what was found and what is missing; `last_step` "
-    "is the step of its last values. Lines are the mean over the seeds of a size, bands reach from the lowest "
-    "to the highest seed. The axis is step + 1, since step 0 has no place on a log axis."
+    "`phases`, `thresholds` and `holes` of a run say in words what was found and what is missing; "
+    "`last_step` is the step of its last values. Lines are the mean over the seeds of a size, bands reach "
+    "from the lowest to the highest seed. The axis is step + 1, since step 0 has no place on a log axis."
 )
 
 

@@ -1,51 +1,74 @@
-"""``audit.json`` of a store: what was looked at, what was found, and which checkpoints are suspect."""
+"""``audit.json`` of a store: what was compared, what was found, and which checkpoints are suspect."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tracker.atomic import save_json
+from tracker.atomic import locked, read_json, save_json
 from tracker.checkpoints.audit.findings import SUSPICIOUS, Evidence, Finding, Revision, findings
-from tracker.checkpoints.audit.register import disagreements, reports, source_of
+from tracker.checkpoints.audit.register import Disagreement, disagreements, reports, source_of
 from tracker.errors import StoreError
 from tracker.records import Checkpoint
 
 NAME = "audit.json"
+LOCK = ".audit.lock"
 MAIN = "main"
 
 
 @dataclass(frozen=True)
-class Suspects:
-    """Checkpoints that may not be what their names say, as the last audit of a store found them."""
+class RepoAudit:
+    """The audit of one repository or folder."""
 
-    told: Mapping[tuple[str, str], tuple[str | None, str]]
+    repo: str
+    """Its name, or the folder."""
+    checked: tuple[int, ...]
+    """Steps that were compared."""
+    findings: tuple[Finding, ...]
+    disagreements: tuple[Disagreement, ...] = ()
+    revisions: tuple[Revision, ...] = ()
+    main: Revision | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return its entry in the file."""
+        return {
+            "repo": self.repo,
+            "checked": list(self.checked),
+            "findings": [_plain_finding(each) for each in self.findings],
+            "disagreements": [asdict(each) for each in self.disagreements],
+            "revisions": [_plain_revision(each) for each in self.revisions],
+            "main": None if self.main is None else _plain_revision(self.main),
+        }
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """Checkpoints whose weights may not match their names, as the last audit of a store found them."""
+
+    reasons: Mapping[tuple[str, str], tuple[str | None, str]]
     """(repository or folder, revision) -> the commit that was looked at, and why it is suspect."""
 
     def why(self, repo: str, revision: str, commit: str | None = None) -> str | None:
-        """Why a checkpoint is suspect; None where it is not, or has moved since to another commit."""
-        looked_at, reason = self.told.get((repo, revision), (None, None))
+        """Return why a checkpoint is suspect; None where it is not, or has moved to another commit since."""
+        looked_at, reason = self.reasons.get((repo, revision), (None, None))
         return None if commit and looked_at and commit != looked_at else reason
 
     def of(self, checkpoint: Checkpoint) -> str | None:
-        """``why`` of a planned checkpoint."""
+        """Return ``why`` of a planned checkpoint."""
         return self.why(checkpoint.location, checkpoint.revision, checkpoint.commit)
 
     def among(self, rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int, int], str]:
-        """Suite, model, seed and step -> why, of measured rows of the store's checkpoint table."""
+        """Map suite, model, seed and step to why, of measured rows of the store's checkpoint table."""
         found = {}
         for row in rows:
-            if row["status"] != "ok":
-                continue
-            reason = self.why(row["repo"], row["revision"], row["commit"])
+            reason = self.why(row["repo"], row["revision"], row["commit"]) if row["status"] == "ok" else None
             if reason is not None:
                 found[row["suite"], row["model"], row["seed"], row["step"]] = reason
         return found
 
 
-def read(store: Path) -> dict[str, dict[str, Any]]:
-    """The audited repositories and folders of a store by name; empty where there was no audit.
+def read(store: Path) -> dict[str, RepoAudit]:
+    """Read the audited repositories and folders of a store, by name; empty where there was no audit.
 
     Raises:
         StoreError: the file is damaged.
@@ -54,90 +77,110 @@ def read(store: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        return {entry["repo"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))["repos"]}
+        return {entry["repo"]: _repo_audit(entry) for entry in read_json(path)["repos"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path} does not read back ({error!r}); remove it and run tracker audit") from error
 
 
-def write(store: Path, entries: Iterable[Mapping[str, Any]]) -> Path:
-    """Puts the entries of some repositories into a store's audit, those of others stay.
+def record(store: Path, audits: Callable[[Mapping[str, RepoAudit]], Sequence[RepoAudit]]) -> list[RepoAudit]:
+    """Put the audits of some repositories into a store's file; those of others stay.
+
+    Args:
+        store: the store's folder, made where it is missing.
+        audits: gets what the file holds and returns the new entries; no other process writes meanwhile.
+
+    Returns:
+        The new entries.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: the file is damaged or cannot be written.
     """
     path = store / NAME
-    content = {**read(store), **{entry["repo"]: entry for entry in entries}}
     try:
-        store.mkdir(parents=True, exist_ok=True)
-        save_json(path, {"repos": [content[repo] for repo in sorted(content)]})
+        with locked(store / LOCK):
+            before = read(store)
+            new = list(audits(before))
+            merged = {**before, **{audit.repo: audit for audit in new}}
+            if new:
+                save_json(path, {"repos": [merged[repo].as_json() for repo in sorted(merged)]})
+            return new
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error}; free it, or change store=") from error
-    return path
 
 
 def suspects(store: Path) -> Suspects:
-    """The checkpoints that the store's audit found suspect.
+    """Return the checkpoints that the store's audit found suspect.
 
     Raises:
         StoreError: the file is damaged.
     """
-    told: dict[tuple[str, str], tuple[str | None, str]] = {}
-    for repo, entry in read(store).items():
-        for finding in entry["findings"]:
-            place = (repo, finding["revision"])
-            if finding["fault"] in SUSPICIOUS and finding["revision"] is not None:
-                before = f"{told[place][1]}; " if place in told else "suspect: "
-                told[place] = finding["commit"], f"{before}{finding['fault']}, {_short(finding)}"
-    return Suspects(told)
+    reasons: dict[tuple[str, str], tuple[str | None, str]] = {}
+    for repo, audit in read(store).items():
+        for finding in audit.findings:
+            if finding.fault in SUSPICIOUS and finding.revision is not None:
+                place = (repo, finding.revision)
+                before = f"{reasons[place][1]}; " if place in reasons else "suspect: "
+                reasons[place] = finding.commit, f"{before}{finding.fault}, {_short(finding)}"
+    return Suspects(reasons)
 
 
-def _short(finding: Mapping[str, Any]) -> str:
+def _short(finding: Finding) -> str:
     """A finding's sentence without the name of its step."""
-    known = f" (reported in {finding['known']})" if finding["known"] else ""
-    return finding["sentence"].partition(": ")[2] + known
+    known = f" (reported in {finding.known})" if finding.known else ""
+    return finding.sentence.partition(": ")[2] + known
 
 
-def entry_of(
-    repo: str, evidence: Evidence, bad: Sequence[Finding] = (), before: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """What ``audit.json`` holds of one repository or folder.
+def audit_of(
+    repo: str, evidence: Evidence, bad: Sequence[Finding] = (), before: RepoAudit | None = None
+) -> RepoAudit:
+    """Audit one repository or folder.
 
     Args:
         repo: its name, or the folder.
         evidence: what has been looked at now.
         bad: findings on tensors.
-        before: the entry that there was; what it knows of commits that were not looked at now is used too,
+        before: the audit that there was; what it holds of commits that were not looked at now is used too,
             so that one step of a repository can be compared with those of an earlier sweep.
     """
-    evidence, bad = _joined(evidence, bad, before or {})
+    if before is not None:
+        evidence, bad = _joined(evidence, bad, before)
     known = reports(repo)
     found = sorted([*findings(evidence), *bad], key=lambda each: (each.seed, each.step))
     checked = sorted({revision.step or 0 for revision in evidence.revisions})
-    return {
-        "repo": repo,
-        "checked": checked,
-        "findings": [_plain(finding, source_of(known, finding)) for finding in found],
-        "disagreements": disagreements(known, found, checked),
-        "revisions": [_noted(revision) for revision in evidence.revisions],
-        "main": None if evidence.main is None else _noted(evidence.main),
-    }
+    return RepoAudit(
+        repo,
+        tuple(checked),
+        tuple(replace(finding, known=source_of(known, finding)) for finding in found),
+        tuple(disagreements(known, found, checked)),
+        tuple(evidence.revisions),
+        evidence.main,
+    )
 
 
-def _plain(finding: Finding, known: str | None) -> dict[str, Any]:
-    return {
-        "step": finding.step,
-        "fault": finding.fault,
-        "with": finding.other,
-        "file": finding.file,
-        "known": known,
-        "seed": finding.seed,
-        "revision": finding.revision,
-        "commit": finding.commit,
-        "sentence": finding.sentence,
-    }
+def _joined(
+    evidence: Evidence, bad: Sequence[Finding], before: RepoAudit
+) -> tuple[Evidence, Sequence[Finding]]:
+    """Evidence with the revisions that an earlier audit holds and this one did not look at."""
+    commits = {revision.name: revision.commit for revision in evidence.revisions}
+    older = [each for each in before.revisions if each.name not in commits]
+    revisions = sorted([*evidence.revisions, *older], key=lambda each: (each.seed, each.step or 0))
+    looked_into = {finding.revision for finding in bad}
+    kept = [
+        finding
+        for finding in before.findings
+        if finding.fault == "bad-tensor"
+        and finding.revision not in looked_into
+        and commits.get(str(finding.revision), finding.commit) == finding.commit
+    ]
+    return replace(evidence, revisions=revisions, main=evidence.main or before.main), [*bad, *kept]
 
 
-def _noted(revision: Revision) -> dict[str, Any]:
+def _plain_finding(finding: Finding) -> dict[str, Any]:
+    plain = asdict(finding)
+    return plain | {"with": plain.pop("other")}
+
+
+def _plain_revision(revision: Revision) -> dict[str, Any]:
     return {
         "revision": revision.name,
         "step": revision.step,
@@ -148,28 +191,27 @@ def _noted(revision: Revision) -> dict[str, Any]:
     }
 
 
-def _joined(
-    evidence: Evidence, bad: Sequence[Finding], before: Mapping[str, Any]
-) -> tuple[Evidence, list[Finding]]:
-    """Evidence with the revisions that an earlier audit knows and this one did not look at."""
-    names = {revision.name for revision in evidence.revisions}
-    commits = {revision.name: revision.commit for revision in evidence.revisions}
-    older = [_read_back(each) for each in before.get("revisions", ()) if each["revision"] not in names]
-    revisions = sorted([*evidence.revisions, *older], key=lambda each: (each.seed, each.step or 0))
-    main = evidence.main or (_read_back(before["main"]) if before.get("main") else None)
-    looked_into = {finding.revision for finding in bad}
-    kept = [
-        Finding(each["step"], each["fault"], each["sentence"], each["with"], each["file"], each["revision"],
-                each["commit"], each["seed"])
-        for each in before.get("findings", ())
-        if each["fault"] == "bad-tensor" and each["revision"] not in looked_into
-        and commits.get(each["revision"], each["commit"]) == each["commit"]
-    ]  # fmt: skip
-    return replace(evidence, revisions=revisions, main=main), [*bad, *kept]
+def _repo_audit(entry: Mapping[str, Any]) -> RepoAudit:
+    return RepoAudit(
+        entry["repo"],
+        tuple(entry["checked"]),
+        tuple(_finding(each) for each in entry["findings"]),
+        tuple(Disagreement(**each) for each in entry["disagreements"]),
+        tuple(_revision(each) for each in entry["revisions"]),
+        None if entry["main"] is None else _revision(entry["main"]),
+    )
 
 
-def _read_back(noted: Mapping[str, Any]) -> Revision:
+def _finding(plain: Mapping[str, Any]) -> Finding:
+    return Finding(other=plain["with"], **{name: value for name, value in plain.items() if name != "with"})
+
+
+def _revision(plain: Mapping[str, Any]) -> Revision:
     return Revision(
-        noted["revision"], noted["commit"], noted["weights"], noted["step"], noted["seed"],
-        measurable=noted["measurable"],
-    )  # fmt: skip
+        plain["revision"],
+        plain["commit"],
+        plain["weights"],
+        plain["step"],
+        plain["seed"],
+        measurable=plain["measurable"],
+    )

@@ -1,6 +1,6 @@
-"""Are checkpoints what their names say? Findings from file hashes alone; pure, nothing is asked or read.
+"""Verify that checkpoint weights match their names, from file hashes alone; makes no request, reads no file.
 
-A checkpoint is told by the hashes of the weight files that would be measured. Two steps of one run that
+A checkpoint is identified by the hashes of the weight files that would be measured. Two steps of one run that
 share them cannot both be right, except step 0 and 1 where the first iteration's learning rate is 0.
 """
 
@@ -24,7 +24,7 @@ LEAST_REGULAR = 3
 
 @dataclass(frozen=True)
 class Revision:
-    """One branch or folder, as far as its files tell."""
+    """One branch or folder, as its files describe it."""
 
     name: str
     commit: str | None
@@ -36,7 +36,7 @@ class Revision:
     files: tuple[str, ...] = ()
     """Names of all its files, for messages."""
     measurable: bool = True
-    """Whether it holds a whole set of weights, told by hashes or not."""
+    """Whether it holds a whole set of weights, with hashes or not."""
 
     @property
     def preferred(self) -> tuple[str, frozenset[str]] | None:
@@ -45,7 +45,7 @@ class Revision:
 
     @property
     def keys(self) -> tuple[tuple[str, frozenset[str]], ...]:
-        """What tells its weights, in each format."""
+        """What identifies its weights, in each format."""
         return tuple((form, frozenset(hashes.values())) for form, hashes in self.sets.items())
 
 
@@ -63,6 +63,8 @@ class Finding:
     revision: str | None = None
     commit: str | None = None
     seed: int = 0
+    known: str | None = None
+    """Where it has been reported before."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Evidence:
 def revision_of(
     name: str, commit: str | None, files: Sequence[RemoteFile], step: int | None = None, seed: int = 0
 ) -> Revision:
-    """A branch from its listing; sets with a file whose hash the hub does not tell are left out."""
+    """Describe a branch by its listing; sets with a file without a hash are left out."""
     digests = {file.name: file.digest for file in files}
     _, chosen = model_files.needed(digests)
     whole = bool(chosen) and model_files.complete(chosen)
@@ -96,7 +98,7 @@ def revision_of(
 
 
 def findings(evidence: Evidence) -> list[Finding]:
-    """Every fault, ordered by seed, step and fault."""
+    """Return every fault, ordered by seed, step and fault."""
     found = [*_missing(evidence)]
     for revision in evidence.revisions:
         if not revision.measurable:
@@ -110,7 +112,7 @@ def findings(evidence: Evidence) -> list[Finding]:
 
 
 def gaps(steps: Iterable[int]) -> list[int]:
-    """Steps that an otherwise regular schedule leaves out.
+    """Return the steps that an otherwise regular schedule leaves out.
 
     A schedule is regular where the same distance, or doubling from one power of two to the next, returns at
     least three times; a gap is larger, would hold whole steps of it, and has regular neighbours on both
@@ -235,8 +237,8 @@ def _shared(evidence: Evidence, last: Revision | None) -> list[Finding]:
             )
             if other is not None:
                 name = "main" if other.step is None else other.step
-                told = f"its shard {file} is that of {'main' if name == 'main' else f'step {name}'}"
-                found.append(_finding(one, "shared-shard", told, name, file))
+                sentence = f"its shard {file} is that of {'main' if name == 'main' else f'step {name}'}"
+                found.append(_finding(one, "shared-shard", sentence, name, file))
     return found
 
 
@@ -249,5 +251,6 @@ def _finding(
 ) -> Finding:
     step = revision.step or 0
     named = revision.name if revision.name.endswith(str(step)) else f"{revision.name} (step {step})"
-    told = f"{named}: {sentence}"
-    return Finding(step, fault, told, other, file, revision.name, revision.commit, revision.seed)
+    return Finding(
+        step, fault, f"{named}: {sentence}", other, file, revision.name, revision.commit, revision.seed
+    )

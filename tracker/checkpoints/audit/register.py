@@ -1,7 +1,7 @@
 """The register of checkpoints reported to be bad: read for one repository, compared with what is found."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -25,12 +25,23 @@ class Report:
     """Faults of an audit by which it shows; none where file metadata cannot show it."""
 
     def covers(self, step: int) -> bool:
-        """Whether the report is about a step."""
+        """Return whether the report is about a step."""
         return any(low <= step and (high is None or step <= high) for low, high in self.steps)
 
 
+@dataclass(frozen=True)
+class Disagreement:
+    """A report that an audit does not bear out."""
+
+    steps: list[int]
+    reported: str
+    source: str
+    hub: str
+    """What the hub's files show instead."""
+
+
 def reports(repo: str) -> list[Report]:
-    """What has been reported of a repository.
+    """Return what has been reported about a repository.
 
     Raises:
         StoreError: the register that comes with tracker is damaged.
@@ -49,7 +60,7 @@ def reports(repo: str) -> list[Report]:
 
 
 def source_of(known: Iterable[Report], finding: Finding) -> str | None:
-    """Where a finding has been reported before; None where it is new."""
+    """Return where a finding has been reported before; None where it is new."""
     return next(
         (each.source for each in known if finding.fault in each.shows and each.covers(finding.step)), None
     )
@@ -57,19 +68,16 @@ def source_of(known: Iterable[Report], finding: Finding) -> str | None:
 
 def disagreements(
     known: Iterable[Report], found: Iterable[Finding], checked: Iterable[int]
-) -> list[Mapping[str, object]]:
-    """Reports that the hub does not bear out today, or that its file metadata cannot show.
+) -> list[Disagreement]:
+    """Return the reports that the hub does not bear out today, or that its file metadata cannot show.
 
     Args:
         known: the reports on a repository.
         found: the audit's findings on it.
         checked: steps that were looked at.
-
-    Returns:
-        Per report: steps, what was reported, its source, and what the hub says.
     """
     shown = {(finding.step, finding.fault) for finding in found}
-    rows: list[Mapping[str, object]] = []
+    rows = []
     for report in known:
         covered = [step for step in sorted(set(checked)) if report.covers(step)]
         open_steps = [step for step in covered if not any((step, fault) in shown for fault in report.shows)]
@@ -79,7 +87,7 @@ def disagreements(
             open_steps = [1] if {0, 1} <= set(covered) and not equal else []
         if open_steps:
             says = "shows no such fault" if report.shows else "cannot be seen in file metadata"
-            rows.append({"steps": open_steps, "reported": report.fault, "source": report.source, "hub": says})
+            rows.append(Disagreement(open_steps, report.fault, report.source, says))
     return rows
 
 

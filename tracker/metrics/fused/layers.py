@@ -28,7 +28,7 @@ class Attention(Protocol):
     shape: tuple[int, int, int, int]
 
     def tile(self, sequences: slice, rows: slice) -> Tensor:
-        """Rows up to their last key that is not zero, shape (B', H, Q', <= K), contiguous."""
+        """Return rows up to their last key that is not zero, shape (B', H, Q', <= K), contiguous."""
         ...
 
 
@@ -52,7 +52,7 @@ class LayerValues:
     corner: Tensor | None
 
     def on_host(self) -> "LayerValues":
-        """The same in float64 on the host, brought there by one copy."""
+        """Return the same in float64 on the host, brought there by one copy."""
         names = list(self.columns)
         pairs = [each for prefix in self.samples for each in self.samples[prefix]]
         tensors = [torch.stack([self.columns[name] for name in names]), self.spectrum, self.energy, *pairs]
@@ -78,7 +78,7 @@ class LayerValues:
 def layer_values(
     attention: Attention, scaled: Sequence[Attention], plan: SignalPlan, corner: int = 0
 ) -> LayerValues:
-    """Every head metric of one layer.
+    """Compute every head metric of one layer.
 
     Args:
         attention: of the full sequences.
@@ -122,7 +122,7 @@ class _Sums:
         return self.sums[name]
 
     def add_rows(self, tile: Tensor, sequences: slice, rows: slice) -> None:
-        """Adds the measured rows of a tile."""
+        """Add the measured rows of a tile."""
         measured = _between(self.plan.rows, rows)
         chosen = tile if len(measured) == tile.shape[-2] else tile[:, :, _index(measured - rows.start)]
         found = signal_values(chosen, self.plan)
@@ -160,7 +160,7 @@ class _Sums:
             corner[0, :, rows.start : rows.start + part.shape[1], : part.shape[2]] = part
 
     def _add_averaged(self, name: str, tile: Tensor, sequences: slice, rows: slice, length: int) -> None:
-        """Adds rows to the signal averaged over queries: as received, the last one, or by distance."""
+        """Add rows to the signal averaged over queries: as received, the last one, or by distance."""
         signal = self._at(name, tile, length)
         averaging = self.plan.conventions.averaging
         if averaging == "received":
@@ -175,14 +175,9 @@ class _Sums:
             signal[sequences] += part.index_add_(-1, lag.clamp(min=0).flatten(), weighted.flatten(-2))
 
     def add_scaled(
-        self,
-        alpha: int,
-        attention: Attention,
-        tile: Tensor,
-        sequences: slice,
-        rows: slice,
+        self, alpha: int, attention: Attention, tile: Tensor, sequences: slice, rows: slice
     ) -> None:
-        """Adds the rows of the shortened sequence whose tokens stood in these rows of the full one."""
+        """Add the rows of the shortened sequence whose tokens stood in these rows of the full one."""
         plan = self.plan
         positions = plan.positions[alpha].cpu().numpy()
         start, stop = np.searchsorted(positions, (rows.start, rows.stop)).tolist()
@@ -194,13 +189,13 @@ class _Sums:
         if not len(compared):
             return
         chosen = tile[:, :, _index(positions[compared] - rows.start)]
-        sensitivity = plan.sensitivity(chosen, short[:, :, _index(compared - start)], alpha)
+        sensitivity = plan.comparisons[alpha].sensitivity(chosen, short[:, :, _index(compared - start)])
         defined = sensitivity.isfinite()
         total = torch.where(defined, sensitivity, 0.0).sum(-1)
         self._add(f"scale {alpha}", sequences, torch.stack((total, defined.sum(-1).to(total.dtype)), -1))
 
     def result(self) -> LayerValues:
-        """The sums as means."""
+        """Divide the sums into means."""
         sums, plan = self.sums, self.plan
         n, span = plan.n, plan.conventions.span
         columns = dict(zip(self.names, (sums["values"] / sums["defined"]).unbind(-1), strict=True))
@@ -238,7 +233,7 @@ class _Sums:
         values["reconstruction_error"] = relative_loss(found.squares)
         for alpha, name in enumerate(plan.conventions.alphas):
             short = self.sums[f"averaged {alpha}"]
-            values[f"scale_sensitivity_{name}"] = plan.sensitivity(signal, short, alpha)
+            values[f"scale_sensitivity_{name}"] = plan.comparisons[alpha].sensitivity(signal, short)
         pair = values["positional_entropy"].unsqueeze(-1), values["spectral_entropy"].unsqueeze(-1)
         return {f"averaged_{name}": value for name, value in values.items()}, pair
 

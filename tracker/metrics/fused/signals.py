@@ -15,7 +15,7 @@ from tracker.errors import unknown_value
 from tracker.metrics.custom import custom_values
 from tracker.metrics.entropy import position_entropies, scale_entropies, spectral_entropy
 from tracker.metrics.registry import CustomMetric, custom_metrics
-from tracker.metrics.scale import kept_positions, scale_level, scale_sensitivity
+from tracker.metrics.scale import Comparison, kept_positions, scale_level
 from tracker.metrics.spectral import (
     band_shares,
     defined_power,
@@ -88,23 +88,19 @@ class SignalPlan:
         queries = self.conventions.queries
         return tuple(first + chosen_rows(max(0, len(kept) - first), queries) for kept in self.positions)
 
-    def sensitivity(self, signal: Tensor, scaled_signal: Tensor, alpha: int) -> Tensor:
-        """Compute ``scale_sensitivity``, shape (...), as the conventions say.
-
-        Args:
-            signal: of the full sequence, shape (..., given).
-            scaled_signal: of the shortened sequence at the same tokens, shape (..., given).
-            alpha: number of the shortening in ``conventions.alphas``.
-        """
-        return scale_sensitivity(
-            signal,
-            scaled_signal,
-            positions=self.positions[alpha],
-            level=self.scale_level,
-            align=self.conventions.align,
-            wavelet=self.conventions.wavelet,
-            mode=self.conventions.mode,
-            keys=self.n,
+    @cached_property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Per alpha: how signals are compared with those of the shortened sequence."""
+        return tuple(
+            Comparison(
+                keys=self.n,
+                positions=kept,
+                level=self.scale_level,
+                align=self.conventions.align,
+                wavelet=self.conventions.wavelet,
+                mode=self.conventions.mode,
+            )
+            for kept in self.positions
         )
 
 

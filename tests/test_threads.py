@@ -1,4 +1,4 @@
-"""Batches side by side: order, threads, failures; and that lanes change no number."""
+"""Batches in parallel threads: order, failures; and that threads change no number."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from test_measure import neox, tokens_for, unit_for
 
 from tracker.errors import CheckpointError
 from tracker.measurement.measure import measure
-from tracker.measurement.threads import lanes_for, side_by_side
+from tracker.measurement.threads import batch_threads, map_in_threads
 
 CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ def four_threads():
 
 
 @pytest.mark.usefixtures("four_threads")
-def test_items_keep_their_order_and_lanes_share_the_threads():
+def test_items_keep_their_order_and_threads_are_shared():
     seen = []
 
     def work(item: int) -> int:
@@ -36,7 +36,7 @@ def test_items_keep_their_order_and_lanes_share_the_threads():
         seen.append((threading.get_ident(), torch.get_num_threads()))
         return item**2
 
-    assert list(side_by_side(work, range(5), 2)) == [0, 1, 4, 9, 16]
+    assert list(map_in_threads(work, range(5), 2)) == [0, 1, 4, 9, 16]
     assert len({ident for ident, _ in seen}) == 2
     assert {threads for _, threads in seen} == {2}
     assert torch.get_num_threads() == 4
@@ -54,19 +54,19 @@ def test_a_failure_ends_the_rest_and_the_threads_come_back():
         return item
 
     with pytest.raises(CheckpointError, match="item 1"):
-        list(side_by_side(work, range(50), 2))
+        list(map_in_threads(work, range(50), 2))
     assert len(done) < 10
     assert torch.get_num_threads() == 4
 
 
-def test_a_processor_has_lanes_and_a_gpu_has_one(monkeypatch: pytest.MonkeyPatch):
+def test_a_processor_measures_several_batches_at_a_time_and_a_gpu_one(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    assert lanes_for(CPU) == 8
-    assert lanes_for(torch.device("cuda")) == 1
+    assert batch_threads(CPU) == 8
+    assert batch_threads(torch.device("cuda")) == 1
 
 
 @pytest.mark.usefixtures("four_threads")
-def test_lanes_change_no_number():
+def test_threads_change_no_number():
     side = measure(unit_for(), neox(), tokens_for())
     torch.set_num_threads(1)
     alone = measure(unit_for(), neox(), tokens_for())
@@ -80,7 +80,7 @@ def test_lanes_change_no_number():
 
 
 @pytest.mark.usefixtures("four_threads")
-def test_a_failure_in_a_lane_names_its_layer():
+def test_a_failure_in_a_thread_names_its_layer():
     model = neox()
     with torch.no_grad():
         model.get_parameter("gpt_neox.layers.1.attention.query_key_value.weight")[:] = torch.nan
@@ -91,7 +91,7 @@ def test_a_failure_in_a_lane_names_its_layer():
 def test_freed_arrays_stay_with_the_process_on_glibc():
     program = (
         "import resource, torch\n"
-        "from tracker.measurement.allocator import keep_freed_memory\n"
+        "from tracker.measurement.process import keep_freed_memory\n"
         "torch.set_num_threads(1)\n"
         "def faults():\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"

@@ -46,24 +46,24 @@ def same(model: PreTrainedModel, path: Path, dtype: str = "float32") -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_file_goes_into_the_module_that_is_there(tmp_path: Path, form: str, dtype: str):
-    live = ReusedModel()
+    reused = ReusedModel()
     folders = [save(tmp_path / str(seed), form, seed) for seed in (0, 1)]
-    first = live.load(folders[0], dtype=dtype)
-    second = live.load(folders[1], dtype=dtype)
+    first = reused.load(folders[0], dtype=dtype)
+    second = reused.load(folders[1], dtype=dtype)
     assert second is first
     same(second, folders[1], dtype)
 
 
 @pytest.mark.parametrize("make", [lambda seed: llama(), tied])
 def test_other_families_and_tied_weights(tmp_path: Path, make):
-    live = ReusedModel()
+    reused = ReusedModel()
     for seed in (0, 1):
         model = make(seed)
         with torch.no_grad():
             model.get_input_embeddings().weight.add_(seed)
         model.save_pretrained(tmp_path / str(seed))
-    first = live.load(tmp_path / "0")
-    assert live.load(tmp_path / "1") is first
+    first = reused.load(tmp_path / "0")
+    assert reused.load(tmp_path / "1") is first
     same(first, tmp_path / "1")
     head: Any = first.get_output_embeddings()
     assert (head.weight is first.get_input_embeddings().weight) == (make is tied)
@@ -78,30 +78,30 @@ def test_tensors_of_old_files_that_no_model_holds_any_more_do_not_matter(tmp_pat
         state[f"{name}.masked_bias"] = torch.tensor(-1e9)
         state[f"{name}.rotary_emb.inv_freq"] = torch.ones(2)
     torch.save(state, folder / "pytorch_model.bin")
-    live = ReusedModel()
-    assert live.load(folder) is live.load(folder)
-    same(live.load(folder), folder)
+    reused = ReusedModel()
+    assert reused.load(folder) is reused.load(folder)
+    same(reused.load(folder), folder)
 
 
 def test_another_configuration_is_another_module(tmp_path: Path):
-    live = ReusedModel()
+    reused = ReusedModel()
     neox().save_pretrained(tmp_path / "a")
     neox(rotary_pct=0.5).save_pretrained(tmp_path / "b")
-    first = live.load(tmp_path / "a")
-    second = live.load(tmp_path / "b")
+    first = reused.load(tmp_path / "a")
+    second = reused.load(tmp_path / "b")
     assert second is not first
     same(second, tmp_path / "b")
-    assert live.load(tmp_path / "b", dtype="float64") is not second
+    assert reused.load(tmp_path / "b", dtype="float64") is not second
 
 
 def test_fields_that_say_nothing_of_the_model_keep_the_module(tmp_path: Path):
-    live = ReusedModel()
+    reused = ReusedModel()
     folder = save(tmp_path / "a")
-    first = live.load(folder)
+    first = reused.load(folder)
     config = json.loads((folder / "config.json").read_text())
     config |= {"transformers_version": "5.0", "torch_dtype": "float32", "_name_or_path": "x"}
     (folder / "config.json").write_text(json.dumps(config))
-    assert live.load(folder) is first
+    assert reused.load(folder) is first
 
 
 def spoil(folder: Path, change) -> None:
@@ -123,34 +123,34 @@ NAME = "gpt_neox.layers.1.attention.dense.weight"
     ],
 )
 def test_after_a_failure_nothing_stale_is_left(tmp_path: Path, change, message: str):
-    live = ReusedModel()
+    reused = ReusedModel()
     good, bad = save(tmp_path / "good", "bin"), save(tmp_path / "bad", "bin", 1)
-    first = live.load(good)
+    first = reused.load(good)
     spoil(bad, change)
     with pytest.raises(CheckpointError, match=message) as mine:
-        live.load(bad)
+        reused.load(bad)
     with pytest.raises(CheckpointError) as theirs:
         load_model(bad)
     assert str(mine.value) == str(theirs.value)
-    assert live.bytes == 0
-    again = live.load(good)
+    assert reused.bytes == 0
+    again = reused.load(good)
     assert again is not first
     same(again, good)
 
 
 def test_a_tensor_of_unknown_name_makes_it_load_from_the_start(tmp_path: Path):
-    live = ReusedModel()
+    reused = ReusedModel()
     good, odd = save(tmp_path / "good", "bin"), save(tmp_path / "odd", "bin", 1)
     spoil(odd, lambda state: state.update({"gpt_neox.surplus": torch.ones(2)}))
-    first = live.load(good)
-    second = live.load(odd)
+    first = reused.load(good)
+    second = reused.load(odd)
     assert second is not first
     same(second, odd)
 
 
 def test_the_files_may_go_once_their_weights_are_in_the_module(tmp_path: Path):
-    live = ReusedModel()
-    model = live.load(save(tmp_path / "a"))
+    reused = ReusedModel()
+    model = reused.load(save(tmp_path / "a"))
     before = {name: tensor.clone() for name, tensor in model.named_parameters()}
     weights = tmp_path / "a" / "model.safetensors"
     with open(weights, "r+b") as file:
@@ -161,7 +161,7 @@ def test_the_files_may_go_once_their_weights_are_in_the_module(tmp_path: Path):
 
 
 def test_two_hundred_checkpoints_leave_no_memory_behind(tmp_path: Path):
-    live = ReusedModel()
+    reused = ReusedModel()
     sizes = {"hidden_size": 256, "intermediate_size": 1024, "vocab_size": 512}
     for seed in (0, 1):
         model = neox(**sizes)
@@ -169,12 +169,12 @@ def test_two_hundred_checkpoints_leave_no_memory_behind(tmp_path: Path):
             model.get_input_embeddings().weight.add_(seed)
         model.save_pretrained(tmp_path / str(seed))
     expected = [load_model(tmp_path / str(seed)).get_input_embeddings().weight.clone() for seed in (0, 1)]
-    first = live.load(tmp_path / "0")
+    first = reused.load(tmp_path / "0")
     for number in range(10):
-        live.load(tmp_path / str(number % 2))
+        reused.load(tmp_path / str(number % 2))
     before = resident()
     for number in range(200):
-        model = live.load(tmp_path / str(number % 2))
+        model = reused.load(tmp_path / str(number % 2))
         assert model is first
         assert torch.equal(model.get_input_embeddings().weight, expected[number % 2])
     # One model has 11 MB: a single copy kept would show, and 200 would be 2 GB.
