@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from test_store import measurement_of, unit_of
 from tracker.engines.reservations import Reservations
 from tracker.records import PlannedUnit, Recorded
 from tracker.store import Store
-from tracker.store.heartbeat import STALE_SECONDS, SUFFIX, Heartbeat
+from tracker.store.heartbeat import STALE_SECONDS, SUFFIX, Heartbeat, read_heartbeat
 
 TAKER = """
 import sys, time
@@ -171,3 +172,15 @@ def test_a_disk_that_breaks_is_no_second_error_when_reservations_are_given_back(
         monkeypatch.setattr(os, "unlink", refuse)
         mine.release(planned())
     assert len(links(store)) == 2, "nothing was raised, whatever stands is dead with its process"
+
+
+def test_what_a_sweep_reports_is_written_into_the_file_that_its_reservations_link_to(store: Store):
+    with reserving(store) as mine:
+        assert mine.take(planned()) == "mine"
+        for doing in ("measuring " * 50, "done"):  # a shorter text leaves nothing of a longer one
+            mine.heartbeat.report(doing=doing)
+            while (read_heartbeat(mine.heartbeat.path)[0] or {}).get("doing") != doing:
+                time.sleep(0.02)
+        (link,) = [path for path in mine.heartbeat.folder.iterdir() if path.suffix != SUFFIX]
+        assert os.path.samefile(link, mine.heartbeat.path)
+        assert json.loads(link.read_text())["doing"] == "done"

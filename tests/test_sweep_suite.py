@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +30,6 @@ from suite_material import (
 import tracker as package
 from tracker.checkpoints.claims import on_disk
 from tracker.cli import run
-from tracker.records import Recorded
-from tracker.store import ledger
 
 ROOM = 50_000
 """Bytes for links, folders and small files of a checkpoint, in bounds of the tests."""
@@ -124,22 +121,6 @@ def test_what_was_there_before_stays_and_all_else_goes_when_it_is_measured(hub: 
     ]
     rows = package.open_store(tmp_path / "tracker-store").checkpoints()
     assert rows["status"].to_list() == ["ok"] * 4
-
-
-def test_a_sweep_reads_every_record_once(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    make_suite(tmp_path, range(3))
-    read, reads = ledger.read_record, Counter[str]()
-
-    def counted(place: Path) -> Recorded | None:
-        reads[place.name] += 1
-        return read(place)
-
-    monkeypatch.setattr(ledger, "read_record", counted)
-    assert sweep_here("steps.list=[0,1]") == 0
-    assert sorted(reads.values()) == [1, 1], "what it measured, for the views"
-    reads.clear()
-    assert sweep_here() == 0
-    assert sorted(reads.values()) == [1, 1, 1], "what was there for the plan, and what is new"
 
 
 def test_without_a_bound_everything_stays_and_serves_offline(
