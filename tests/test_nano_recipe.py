@@ -56,9 +56,7 @@ def test_rate_starts_at_zero_peaks_after_warmup_and_ends_at_a_tenth():
     assert rates[10] == max(rates) == pytest.approx(recipe.peak_learning_rate)
     assert rates[-1] == pytest.approx(recipe.peak_learning_rate / 10)
     assert all(before > after for before, after in itertools.pairwise(rates[10:]))
-    assert rates[500] == pytest.approx(
-        4 * learning_rate(recipe, Size(256, 4, 4), 500)
-    )
+    assert rates[500] == pytest.approx(4 * learning_rate(recipe, Size(256, 4, 4), 500))
 
 
 @pytest.mark.parametrize("name", SIZES)
