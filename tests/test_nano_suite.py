@@ -44,6 +44,7 @@ def test_suite_trains_side_by_side_reports_and_is_done_once(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == stamps
 
 
+@pytest.mark.slow
 def test_failed_worker_names_model_seed_and_step(tmp_path):
     recipe = dataclasses.replace(TINY, peak_learning_rate=1e30, clip_norm=1e30)
     with pytest.raises(

@@ -178,12 +178,6 @@ def test_a_deleted_checkpoint_comes_back_the_same(undisturbed, corpus, tmp_path)
     assert _weights(job.step_folder(8)) == _weights(undisturbed.step_folder(8))
 
 
-def test_other_seed_other_weights(undisturbed, corpus, tmp_path):
-    job = _job(corpus, tmp_path / "seed-1", dataclasses.replace(TINY, train_steps=1), seed=1)
-    train_model(job)
-    assert _weights(job.step_folder(0)) != _weights(undisturbed.step_folder(0))
-
-
 def test_foreign_resume_file_is_refused(corpus, tmp_path):
     job = _job(corpus, tmp_path / "seed-0")
 
