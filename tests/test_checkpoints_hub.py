@@ -3,7 +3,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -324,16 +323,6 @@ def test_cache_that_cannot_be_locked_is_read(hub: Hub, serve, tmp_path: Path) ->
     with fails(match=r"cache.folder=.*: cannot be written or locked: .*; give a folder on a local disk"):
         serve(revision="step8")
         checkpoints.fetch(at(8))
-
-
-def test_loopback_hub_serves_ranges_as_the_hub_does(hub: Hub, serve) -> None:
-    source = serve()
-    address = f"{hub.url}/{REPO}/resolve/step7/model.safetensors"
-    request = urllib.request.Request(address, headers={"Range": "bytes=10-19"})
-    with urllib.request.urlopen(request) as answer:
-        content = answer.read()
-        assert (answer.status, answer.headers["Content-Range"].partition("/")[0]) == (206, "bytes 10-19")
-    assert content == (source / "model.safetensors").read_bytes()[10:20]
 
 
 @pytest.mark.parametrize(("status", "place"), [(503, "/revision/"), (429, "/revision/"), (503, "/content/")])
