@@ -17,7 +17,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from hf_xet import XetSession
 from huggingface_hub import constants
 
 LARGE = (".safetensors", ".bin", ".pt", ".h5", ".msgpack")
@@ -112,6 +111,8 @@ class Hub:
 
     def xet_hash(self, path: Path) -> str:
         """The name of a file in Xet storage, where it is put when it is first asked for."""
+        from hf_xet import XetSession
+
         with self._storing:
             if path not in self._stored:
                 with XetSession().new_upload_commit(endpoint=f"local://{self.xet}") as commit:

@@ -3,7 +3,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -256,6 +255,7 @@ def test_cut_connection_is_taken_up_again(hub: Hub, serve, monkeypatch: pytest.M
 
 
 def test_xet_storage_is_used_and_its_bytes_are_counted(hub: Hub, saved, tmp_path: Path) -> None:
+    pytest.importorskip("hf_xet", reason="not on every platform")
     folder = Path(shutil.copytree(saved["safetensors"], hub.root / REPO / "step7"))
     hub.xet = tmp_path / "xet"
     cache = CheckpointCache(tmp_path / "cache", max_bytes=1_000_000)
@@ -323,16 +323,6 @@ def test_cache_that_cannot_be_locked_is_read(hub: Hub, serve, tmp_path: Path) ->
     with fails(match=r"cache.folder=.*: cannot be written or locked: .*; give a folder on a local disk"):
         serve(revision="step8")
         checkpoints.fetch(at(8))
-
-
-def test_loopback_hub_serves_ranges_as_the_hub_does(hub: Hub, serve) -> None:
-    source = serve()
-    address = f"{hub.url}/{REPO}/resolve/step7/model.safetensors"
-    request = urllib.request.Request(address, headers={"Range": "bytes=10-19"})
-    with urllib.request.urlopen(request) as answer:
-        content = answer.read()
-        assert (answer.status, answer.headers["Content-Range"].partition("/")[0]) == (206, "bytes 10-19")
-    assert content == (source / "model.safetensors").read_bytes()[10:20]
 
 
 @pytest.mark.parametrize(("status", "place"), [(503, "/revision/"), (429, "/revision/"), (503, "/content/")])

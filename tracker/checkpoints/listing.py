@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 
 from tracker.checkpoints import cached, files
-from tracker.checkpoints.answers import Subject, Unreachable, ask
+from tracker.checkpoints.answers import Answer, Subject, Unreachable, ask
 from tracker.errors import CheckpointError, MissingCheckpoint
 from tracker.records import Checkpoint
 
@@ -143,7 +143,7 @@ def look(checkpoints: Sequence[Checkpoint], heads: Mapping[str, dict[str, str]] 
     wanted = {place: Subject(place[0], "main", "suite.repo") for place in mains.items()}
     wanted |= {place: _subject(checkpoint) for checkpoint, place in places.items()}
     trees = _trees(wanted)
-    inspected |= {checkpoint: _inspected(checkpoint, trees[place]) for checkpoint, place in places.items()}
+    inspected |= {each: _inspected(trees[place], _subject(each)) for each, place in places.items()}
     return Listed(
         inspected,
         {each: tree for each, place in places.items() if isinstance(tree := trees[place], Tree)},
@@ -189,37 +189,36 @@ def _tree(about: Subject, revision: str) -> Tree:
 def _branches_of(repos: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, CheckpointError]]:
     known: dict[str, dict[str, str]] = {}
     lost: dict[str, CheckpointError] = {}
-    unreachable: CheckpointError | None = None
+    answer: dict[str, str] | CheckpointError = {}
     for repo in sorted(repos):
-        try:
-            if unreachable is not None:  # one hub serves all: it is not waited for once more
-                raise unreachable
-            known[repo] = branches(repo)
-        except Unreachable as error:
-            lost[repo] = unreachable = error
-        except CheckpointError as error:
-            lost[repo] = error
+        if not isinstance(answer, Unreachable):  # one hub serves all: it is not waited for once more
+            answer = _attempt(lambda repo=repo: branches(repo))
+        if isinstance(answer, CheckpointError):
+            lost[repo] = answer
+        else:
+            known[repo] = answer
     return known, lost
 
 
 def _trees(wanted: Mapping[tuple[str, str], Subject]) -> dict[tuple[str, str], Tree | CheckpointError]:
     def one(place: tuple[str, str]) -> Tree | CheckpointError:
-        try:
-            return _tree(wanted[place], place[1])
-        except CheckpointError as error:
-            return error
+        return _attempt(lambda: _tree(wanted[place], place[1]))
 
     with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="listing") as pool:
         return dict(zip(wanted, pool.map(one, wanted), strict=True))
 
 
-def _inspected(checkpoint: Checkpoint, tree: Tree | CheckpointError) -> Inspected | CheckpointError:
-    if isinstance(tree, CheckpointError):
-        return tree
+def _attempt(call: Callable[[], Answer]) -> Answer | CheckpointError:
     try:
-        return Inspected(tree.commit, _needed(tree, _subject(checkpoint).where))
+        return call()
     except CheckpointError as error:
         return error
+
+
+def _inspected(tree: Tree | CheckpointError, about: Subject) -> Inspected | CheckpointError:
+    if isinstance(tree, CheckpointError):
+        return tree
+    return _attempt(lambda: Inspected(tree.commit, _needed(tree, about.where)))
 
 
 def _needed(tree: Tree, where: str) -> tuple[RemoteFile, ...]:
