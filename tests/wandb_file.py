@@ -40,11 +40,12 @@ def chunks(data: bytes) -> Iterator[bytes]:
 
 
 def records(path: Path) -> list[Any]:
-    """All that is written so far; W&B's service may put a run's first records down a moment late."""
+    """All of a finished run; W&B's service may put the last records of an offline one down a moment late."""
+    last = "exit" if "offline-run" in str(path) else "run"
     deadline = time.monotonic() + 20
     while True:
         found = [Record.FromString(chunk) for chunk in chunks(path.read_bytes())]
-        if any(record.HasField("run") for record in found) or time.monotonic() > deadline:
+        if any(record.HasField(last) for record in found) or time.monotonic() > deadline:
             return found
         time.sleep(0.05)
 
