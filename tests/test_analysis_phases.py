@@ -138,7 +138,7 @@ def test_confidence_is_high_for_clear_shifts_and_low_for_weak_ones():
     def sure(size):
         rng = np.random.default_rng(7)
         found = []
-        for _ in range(5):
+        for _ in range(10):
             run = shifting_run(STEPS, [9], size, rng, metrics=1)
             points = find_phases(run.steps, run.metrics, resamples=50).change_points
             found += [point.confidence for point in points]

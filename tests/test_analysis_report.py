@@ -1,7 +1,6 @@
 """From the store's tables to analysis.json: numbers, holes and sentences."""
 
 import json
-import re
 
 import numpy as np
 import polars as pl
@@ -9,6 +8,8 @@ import pytest
 
 from tracker.analysis import AnalysisReport, trajectories
 from tracker.analysis import analyse as analysed
+from tracker.analysis.phase_report import run_phases
+from tracker.analysis.scale_report import find_thresholds
 from tracker.analysis.schema import ChangePoint, Extent, Phase, RunPhases
 from tracker.analysis.synthetic import (
     SyntheticRun,
@@ -18,7 +19,6 @@ from tracker.analysis.synthetic import (
     stored_tables,
     training_curves,
 )
-from tracker.analysis.text import size_name
 from tracker.analysis.text.phases import summary_of
 from tracker.errors import StoreError
 from tracker.store import SCHEMAS, conform
@@ -136,9 +136,13 @@ def test_a_checkpoint_that_is_there_twice_is_refused():
 # the report
 
 
-def test_analysis_has_every_run_and_is_json():
-    checkpoints, sequences = nano_tables(seeds=2)
-    result = analyse(checkpoints, sequences)
+@pytest.fixture(scope="module")
+def two_seeds() -> AnalysisReport:
+    return analysed(*nano_tables(seeds=2))
+
+
+def test_analysis_has_every_run_and_is_json(two_seeds: AnalysisReport):
+    result = two_seeds.to_dict()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert (result["probe"], result["conventions"]) == ("synthetic-probe", "paper-synthetic")
     assert len(result["phases"]) == 6
@@ -166,54 +170,34 @@ def test_the_summary_says_it_in_words():
     assert "in 0.05m to " in summary[3]
 
 
-def sentence_of(curves: dict[str, np.ndarray]) -> str:
-    rng = np.random.default_rng(0)
-    run = SyntheticRun(STEPS, noisy_samples(curves, 16, rng, error=0.005), ())
-    return analyse(*stored_tables({("0.8m", 0): run}, SIZES))["phases"][0]["sentence"]
-
-
 def two_levels(*, turn: int = 12) -> np.ndarray:
     return np.where(np.arange(len(STEPS)) < 8, 0.0, 1.0) + 0.03 * (np.arange(len(STEPS)) == turn)
 
 
-def test_changes_of_other_metrics_are_told_without_names():
-    assert sentence_of({"band_power_low": two_levels()}).endswith(
-        "(64, 128] (bootstrap support 100%, 90% interval the same); labels need spectral entropy and "
-        "selectivity."
-    )
+RISE, LATE, FLAT = two_levels(), two_levels(turn=15), np.zeros(len(STEPS))
 
 
-def test_changes_in_the_other_direction_are_not_called_exploratory():
-    curves = {"spectral_entropy": -two_levels(), "frequency_selectivity": two_levels()}
-    assert "no exploratory phase, since selectivity does not fall while entropy rises" in sentence_of(curves)
-
-
-def test_a_missing_recovery_is_told():
-    curves = {"spectral_entropy": two_levels(), "frequency_selectivity": -two_levels()}
-    sentence = sentence_of(curves)
-    assert (
-        "exploratory phase from step (64, 128] (bootstrap support 100%, 90% interval the same); selectivity "
-        "minimum"
-        in sentence
-    )
-    assert re.search(r"entropy has recovered -?\d+% of its rise \(to .*phase needs 10%", sentence)
-    assert "by step 16000 entropy" in sentence
-
-
-def test_an_extremum_at_the_end_is_told():
-    curves = {"spectral_entropy": two_levels(turn=15), "frequency_selectivity": -two_levels(turn=15)}
-    assert (
-        "the extremum is the last checkpoint, so a recovery needs later ones."
-    ) in sentence_of(curves)
-
-
-def test_noise_is_told_with_its_p_value():
-    flat = np.zeros(len(STEPS))
-    sentence = sentence_of({"spectral_entropy": flat, "frequency_selectivity": flat})
-    assert sentence.startswith(
-        "0.8m seed 0: no phase change over 16 checkpoints (steps 0 to 16000) beyond noise or a smooth "
-        "drift (p = "
-    )
+@pytest.mark.parametrize(
+    ("entropy", "selectivity", "parts"),
+    [
+        (None, None, ["change points: (64, 128] (bootstrap support 100%, 90% interval the same); labels"]),
+        (-RISE, RISE, ["no exploratory phase, since selectivity does not fall while entropy rises"]),
+        (RISE, -RISE, ["exploratory phase from step (64, 128] (bootstrap support 100%", "selectivity minimum",
+                       "by step 16000 entropy has recovered ", "phase needs 10%"]),
+        (LATE, -LATE, ["the extremum is the last checkpoint, so a recovery needs later ones."]),
+        (FLAT, FLAT, ["no phase change over 16 checkpoints (steps 0 to 16000) beyond noise or a smooth"]),
+    ],
+    ids=["without names", "other direction", "little recovery", "extremum at the end", "noise"],
+)  # fmt: skip
+def test_the_sentence_of_a_run_says_what_its_curves_do(entropy, selectivity, parts):
+    curves = {"band_power_low": RISE}
+    if entropy is not None:
+        curves = {"spectral_entropy": entropy, "frequency_selectivity": selectivity}
+    samples = noisy_samples(curves, 16, np.random.default_rng(0), error=0.005)
+    tables = stored_tables({("0.8m", 0): SyntheticRun(STEPS, samples, ())}, SIZES)
+    sentence = run_phases(trajectories(*tables)[0]).sentence
+    assert sentence.startswith("0.8m seed 0: ")
+    assert [part for part in parts if part not in sentence] == []
 
 
 def test_a_threshold_is_reported_with_its_models():
@@ -246,11 +230,12 @@ def test_no_break_is_said_too():
 def test_seeds_are_averaged_at_the_last_common_step():
     checkpoints, sequences = nano_tables(seeds=2)
     last = with_hole(checkpoints, "0.8m", 16000, "missing", "no such branch")
-    entry = next(e for e in analyse(last, sequences)["thresholds"] if e["metric"] == "spectral_entropy")
-    assert entry["step"] == 8000
+    found = find_thresholds("synthetic", trajectories(last, sequences))
+    entry = next(each for each in found if each.metric == "spectral_entropy")
+    assert entry.step == 8000
     rows = checkpoints.filter(pl.col("step") == 8000).group_by("model").agg(pl.col("spectral_entropy").mean())
     means = dict(rows.iter_rows())
-    assert entry["values"] == pytest.approx([means[model] for model in entry["models"]])
+    assert entry.values == pytest.approx([means[model] for model in entry.models])
 
 
 def test_one_model_says_what_to_measure():
@@ -259,16 +244,6 @@ def test_one_model_says_what_to_measure():
         "synthetic: a threshold over size needs at least 8 model sizes (1 measured)."
     )
     assert all(entry["low"] is None and entry["high"] is None for entry in result["thresholds"])
-
-
-def test_few_checkpoints_say_what_to_measure():
-    checkpoints, sequences = nano_tables()
-    early = analyse(checkpoints.filter(pl.col("step") < 4), sequences.filter(pl.col("step") < 4))
-    assert early["phases"][0]["sentence"] == (
-        "0.05m seed 0: phases need at least 5 checkpoints, better 10 or more spread evenly over log steps "
-        "(3 measured)."
-    )
-    assert early["phases"][0]["change_points"] == []
 
 
 def test_all_undefined_metrics_say_so():
@@ -306,9 +281,9 @@ def test_models_without_a_common_step_are_told():
     checkpoints, sequences = nano_tables()
     steps = {"0.05m": [0, 1], "0.2m": [2, 4], "0.8m": [8, 16]}
     apart = pl.any_horizontal((pl.col("model") == m) & pl.col("step").is_in(s) for m, s in steps.items())
-    entry = analyse(checkpoints.filter(apart), sequences)["thresholds"][0]
-    assert entry["step"] is None
-    assert entry["sentence"] == (
+    entry = find_thresholds("synthetic", trajectories(checkpoints.filter(apart), sequences))[0]
+    assert entry.step is None
+    assert entry.sentence == (
         "spectral entropy: no threshold, since the models share no measured step; measure one in all."
     )
 
@@ -329,13 +304,6 @@ def test_an_empty_store_says_nothing():
     assert (result["probe"], result["conventions"]) == ("", "")
 
 
-@pytest.mark.parametrize(
-    ("parameters", "name"), [(12, "12"), (12_300, "12.3k"), (85_056_000, "85.1M"), (11_327_027_200, "11.3B")]
-)
-def test_size_names(parameters, name):
-    assert size_name(parameters) == name
-
-
 def test_several_seeds_are_reported_together_with_how_far_they_agree():
     def entry(seed: int, low: int, high: int, lowest: float, label: str | None = "exploratory") -> RunPhases:
         extent = Extent(1.0, lowest, lowest, 10 * high)
@@ -354,9 +322,8 @@ def test_several_seeds_are_reported_together_with_how_far_they_agree():
     assert summary_of(seeds[:1], []) == ["seed 0"]
 
 
-def test_a_report_reads_back_and_older_ones_with_it():
-    report = analysed(*nano_tables(seeds=2))
-    stored = json.loads(json.dumps(report.to_dict()))
+def test_a_report_reads_back_and_older_ones_with_it(two_seeds: AnalysisReport):
+    stored = json.loads(json.dumps(two_seeds.to_dict()))
     assert AnalysisReport.from_dict(stored).to_dict() == stored
     older = {"phases": [{**stored["phases"][0], "hidden_markov": {"states": 2}}, {"model": "no suite"}]}
     del older["phases"][0]["left_out"], older["phases"][0]["change_points"][0]["interval"]

@@ -74,14 +74,14 @@ def test_a_planted_difference_is_found_within_seeds_though_seeds_scatter_more():
 def test_of_no_difference_few_are_claimed():
     """Families of 18 comparisons of nothing: at 5 % for all of them, about one in 20 may claim any."""
     claimed = 0
-    for first in range(0, 400, 4):
+    for first in range(0, 200, 4):
         runs = [
             run(model, seed, 0.0, noise=1.0)
             for model in ("m", "m-alibi", "m-none", "m-bloom") for seed in range(first, first + 4)
         ]  # fmt: skip
         (group,) = encoding_groups(runs, ENCODINGS)
         claimed += any(each.matters for each in differences(group))
-    assert claimed <= 12
+    assert claimed <= 7
 
 
 def test_one_seed_claims_nothing_and_says_so():
@@ -165,7 +165,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     size = SMALL[1]
     names = {"0.2m": "rotary", "0.2m-alibi": "alibi", "0.2m-none": "none"}
     shapes = [Shape(name, size.layers, size.heads, size.d_model, size.non_embedding) for name in names]
-    write_store(folder, shapes, seeds=3, holes=False)
+    write_store(folder, shapes, (0, 4, 16, 64, 256, 512, 1000, 4000), seeds=3, holes=False)
     for path in folder.glob("checkpoints/**/checkpoint.parquet"):
         table = pl.read_parquet(path)
         encoding = names[table["model"][0]]

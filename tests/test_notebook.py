@@ -31,7 +31,7 @@ def test_three_lines_on_the_real_model(real: Path):
     ]
     assert measured.figure().axes
     shown = measured._repr_html_()
-    assert "Previous token heads (from 0.6): layer 3 head 6 (0.72), layer 1 head 3 (0.67)." in shown
+    assert "Previous token heads (from 0.52): layer 3 head 6 (0.72), layer 1 head 3 (0.67)." in shown
     assert "No induction head: the largest prefix-matching score is 0.014." in shown
     assert "data:image/png;base64," in shown
 

@@ -28,16 +28,19 @@ def asked(store: Path, budget: int = 6, suspects: bool = False) -> list[tuple[st
     return [(each.model, each.step) for each in found]
 
 
-def test_steps_between_measured_ones_are_asked_for_where_changes_lie(tmp_path: Path):
-    store = write_store(tmp_path, SMALL, MEASURED, holes=False)
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_store(tmp_path_factory.mktemp("refine"), SMALL, MEASURED, holes=False)
+
+
+def test_steps_between_measured_ones_are_asked_for_where_changes_lie(store: Path):
     found = asked(store)
     assert 0 < len(found) <= 6
     assert {step for _, step in found} <= set(SMALL_STEPS) - set(MEASURED)
     assert len(asked(store, budget=1)) == 1
 
 
-def test_suspect_checkpoints_do_not_decide_what_is_measured_next(tmp_path: Path):
-    store = write_store(tmp_path, SMALL, MEASURED, holes=False)
+def test_suspect_checkpoints_do_not_decide_what_is_measured_next(store: Path):
     name, *others = sorted({model for model, _ in asked(store, budget=99)})
     assert others
     shape = next(each for each in SMALL if each.model == name)

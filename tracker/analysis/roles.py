@@ -115,23 +115,26 @@ def claimed(heads: pl.DataFrame, measured: Measured) -> tuple[list[str], list[fl
     Returns:
         Per head the role's name or ``NO_ROLE``, and its sure share of the way from chance (None without one).
     """
-    level = 1 - 2 * (1 - LEVEL) / max(1, heads.height * len(ROLES))
-    sure = t_quantile(level, max(1, measured.sequences - 1))
     names = [NO_ROLE] * heads.height
     shares: list[float | None] = [None] * heads.height
     for role in reversed(ROLES):
-        spread = f"{role.column}_std"
-        # The store has no spread of prefix matching; one sequence has none of anything, and claims nothing.
-        errors = (
-            _numbers(heads, spread) / np.sqrt(measured.sequences)
-            if spread in heads.columns
-            else np.zeros(heads.height)
-        )
         expected = chance(role.column, measured)
-        shares_H = excess(role, _numbers(heads, role.column), sure * errors, expected)
+        shares_H = excess(
+            role, _numbers(heads, role.column), _slack(heads, role.column, measured), expected
+        )
         for head in np.flatnonzero(shares_H >= role.least):
             names[head], shares[head] = role.name, float(shares_H[head])
     return names, shares
+
+
+def _slack(heads: pl.DataFrame, column: str, measured: Measured) -> np.ndarray:
+    """Half width of each score's interval, (H,); NaN of one sequence, 0 where no spread is stored."""
+    spread = f"{column}_std"
+    if spread not in heads.columns:
+        return np.zeros(heads.height)
+    level = 1 - 2 * (1 - LEVEL) / max(1, heads.height * len(ROLES))
+    sure = t_quantile(level, max(1, measured.sequences - 1))
+    return sure * _numbers(heads, spread) / np.sqrt(measured.sequences)
 
 
 def _numbers(heads: pl.DataFrame, column: str) -> np.ndarray:
@@ -141,8 +144,8 @@ def _numbers(heads: pl.DataFrame, column: str) -> np.ndarray:
 def named_heads(heads: pl.DataFrame, measured: Measured) -> pl.DataFrame:
     """Return the previous-token and induction heads of one checkpoint, strongest first.
 
-    A head has the name from the score on that is ``Role.least`` of the way from chance to a perfect head;
-    ``claimed`` asks in addition that this is sure over sequences.
+    By the thresholds of ``claimed``: the score is surely ``Role.least`` of the way from chance to a perfect
+    head. Of one sequence nothing is sure, and the score alone decides.
 
     Args:
         heads: a table of heads of one checkpoint, with layer, head, previous_token_score and
@@ -150,7 +153,8 @@ def named_heads(heads: pl.DataFrame, measured: Measured) -> pl.DataFrame:
         measured: how they were measured.
 
     Returns:
-        Columns name, layer, head, score, limit; empty where no head has a name.
+        Columns name, layer, head, score, limit (the score that ``Role.least`` stands for); empty where no
+        head has a name.
 
     Example:
         >>> scores = {"previous_token_score": [0.9, 0.1], "prefix_matching_score": [0.0, None]}
@@ -162,8 +166,10 @@ def named_heads(heads: pl.DataFrame, measured: Measured) -> pl.DataFrame:
     for role in NAMED:
         expected = chance(role.column, measured)
         limit = expected + role.least * (1 - expected)
+        slack_H = np.nan_to_num(_slack(heads, role.column, measured))
+        shares_H = excess(role, _numbers(heads, role.column), slack_H, expected)
         parts.append(
-            heads.filter(pl.col(role.column) >= limit).select(
+            heads.filter(pl.Series(shares_H >= role.least, dtype=pl.Boolean)).select(
                 pl.lit(role.name.replace("-", " ")).alias("name"),
                 pl.col("layer").cast(pl.Int64),
                 pl.col("head").cast(pl.Int64),
