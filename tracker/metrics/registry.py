@@ -26,8 +26,8 @@ TAKEN = {metric.name for metric in METRICS} | {
     "suite", "model", "seed", "step", "probe", "conventions", "status", "layer", "head", "sequence",
     "spectrum", "wavelet_energy", "key", "reason", "commit", "repo", "revision", "dtype", "device", "seconds",
     "tokens_seen", "params_total", "params_non_embedding", "n_layers", "n_heads", "d_model", "d_head",
-    "rotary_dims", "position_encoding", "causal", "n_sequences", "n_tokens", "token_digest",
-    "tracker_version", "peak_bytes", "undefined_rows",
+    "rotary_dims", "position_encoding", "causal", "n_sequences", "n_tokens", "local_span", "prefix_block",
+    "token_digest", "tracker_version", "peak_bytes", "undefined_rows",
 }  # fmt: skip
 """Every column that the store's tables have without custom metrics."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
