@@ -138,7 +138,7 @@ def test_a_store_that_lost_its_descriptions_still_shows_the_values(own: Path, tm
     forget("largest_share")
     (tmp_path / "store" / FILE).unlink()
     metrics = dashboard_data(open_store(tmp_path / "store"), None)["metrics"]
-    found = [each["title"] for each in metrics if each["group"].startswith("Own metrics")]
+    found = [each["title"] for each in metrics if each["group"].startswith("Custom metrics")]
     assert found == ["Largest share", "Largest share (averaged)"]
 
 
