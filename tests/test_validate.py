@@ -17,15 +17,16 @@ from command_line import tracker
 from loopback_wandb import LoopbackWandb
 from rich.console import Console
 from sink_material import no_wandb_of_the_user, wandb_server  # noqa: F401  # fixtures
-from synthetic_store import SMALL, SMALL_STEPS, measurement_of, unit_of
+from synthetic_store import SMALL, SMALL_STEPS, measurement_of, unit_of, write_store
 from views_browser import browsing, chromium, visiting
 
 from tracker import metrics
 from tracker.analysis.assumptions import Condition, Limits, alerts_of, break_conditions
+from tracker.analysis.schema import ChangePoint, RunPhases
 from tracker.metrics.fused.signals import SignalPlan, signal_values
 from tracker.records import Conventions
 from tracker.store import Store, open_store
-from tracker.validate import agreement, conditions_table, detection, ground_truth, runs_in_all
+from tracker.validate import agreement, conditions_table, detection, ground_truth, runs_in_all, stored_alarms
 from tracker.validate.finding import at_least, at_most, near
 from tracker.views import write_dashboard
 from tracker.wandb_sink import SinkOptions, publish
@@ -53,8 +54,8 @@ def planted(folder: Path, change: Callable[[int], Row], steps: tuple[int, ...] =
 
 def judged(folder: Path, last_change: int | None = 1000) -> dict[str, Any]:
     """Conditions by name, with the last detected change given."""
-    points = [] if last_change is None else [{"step_low": 512, "step_high": last_change}]
-    phases = [{"suite": "nano", "model": SMALL[0].model, "seed": 0, "change_points": points}]
+    points = [] if last_change is None else [ChangePoint(512, last_change)]
+    phases = [RunPhases("nano", SMALL[0].model, 0, change_points=tuple(points))]
     found = break_conditions(open_store(folder).checkpoints(), phases, LIMITS)
     assert all(each.sentence.startswith("0.05m seed 0: ") for each in found)
     return {each.condition: each for each in found}
@@ -142,13 +143,22 @@ def test_the_analysis_table_finds_shifts_and_no_false_alarm():
     assert (missed.tolerance, missed.passed) == ("at least 0.3", float(missed.found) >= 0.3)
 
 
+def test_null_curves_of_a_store_are_counted(tmp_path: Path):
+    """One run of ten checkpoints gives 50 null curves of each kind; an empty store gives none."""
+    results = open_store(write_store(tmp_path, SMALL[:1], SMALL_STEPS[:10], holes=False))
+    findings = stored_alarms(results.checkpoints(), results.sequences(), {})
+    assert [each.experiment.split(",")[1] for each in findings] == [" 50 curves: a change is claimed"] * 2
+    assert all(each.passed for each in findings)
+    assert stored_alarms(results.checkpoints().clear(), results.sequences().clear(), {}) == []
+
+
 # break conditions
 
 
 def test_a_sound_store_breaks_nothing(tmp_path: Path):
     found = judged(planted(tmp_path, lambda step: {}))
     assert [each.passed for each in found.values()] == [True] * 5
-    assert alerts_of(found.values()) == []
+    assert alerts_of(found.values()) == ()
 
 
 @pytest.mark.parametrize(
@@ -165,11 +175,11 @@ def test_a_planted_value_breaks_its_condition_alone(
 ):
     broken = judged(planted(tmp_path / "broken", lambda step: {column: value} if step == LAST else {}))
     (alert,) = alerts_of(broken.values())
-    assert (alert["condition"], alert["steps"], alert["passed"]) == (condition, [LAST], False)
-    assert alert["value"] == pytest.approx(value)
-    assert f"{value:.3g}" in alert["sentence"]
+    assert (alert.condition, alert.steps, alert.passed) == (condition, (LAST,), False)
+    assert alert.value == pytest.approx(value)
+    assert f"{value:.3g}" in alert.sentence
     sound = judged(planted(tmp_path / "sound", lambda step: {column: just_right} if step == LAST else {}))
-    assert alerts_of(sound.values()) == []
+    assert alerts_of(sound.values()) == ()
 
 
 def test_claims_about_trained_models_are_judged_at_the_last_checkpoint(tmp_path: Path):
@@ -186,7 +196,7 @@ def test_a_store_of_untrained_or_undefined_values_is_not_judged(tmp_path: Path):
     none = judged(planted(tmp_path / "none", lambda step: {"averaged_position_spectrum_correlation": None}))
     assert none["position-spectrum correlation"].passed is None
     assert "undefined at the last checkpoint" in none["position-spectrum correlation"].sentence
-    assert alerts_of([*only.values(), *none.values()]) == []
+    assert alerts_of([*only.values(), *none.values()]) == ()
 
 
 def test_reconstruction_is_judged_at_every_checkpoint(tmp_path: Path):

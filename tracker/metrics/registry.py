@@ -298,4 +298,3 @@ def _metric(entry: dict[str, Any]) -> Metric | None:
         return None
 
 
-DESCRIBED: dict[str, Metric] = {}  # always empty; tests/conftest.py still names it
