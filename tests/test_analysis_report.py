@@ -180,7 +180,7 @@ RISE, LATE, FLAT = two_levels(), two_levels(turn=15), np.zeros(len(STEPS))
 @pytest.mark.parametrize(
     ("entropy", "selectivity", "parts"),
     [
-        (None, None, ["change points: (64, 128] (bootstrap support 100%, 90% interval the same); labels"]),
+        (None, None, ["change points: (64, 128] (bootstrap support 100%, 90% interval the same"]),
         (-RISE, RISE, ["no exploratory phase, since selectivity does not fall while entropy rises"]),
         (RISE, -RISE, ["exploratory phase from step (64, 128] (bootstrap support 100%", "selectivity minimum",
                        "by step 16000 entropy has recovered ", "phase needs 10%"]),

@@ -152,7 +152,7 @@ def judge_changes(
     Args:
         position: (T,) rising places of the checkpoints, log2(step + 1).
         values_TD: (T, D) z-scored metrics.
-        floor_D: (D,) smallest noise variance in the same units, where sequences tell it.
+        floor_D: (D,) smallest noise variance in the same units, where sequences show it.
         seed: of the simulated drifts.
 
     Returns:

@@ -62,7 +62,7 @@ class Encoded:
 
     @property
     def variant(self) -> str:
-        """What its name says behind its size."""
+        """What follows the size in its name."""
         return self.model.partition("-")[2]
 
     def values(self, metric: str) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Locate a change at 90 %: by bootstrap over sequences, and by inverting a likelihood-ratio test.
 
-T: checkpoints; n: those of the two segments that a change parts; D: metrics; S: sequences of the probe;
+T: checkpoints; n: those of the two segments around a change; D: metrics; S: sequences of the probe;
 R: resamples, or draws of noise.
 Source: inversion of the likelihood-ratio test for a change point (Worsley 1986, Biometrika 73:91;
 Siegmund 1988, Ann. Inst. Statist. Math. 40:1), with the null distribution drawn, not asymptotic.

@@ -14,7 +14,7 @@ CLIP = 2.0
 """Differences beyond this many noise units say little about how metrics move together."""
 TINY = 1e-12
 FEWEST_PERSISTENT = 8
-"""Checkpoints below which persistence cannot be told and counts as none."""
+"""Checkpoints below which persistence is not estimated and counts as none."""
 APART = 3
 """Checkpoints between which a persistent wobble has moved, and a shift touches few pairs."""
 SLACK = 17.0
@@ -23,7 +23,7 @@ touches so many pairs that the trimming counts large ones in for them; of many i
 BIAS = 1.5
 """What fitting a level and a trend takes from the autocorrelation, times the number of checkpoints."""
 UNSURE = 1.3
-"""How far above what differences tell persistence may be, times the root of the number of checkpoints:
+"""How far above what differences show persistence may be, times the root of the number of checkpoints:
 one standard error."""
 MOST_PERSISTENT = 0.9
 """Beyond this a wobble is a drift."""
@@ -80,7 +80,7 @@ def noise_covariance(
 
     Args:
         values_TD: (T, D) means.
-        floor_D: (D,) smallest variances, where sequences tell them.
+        floor_D: (D,) smallest variances, where sequences show them.
         straight: whether straight drift is not to count as noise (``bend_variance``).
     """
     variance = bend_variance(values_TD) if straight else difference_variance(values_TD)
@@ -98,12 +98,12 @@ def persistence(residual_TD: np.ndarray, floor_D: np.ndarray | None = None) -> f
     The lag-one autocorrelation of what a curve leaves, its bias added (Kendall 1954, Biometrika 41:403).
     A change that the curve missed passes for persistence too. So it is no more than an upper limit from
     differences over one, two and three checkpoints, whose variances go as 1, 1 + r and 1 + r + r^2: with
-    the largest quarter trimmed, a change hardly touches them. And where sequences tell the noise and
+    the largest quarter trimmed, a change hardly touches them. And where sequences show the noise and
     checkpoints three apart differ by no more than that, there is none.
 
     Args:
         residual_TD: (T, D) what a smooth curve leaves.
-        floor_D: (D,) noise variance as sequences tell it.
+        floor_D: (D,) noise variance as sequences show it.
     """
     points = len(residual_TD)
     if points < FEWEST_PERSISTENT:

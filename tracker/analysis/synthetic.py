@@ -55,7 +55,7 @@ def noisy_samples(
         rng: source of the noise.
         error: standard error of a checkpoint's mean; a sequence's own noise is sqrt(S) times that.
         shared: correlation of the noise between metrics.
-        wobble: of training itself, alike in every sequence, in units of ``error``: no sequence tells it.
+        wobble: of training itself, alike in every sequence, in units of ``error``: no sequence shows it.
         kept: share of the wobble that stays from checkpoint to checkpoint (an AR(1) process).
     """
     points = len(next(iter(curves.values())))

@@ -34,7 +34,7 @@ def _bracket(point: ChangePoint) -> str:
     if point.interval is not None:
         low, high = point.interval
         here = (low, high) == (point.step_low, point.step_high)
-        parts.append("90% interval the same" if here else f"90% interval ({low}, {high}]")
+        parts.append("90% interval the same bracket" if here else f"90% interval ({low}, {high}]")
     support = f" ({', '.join(parts)})" if parts else ""
     return f"({point.step_low}, {point.step_high}]{support}"
 
