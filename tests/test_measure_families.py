@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_measure import close, reference, unit_for
 from test_models_capture import neox
-from test_models_families import FAMILIES, HEADS, WORDS, built, told
+from test_models_families import FAMILIES, HEADS, WORDS, built, eager_output
 from transformers import PreTrainedModel
 
 from tracker.measurement.measure import measure, measure_model
@@ -33,7 +33,7 @@ def eager_maps(model: PreTrainedModel, ids: torch.Tensor) -> list[np.ndarray]:
             found = model(ids, decoder_input_ids=ids, output_attentions=True)
         layers = (*found.encoder_attentions, *found.decoder_attentions)
     else:
-        layers = told(model, ids).attentions
+        layers = eager_output(model, ids).attentions
     if before != "eager":
         model.set_attn_implementation(before)
     return [layer.double().numpy() for layer in layers]

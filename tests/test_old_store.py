@@ -16,7 +16,7 @@ from suite_material import tables
 from tracker.cli import run
 from tracker.store import open_store
 
-PROBE = ("probe.ids=ids.npy", "probe.n=48", "probe.number=3")
+PROBE = ("probe.ids=ids.npy", "probe.n=48", "probe.sequences=3")
 REQUEST = ("suite=hub", "suite.repo=lab/golden", *PROBE, "sink=none")
 PACKED = Path(__file__).parent / "data" / "store-0.1.0.zip"
 

@@ -206,7 +206,7 @@ def test_nothing_is_sent_where_nothing_is_wanted(tmp_path: Path, monkeypatch: py
 
 
 def test_no_store_is_one_clear_line(tmp_path: Path):
-    with pytest.raises(RequestError, match=r"store=.*: holds no measurements; `tracker sweep store="):
+    with pytest.raises(RequestError, match=r"store=.*: holds no measurements; create some with `tracker"):
         publish(tmp_path / "nowhere", OFFLINE)
     assert not (tmp_path / "nowhere").exists()
 

@@ -23,6 +23,7 @@ from tracker.nano.recipe import NanoRecipe, Size
 from tracker.planning.plan import Plan
 from tracker.planning.resolve import ResolvedSweep
 from tracker.records import Conventions, PlannedUnit, ProbeSource, Unit
+from tracker.store import Ledger
 
 
 def save_runs(folder: Path) -> None:
@@ -107,7 +108,7 @@ def planned(checkpoint: Path, source: ProbeSource) -> tuple[ResolvedSweep, Plann
     probe, conventions = probe_spec(source, name="p", n=16, number=2), Conventions()
     (found,) = discover_folder(checkpoint)
     unit = PlannedUnit(Unit(found, probe, conventions), "to do")
-    return ResolvedSweep(Plan((unit,)), probe, source, conventions), unit
+    return ResolvedSweep(Plan((unit,)), probe, source, conventions, Ledger(checkpoint)), unit
 
 
 def test_the_probe_is_encoded_by_the_tokenizer_that_the_request_names(checkpoint: Path, tmp_path: Path):

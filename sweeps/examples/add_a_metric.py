@@ -35,11 +35,13 @@ if __name__ == "__main__":
     # Uniform attention of query q over keys 0 to q lies q / 2 back on average: 15.75 over 64 queries.
     print(measured.summary["attention_distance"].item())
 
-    with tracker.watch(model, ids, store="own-metric", name="mine") as watch:
+    with tracker.watch(model, ids, store="custom-metric", name="mine") as watch:
         watch(0)
-    results = tracker.open_store("own-metric")
-    tracker.dashboard(results, "own-metric/dashboard.html")
+    results = tracker.open_store("custom-metric")
+    tracker.dashboard(results, "custom-metric/dashboard.html")
     from tracker.views import dashboard_data
 
-    entries = [each for each in dashboard_data(results, None)["metrics"] if each["group"].startswith("Own")]
+    entries = [
+        each for each in dashboard_data(results, None)["metrics"] if each["group"].startswith("Custom")
+    ]
     print([each["title"] for each in entries])

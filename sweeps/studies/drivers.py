@@ -29,8 +29,8 @@ from transformers import GPTNeoXForCausalLM, PreTrainedModel
 from tracker.cli import run_script
 from tracker.commands.results import chosen_results, write_report
 from tracker.config import Config
-from tracker.engines import chosen_device
 from tracker.engines.load import load_with_probe
+from tracker.engines.placement import chosen_device
 from tracker.errors import CheckpointError, RequestError, counted
 from tracker.planning.resolve import ResolvedSweep, checkpoint_cache, resolve
 from tracker.records import PlannedUnit

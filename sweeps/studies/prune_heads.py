@@ -30,8 +30,8 @@ from transformers.pytorch_utils import Conv1D
 from tracker.cli import run_script
 from tracker.commands.results import chosen_results, write_report
 from tracker.config import Config
-from tracker.engines import chosen_device
 from tracker.engines.load import load_with_probe
+from tracker.engines.placement import chosen_device
 from tracker.errors import CheckpointError, RequestError
 from tracker.models import IMPLEMENTATION, AttentionStream
 from tracker.models.attention_modules import base_call, self_attention_modules

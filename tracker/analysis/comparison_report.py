@@ -117,9 +117,7 @@ def compare_models(tables: Tables, choice: ComparedAt) -> ModelComparison:
     gaps, paper = differences(found), against_paper(found, runs)
     kinds = [archetype(column) for column in found]
     sentences = [*archetype_sentences(kinds), difference_sentence(found, gaps), *paper_sentences(paper)]
-    return ModelComparison(
-        choice.at, tuple(found), tuple(kinds), tuple(gaps), tuple(paper), tuple(sentences)
-    )
+    return ModelComparison(choice.at, tuple(found), tuple(kinds), tuple(gaps), tuple(paper), tuple(sentences))
 
 
 def compare_stores(tables: Tables, other: Tables) -> StoreComparison:

@@ -197,9 +197,7 @@ def compare_encodings(
         runs, encodings: as for ``encoding_groups``.
         phases: the phases of the runs, for how many seeds show which phase.
     """
-    labels = {
-        (each.suite, each.model, each.seed): {phase.label for phase in each.phases} for each in phases
-    }
+    labels = {(each.suite, each.model, each.seed): {phase.label for phase in each.phases} for each in phases}
     found = []
     for group in encoding_groups(runs, encodings):
         entry = EncodingComparison(
@@ -227,7 +225,5 @@ def _model(each: Encoded, labels: Mapping[tuple[str, str, int], set[str | None]]
         seeds=tuple(run.seed for run in each.runs),
         steps=each.steps,
         metrics=metrics,
-        phases={
-            name: sum(name in found for found in seen) for name in ("exploratory", "specialisation")
-        },
+        phases={name: sum(name in found for found in seen) for name in ("exploratory", "specialisation")},
     )

@@ -119,9 +119,7 @@ def claimed(heads: pl.DataFrame, measured: Measured) -> tuple[list[str], list[fl
     shares: list[float | None] = [None] * heads.height
     for role in reversed(ROLES):
         expected = chance(role.column, measured)
-        shares_H = excess(
-            role, _numbers(heads, role.column), _slack(heads, role.column, measured), expected
-        )
+        shares_H = excess(role, _numbers(heads, role.column), _slack(heads, role.column, measured), expected)
         for head in np.flatnonzero(shares_H >= role.least):
             names[head], shares[head] = role.name, float(shares_H[head])
     return names, shares

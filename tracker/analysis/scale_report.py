@@ -78,9 +78,7 @@ def _model_at(members: Sequence[Trajectory], metric: str, step: int) -> _Sized |
         return None
     draws = [each for _, each in at if each is not None]
     even = len(draws) == len(at) and len({len(each) for each in draws}) == 1
-    return _Sized(
-        size, members[0].model, members[0].facts, value, np.mean(draws, axis=0) if even else None
-    )
+    return _Sized(size, members[0].model, members[0].facts, value, np.mean(draws, axis=0) if even else None)
 
 
 def sized(runs: Sequence[Trajectory], metric: str, step: int) -> Sized:
@@ -232,8 +230,6 @@ def find_thresholds(suite: str, runs: Sequence[Trajectory]) -> list[ThresholdEnt
         models = sized(measured, metric, step)
         models = replace(models, left_out=lost + models.left_out)
         if metric in main or len(models.models) >= ENOUGH:
-            judged += _with_best_axes(
-                [_on_axis(suite, models, axis) for axis in (AXES if many else (AXIS,))]
-            )
+            judged += _with_best_axes([_on_axis(suite, models, axis) for axis in (AXES if many else (AXIS,))])
     found = _corrected(judged)
     return [replace(each.entry, sentence=threshold_sentence(each.entry, each.verdict)) for each in found]

@@ -358,7 +358,6 @@ class ModelRoles:
     sentence: str = ""
 
 
-
 @dataclass(frozen=True)
 class AnalysisReport:
     """The content of ``analysis.json``."""

@@ -72,9 +72,7 @@ def audit_table(entries: "Sequence[RepoAudit]") -> Table:
         table.add_column(heading, overflow="fold", justify="right")
     for entry in entries:
         counts = Counter(finding.fault for finding in entry.findings)
-        table.add_row(
-            Text(entry.repo), str(len(entry.checked)), *(str(counts[each]) for each in FAULTS)
-        )
+        table.add_row(Text(entry.repo), str(len(entry.checked)), *(str(counts[each]) for each in FAULTS))
     return table
 
 

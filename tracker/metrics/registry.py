@@ -296,5 +296,3 @@ def _metric(entry: dict[str, Any]) -> Metric | None:
         return Metric(**{**entry, **bounds})
     except (TypeError, ValueError, KeyError):
         return None
-
-

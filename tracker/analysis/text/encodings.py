@@ -20,9 +20,7 @@ def encoding_sentences(entry: EncodingComparison) -> tuple[str, ...]:
     found = [_differences(entry, one_body), *_phases(one_body), *_start_and_end(one_body), _paper(one_body)]
     own = [each.model for each in entry.models if each.own_body]
     if own:
-        found.append(
-            f"{listed(own)}: bodies of their own, so what differs there need not be the encoding."
-        )
+        found.append(f"{listed(own)}: bodies of their own, so what differs there need not be the encoding.")
     return tuple(sentence for sentence in found if sentence)
 
 
