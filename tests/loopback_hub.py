@@ -111,7 +111,7 @@ class Hub:
 
     def xet_hash(self, path: Path) -> str:
         """The name of a file in Xet storage, where it is put when it is first asked for."""
-        from hf_xet import XetSession
+        from hf_xet import XetSession  # pyright: ignore[reportAttributeAccessIssue]
 
         with self._storing:
             if path not in self._stored:
