@@ -37,7 +37,7 @@ def requests(recipe: str, folder: Path) -> list[list[str]]:
     (folder / "bin").mkdir()
     (folder / "bin" / "tracker").write_text(NOTE.format(python=sys.executable))
     (folder / "bin" / "tracker").chmod(0o755)
-    environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "VERB": "plan"}
+    environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "COMMAND": "plan"}
     environment |= {"NOTED": str(folder / "noted"), "SLURM_ARRAY_TASK_ID": "1"}
     environment |= {"SLURM_ARRAY_TASK_COUNT": "16", "SLURM_CPUS_PER_TASK": "4"}
     subprocess.run(["sh", SWEEPS / recipe], env=environment, check=True)

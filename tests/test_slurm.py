@@ -93,6 +93,6 @@ def test_dask_on_slurm_outlives_jobs_that_are_cancelled(tmp_path: Path, cluster:
 
 def start(slurm: Slurm, folder: Path, *command: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        command, env=slurm.environment | {"VERB": "sweep"}, cwd=folder, text=True,
+        command, env=slurm.environment | {"COMMAND": "sweep"}, cwd=folder, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip

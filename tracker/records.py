@@ -44,7 +44,7 @@ class Checkpoint:
     identity: str | None = None
     """Stands for ``location`` in the key where the place may move (the embedded suite); else None."""
     commit: str | None = None
-    """Pinned commit of the revision, where the source has already told it."""
+    """Pinned commit of the revision, where the source has already reported it."""
     exists: bool | None = None
     """False where the source is known not to have it; None where nobody has asked yet."""
 

@@ -18,7 +18,7 @@ for difference in early["differences"]:
     if difference["matters"]:
         print(difference["metric"], difference["from"], difference["to"], round(difference["difference"], 3))
 
-# %% Is there a size from which on a metric is another? With two sizes nobody can tell.
+# %% Is there a size from which on a metric is another? Two sizes are too few to say.
 report = tracker.analyse(results)
 print([sentence for sentence in report["summary"] if "size" in sentence])
 

@@ -153,7 +153,7 @@ def is_dead(content: dict[str, Any] | None, silence: float) -> bool:
 
 
 def _ended_here(content: dict[str, Any] | None) -> bool:
-    """Return whether a process was one of this machine's and has ended; of others only silence tells."""
+    """Return whether a process was one of this machine's and has ended; of others only silence is known."""
     if content is None or content.get("machine") is None or content["machine"] != _machine():
         return False
     return _started(int(content["pid"])) != content["started"]

@@ -1,4 +1,4 @@
-"""What live training tells beside its records: ``DIR/live/<suite>.<model>.seed-<seed>.json``.
+"""What live training reports beside its records: ``DIR/live/<suite>.<model>.seed-<seed>.json``.
 
 Alerts, measurements that were left out and why, and what measuring has cost.
 """
@@ -33,7 +33,7 @@ class Journal:
         return folder / "live" / f"{safe_name(self.suite)}.{safe_name(self.model)}.seed-{self.seed}.json"
 
     def resumed(self, folder: Path, before: int) -> "Journal":
-        """With what an earlier start of the same run told up to step ``before``."""
+        """Return it with what an earlier start of the same run reported up to step ``before``."""
         earlier = _read(self.path(folder))
         if earlier is None or (earlier.probe, earlier.conventions) != (self.probe, self.conventions):
             return self

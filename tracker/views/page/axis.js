@@ -4,83 +4,148 @@ const ZERO = -1;
 let TOKEN_FLOOR, HAS_TOKENS;
 
 function takeAxis() {
-  const seen = DATA.runs.flatMap(run => run.tokens.filter(tokens => tokens > 0));
+  const seen = DATA.runs.flatMap((run) => run.tokens.filter((tokens) => tokens > 0));
   TOKEN_FLOOR = seen.length ? Math.log10(Math.min(...seen)) - 0.5 : 0;
   HAS_TOKENS = seen.length > 0;
 }
 
 function place(step, run) {
-  if (state.x === 'linear') return step;
-  if (state.x === 'log') return step === 0 ? ZERO : Math.log2(step);
+  if (state.x === "linear") return step;
+  if (state.x === "log") return step === 0 ? ZERO : Math.log2(step);
   const tokens = tokensAt(step, run);
-  if (state.x === 'linear-tokens') return tokens;
+  if (state.x === "linear-tokens") return tokens;
   return tokens === null ? null : tokens === 0 ? TOKEN_FLOOR : Math.log10(tokens);
 }
-const isLinear = () => state.x.startsWith('linear');
+const isLinear = () => state.x.startsWith("linear");
 
 // Tokens at a step that may lie between checkpoints: every suite sees a fixed number of tokens a step.
 function tokensAt(step, run) {
   const index = run.steps.indexOf(step);
   if (index >= 0 && run.tokens[index] !== null) return run.tokens[index];
   const last = run.steps.length - 1;
-  return run.tokens[last] === null || run.steps[last] === 0 ? null : step * run.tokens[last] / run.steps[last];
+  return run.tokens[last] === null || run.steps[last] === 0
+    ? null
+    : (step * run.tokens[last]) / run.steps[last];
 }
 
 function trainingAxis(runs, width) {
-  const all = runs.flatMap(run => run.steps.map(step => place(step, run))).filter(x => x !== null);
-  const low = Math.min(...all), high = Math.max(...all), pad = (high - low || 1) * 0.02;
-  const axis = { range: [low - pad, high + pad], title: { text: AXIS_TITLES[state.x], standoff: 8 }, showgrid: false };
+  const all = runs.flatMap((run) => run.steps.map((step) => place(step, run))).filter((x) => x !== null);
+  const low = Math.min(...all),
+    high = Math.max(...all),
+    pad = (high - low || 1) * 0.02;
+  const axis = {
+    range: [low - pad, high + pad],
+    title: { text: AXIS_TITLES[state.x], standoff: 8 },
+    showgrid: false,
+  };
   if (isLinear()) return { ...axis, ...linearTicks(high, width) };
-  const ticks = [], texts = [];
-  const zero = runs.some(run => run.steps.includes(0));
-  if (zero) { ticks.push(state.x === 'log' ? ZERO : TOKEN_FLOOR); texts.push('0'); }
-  const first = Math.max(Math.ceil(zero && state.x === 'tokens' ? low + 0.3 : low), state.x === 'log' ? 0 : -Infinity);
+  const ticks = [],
+    texts = [];
+  const zero = runs.some((run) => run.steps.includes(0));
+  if (zero) {
+    ticks.push(state.x === "log" ? ZERO : TOKEN_FLOOR);
+    texts.push("0");
+  }
+  const first = Math.max(
+    Math.ceil(zero && state.x === "tokens" ? low + 0.3 : low),
+    state.x === "log" ? 0 : -Infinity,
+  );
   const stride = Math.max(1, Math.ceil((high - first + 1) / Math.max(3, Math.floor(width / 44))));
   for (let k = first; k <= high + 1e-9; k += stride) {
     ticks.push(k);
-    texts.push(state.x === 'log' ? String(2 ** k) : count(10 ** k));
+    texts.push(state.x === "log" ? String(2 ** k) : count(10 ** k));
   }
   return { ...axis, tickvals: ticks, ticktext: texts };
 }
-const AXIS_TITLES = { log: 'training step (log)', linear: 'training step', tokens: 'tokens seen (log)', 'linear-tokens': 'tokens seen' };
+const AXIS_TITLES = {
+  log: "training step (log)",
+  linear: "training step",
+  tokens: "tokens seen (log)",
+  "linear-tokens": "tokens seen",
+};
 
 // Round numbers with the magnitudes of `count`, since Plotly's own G is not a billion's B.
 function linearTicks(high, width) {
-  const wish = (high || 1) / Math.max(2, width / 70), base = 10 ** Math.floor(Math.log10(wish));
-  const stride = [1, 2, 5, 10].map(k => k * base).find(k => k >= wish) || 10 * base;
-  const ticks = Array.from({ length: Math.floor(high / stride) + 1 }, (_, i) => Number((i * stride).toPrecision(6)));
+  const wish = (high || 1) / Math.max(2, width / 70),
+    base = 10 ** Math.floor(Math.log10(wish));
+  const stride = [1, 2, 5, 10].map((k) => k * base).find((k) => k >= wish) || 10 * base;
+  const ticks = Array.from({ length: Math.floor(high / stride) + 1 }, (_, i) =>
+    Number((i * stride).toPrecision(6)),
+  );
   return { tickvals: ticks, ticktext: ticks.map(count) };
 }
 
 // Two strokes on the axis between step 0 and step 1 say that the axis is broken there.
 function axisBreak(runs) {
-  if (isLinear() || !runs.some(run => run.steps.includes(0))) return [];
-  const at = state.x === 'log' ? -0.5 : TOKEN_FLOOR + 0.25;
-  return [{ text: '//', x: at, y: 0, xref: 'x', yref: 'paper', showarrow: false, yanchor: 'middle', font: { size: 12 }, bgcolor: css('--paper'), borderpad: 0 }];
+  if (isLinear() || !runs.some((run) => run.steps.includes(0))) return [];
+  const at = state.x === "log" ? -0.5 : TOKEN_FLOOR + 0.25;
+  return [
+    {
+      text: "//",
+      x: at,
+      y: 0,
+      xref: "x",
+      yref: "paper",
+      showarrow: false,
+      yanchor: "middle",
+      font: { size: 12 },
+      bgcolor: css("--paper"),
+      borderpad: 0,
+    },
+  ];
 }
 
 // Shading of one run's phases, their names where they fit, and a bracket over each change point's interval.
 function phaseMarks(key, axis, width) {
-  const run = RUNS.get(key), found = phasesOf(key);
+  const run = RUNS.get(key),
+    found = phasesOf(key);
   if (!run || !found) return { shapes: [], annotations: [] };
-  const shapes = [], annotations = [], perPixel = (axis.range[1] - axis.range[0]) / width;
+  const shapes = [],
+    annotations = [],
+    perPixel = (axis.range[1] - axis.range[0]) / width;
   for (const phase of found.phases) {
-    const x0 = place(phase.first_step, run), x1 = place(phase.last_step, run);
+    const x0 = place(phase.first_step, run),
+      x1 = place(phase.last_step, run);
     if (x0 === null || x1 === null || !phase.label) continue;
-    shapes.push({ type: 'rect', xref: 'x', yref: 'paper', x0, x1, y0: 0, y1: 1, layer: 'below', line: { width: 0 },
-      fillcolor: faded(phaseColour(phase.label), phase.label === 'initial' ? 0.09 : 0.14) });
+    shapes.push({
+      type: "rect",
+      xref: "x",
+      yref: "paper",
+      x0,
+      x1,
+      y0: 0,
+      y1: 1,
+      layer: "below",
+      line: { width: 0 },
+      fillcolor: faded(phaseColour(phase.label), phase.label === "initial" ? 0.09 : 0.14),
+    });
   }
   for (const { label, first_step, last_step } of found.spans) {
-    const x0 = place(first_step, run), x1 = place(last_step, run);
+    const x0 = place(first_step, run),
+      x1 = place(last_step, run);
     if (x0 === null || x1 === null || (x1 - x0) / perPixel < 6 * label.length - 8) continue;
-    annotations.push({ text: plotText(label), x: (x0 + x1) / 2, y: 1, xref: 'x', yref: 'paper', yanchor: 'bottom',
-      showarrow: false, font: { size: 11.5, color: phaseColour(label) } });
+    annotations.push({
+      text: plotText(label),
+      x: (x0 + x1) / 2,
+      y: 1,
+      xref: "x",
+      yref: "paper",
+      yanchor: "bottom",
+      showarrow: false,
+      font: { size: 11.5, color: phaseColour(label) },
+    });
   }
   for (const point of found.change_points) {
-    const x0 = place(point.step_low, run), x1 = place(point.step_high, run);
+    const x0 = place(point.step_low, run),
+      x1 = place(point.step_high, run);
     if (x0 === null || x1 === null) continue;
-    shapes.push({ type: 'path', xref: 'x', yref: 'paper', path: `M${x0},0.96 L${x0},1 L${x1},1 L${x1},0.96`,
-      line: { color: css('--soft'), width: 1.3 } });
+    shapes.push({
+      type: "path",
+      xref: "x",
+      yref: "paper",
+      path: `M${x0},0.96 L${x0},1 L${x1},1 L${x1},0.96`,
+      line: { color: css("--soft"), width: 1.3 },
+    });
   }
   return { shapes, annotations };
 }

@@ -1,28 +1,47 @@
 // State, its place in the URL, small helpers. All text enters the page by textContent; text for Plotly,
 // which reads a little HTML, goes through plotText.
-const byId = id => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 let DATA, METRIC, RUNS, PHASES, DEFAULTS, state;
 
 // The data, and what is derived from it. A served page takes new data while it is open.
 function take(data) {
   DATA = data;
-  METRIC = new Map(DATA.metrics.map(metric => [metric.name, metric]));
-  RUNS = new Map(DATA.runs.map(run => [run.key, run]));
-  PHASES = new Map(DATA.phases.map(entry => [entry.key, entry]));
+  METRIC = new Map(DATA.metrics.map((metric) => [metric.name, metric]));
+  RUNS = new Map(DATA.runs.map((run) => [run.key, run]));
+  PHASES = new Map(DATA.phases.map((entry) => [entry.key, entry]));
   DEFAULTS = {
-    m: firstPanels().join(','), x: 'log', band: 'sequences', phases: DATA.shown.phases, hide: '', seeds: '', big: '',
-    events: 'on', run: DATA.shown.run, map: mapMetrics()[0] || '', step: '', head: '', layer: 'mean', sp: 'bands',
-    why: DATA.shown.lead_lag, sm: firstPanels()[0] || '', sx: 'params_non_embedding', ss: 'last', role: firstRole(), eg: '0', em: 'spectral_entropy', theme: '',
+    m: firstPanels().join(","),
+    x: "log",
+    band: "sequences",
+    phases: DATA.shown.phases,
+    hide: "",
+    seeds: "",
+    big: "",
+    events: "on",
+    run: DATA.shown.run,
+    map: mapMetrics()[0] || "",
+    step: "",
+    head: "",
+    layer: "mean",
+    sp: "bands",
+    why: DATA.shown.lead_lag,
+    sm: firstPanels()[0] || "",
+    sx: "params_non_embedding",
+    ss: "last",
+    role: firstRole(),
+    eg: "0",
+    em: "spectral_entropy",
+    theme: "",
   };
   takeAxis();
 }
 
 function firstPanels() {
-  const others = DATA.metrics.map(metric => metric.name).filter(name => !DATA.panels.includes(name));
+  const others = DATA.metrics.map((metric) => metric.name).filter((name) => !DATA.panels.includes(name));
   return [...DATA.panels, ...others].slice(0, 4);
 }
 
-const phasesOf = key => PHASES.get(key);
+const phasesOf = (key) => PHASES.get(key);
 
 // Reads the URL's hash. A value that this page does not know falls back to the default: links outlive stores.
 function readState() {
@@ -30,26 +49,35 @@ function readState() {
   for (const [key, value] of new URLSearchParams(location.hash.slice(1))) {
     if (Object.hasOwn(DEFAULTS, key)) state[key] = value;
   }
-  const known = (key, values) => { if (!values.includes(state[key])) state[key] = DEFAULTS[key]; };
-  const names = DATA.metrics.map(metric => metric.name);
-  const chosen = state.m.split(',');
-  if (chosen.length !== firstPanels().length || !chosen.every(name => names.includes(name))) state.m = DEFAULTS.m;
-  known('x', Object.keys(AXIS_TITLES));
-  known('band', ['sequences', 'heads', 'none']);
-  known('phases', ['none', ...RUNS.keys()]);
-  known('run', [...RUNS.keys()]);
-  known('map', mapMetrics());
-  known('sp', Object.keys(SPECTROGRAMS));
-  known('why', [...RUNS.keys()]);
-  known('events', ['on', 'off']);
-  known('sm', names);
-  known('sx', DATA.axes.map(axis => axis.name));
-  known('role', [...RUNS.keys()]);
-  known('eg', DATA.encodings.map((_, i) => String(i)));
-  known('em', names);
-  known('big', ['', ...firstPanels().keys()].map(String));
-  known('theme', ['', 'light', 'dark']);
-  if (!/^\d+$/.test(state.step)) state.step = '';
+  const known = (key, values) => {
+    if (!values.includes(state[key])) state[key] = DEFAULTS[key];
+  };
+  const names = DATA.metrics.map((metric) => metric.name);
+  const chosen = state.m.split(",");
+  if (chosen.length !== firstPanels().length || !chosen.every((name) => names.includes(name)))
+    state.m = DEFAULTS.m;
+  known("x", Object.keys(AXIS_TITLES));
+  known("band", ["sequences", "heads", "none"]);
+  known("phases", ["none", ...RUNS.keys()]);
+  known("run", [...RUNS.keys()]);
+  known("map", mapMetrics());
+  known("sp", Object.keys(SPECTROGRAMS));
+  known("why", [...RUNS.keys()]);
+  known("events", ["on", "off"]);
+  known("sm", names);
+  known(
+    "sx",
+    DATA.axes.map((axis) => axis.name),
+  );
+  known("role", [...RUNS.keys()]);
+  known(
+    "eg",
+    DATA.encodings.map((_, i) => String(i)),
+  );
+  known("em", names);
+  known("big", ["", ...firstPanels().keys()].map(String));
+  known("theme", ["", "light", "dark"]);
+  if (!/^\d+$/.test(state.step)) state.step = "";
 }
 
 let writing = null;
@@ -65,121 +93,190 @@ function writeHash() {
   const hash = new URLSearchParams();
   for (const key in DEFAULTS) if (state[key] !== DEFAULTS[key]) hash.set(key, state[key]);
   const text = hash.toString();
-  history.replaceState(null, '', text ? '#' + text : location.pathname + location.search);
+  history.replaceState(null, "", text ? "#" + text : location.pathname + location.search);
 }
 
 // --- elements ---
 function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children.map(child => (child instanceof Node ? child : String(child))));
+  node.append(...children.map((child) => (child instanceof Node ? child : String(child))));
   return node;
 }
 
 function fillSelect(select, options, value) {
-  const groups = new Map(), wanted = JSON.stringify(options);
+  const groups = new Map(),
+    wanted = JSON.stringify(options);
   // An open list stays open when new data brings the same choices.
-  if (select.dataset.options === wanted) { select.value = value; return; }
+  if (select.dataset.options === wanted) {
+    select.value = value;
+    return;
+  }
   select.dataset.options = wanted;
   select.replaceChildren();
   for (const { id, text, group } of options) {
     let parent = select;
     if (group) {
-      if (!groups.has(group)) { groups.set(group, el('optgroup', { label: group })); select.append(groups.get(group)); }
+      if (!groups.has(group)) {
+        groups.set(group, el("optgroup", { label: group }));
+        select.append(groups.get(group));
+      }
       parent = groups.get(group);
     }
-    parent.append(el('option', { value: id }, text));
+    parent.append(el("option", { value: id }, text));
   }
   select.value = value;
 }
 
-const metricOptions = () => DATA.metrics.map(m => ({ id: m.name, text: m.title, group: m.group }));
+const metricOptions = () => DATA.metrics.map((m) => ({ id: m.name, text: m.title, group: m.group }));
 
 function fillTable(table, heads, rows) {
-  const row = (cells, tag) => el('tr', {}, ...cells.map((cell, i) =>
-    el(tag, heads[i].number ? { class: 'number' } : {}, cell ?? '–')));
-  table.replaceChildren(el('thead', {}, row(heads.map(head => head.title), 'th')),
-    el('tbody', {}, ...rows.map(cells => row(cells, 'td'))));
+  const row = (cells, tag) =>
+    el("tr", {}, ...cells.map((cell, i) => el(tag, heads[i].number ? { class: "number" } : {}, cell ?? "–")));
+  table.replaceChildren(
+    el(
+      "thead",
+      {},
+      row(
+        heads.map((head) => head.title),
+        "th",
+      ),
+    ),
+    el("tbody", {}, ...rows.map((cells) => row(cells, "td"))),
+  );
 }
 
 // --- text ---
-const SIGNS = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '%': '&#37;', '{': '&#123;', '$': '&#36;' };
-const plotText = text => String(text).replace(/[&<>%{$]/g, sign => SIGNS[sign]);
+const SIGNS = { "&": "&amp;", "<": "&lt;", ">": "&gt;", "%": "&#37;", "{": "&#123;", $: "&#36;" };
+const plotText = (text) => String(text).replace(/[&<>%{$]/g, (sign) => SIGNS[sign]);
 
 function number(value, digits = 4) {
-  if (value === null || value === undefined || Number.isNaN(value)) return 'none';
-  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6)) return value.toExponential(digits - 2).replace('e+', 'e');
+  if (value === null || value === undefined || Number.isNaN(value)) return "none";
+  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6))
+    return value.toExponential(digits - 2).replace("e+", "e");
   return String(Number(value.toPrecision(digits)));
 }
 
 function count(value) {
-  if (value === null || value === undefined) return '–';
-  for (const [size, sign] of [[1e12, 'T'], [1e9, 'B'], [1e6, 'M'], [1e3, 'k']]) {
+  if (value === null || value === undefined) return "–";
+  for (const [size, sign] of [
+    [1e12, "T"],
+    [1e9, "B"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ]) {
     if (value >= size) return Number((value / size).toPrecision(3)) + sign;
   }
   return String(value);
 }
 
-const capital = text => text.charAt(0).toUpperCase() + text.slice(1);
-const plural = (n, word) => `${n} ${word}${n === 1 ? '' : 's'}`;
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 
 // --- packed bytes ---
 async function inflate(text) {
-  const raw = Uint8Array.from(atob(text), sign => sign.charCodeAt(0));
-  const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream('deflate'));
+  const raw = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
+  const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
 // Plotly travels compressed; the page's policy knows the digest of what it says and runs nothing else.
 async function loadPlotly() {
-  const script = el('script');
-  script.textContent = new TextDecoder().decode(await inflate(byId('plotly').textContent));
+  const script = el("script");
+  script.textContent = new TextDecoder().decode(await inflate(byId("plotly").textContent));
   document.head.append(script);
 }
 
 // --- theme and plots ---
-const darkSystem = window.matchMedia('(prefers-color-scheme: dark)');
+const darkSystem = window.matchMedia("(prefers-color-scheme: dark)");
 let printing = false;
-const theme = () => (printing ? 'light' : state.theme || (darkSystem.matches ? 'dark' : 'light'));
-const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const colourOf = run => DATA.colours[theme()][run.rank];
+const theme = () => (printing ? "light" : state.theme || (darkSystem.matches ? "dark" : "light"));
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const colourOf = (run) => DATA.colours[theme()][run.rank];
 const heatScale = () => DATA.heat[theme()].map((colour, i, all) => [i / (all.length - 1), colour]);
-const phaseColour = label => (DATA.phase_colours[label] || DATA.phase_colours.initial)[theme()];
+const phaseColour = (label) => (DATA.phase_colours[label] || DATA.phase_colours.initial)[theme()];
 const faded = (colour, alpha) => {
   const n = parseInt(colour.slice(1), 16);
   return `rgba(${n >> 16},${(n >> 8) & 255},${n & 255},${alpha})`;
 };
-const DASHES = ['solid', 'dash', 'dot', 'dashdot', 'longdash', 'longdashdot'];
-const SYMBOLS = ['circle', 'square', 'diamond', 'triangle-up', 'triangle-down', 'cross'];
-const symbolOf = run => SYMBOLS[run.order % SYMBOLS.length];
-const cut = (text, most) => (text.length > most ? text.slice(0, most - 1) + '…' : text);
-const wrapped = text => plotText(text.replace(/(.{1,60})(\s|$)/g, '$1\n').trim()).replaceAll('\n', '<br>');
+const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
+const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross"];
+const symbolOf = (run) => SYMBOLS[run.order % SYMBOLS.length];
+const cut = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
+const wrapped = (text) => plotText(text.replace(/(.{1,60})(\s|$)/g, "$1\n").trim()).replaceAll("\n", "<br>");
 
 // Marks at rows of [x, y, text when hovered].
-const marks = (rows, marker, more = {}) => ({ type: 'scatter', mode: 'markers', x: rows.map(row => row[0]), y: rows.map(row => row[1]), text: rows.map(row => row[2]),
-  marker, hovertemplate: '%{text}<extra></extra>', ...more });
+const marks = (rows, marker, more = {}) => ({
+  type: "scatter",
+  mode: "markers",
+  x: rows.map((row) => row[0]),
+  y: rows.map((row) => row[1]),
+  text: rows.map((row) => row[2]),
+  marker,
+  hovertemplate: "%{text}<extra></extra>",
+  ...more,
+});
 
 function draw(id, traces, layout, label) {
-  const node = typeof id === 'string' ? byId(id) : id;
-  const axis = { gridcolor: css('--grid'), linecolor: css('--line'), tickcolor: css('--line'), zeroline: false,
-    ticks: 'outside', ticklen: 4, automargin: true, showline: true };
+  const node = typeof id === "string" ? byId(id) : id;
+  const axis = {
+    gridcolor: css("--grid"),
+    linecolor: css("--line"),
+    tickcolor: css("--line"),
+    zeroline: false,
+    ticks: "outside",
+    ticklen: 4,
+    automargin: true,
+    showline: true,
+  };
   const base = {
-    font: { family: css('--sans'), size: 12.5, color: css('--soft') }, paper_bgcolor: 'rgba(0,0,0,0)',
-    plot_bgcolor: 'rgba(0,0,0,0)', showlegend: false, hovermode: 'closest', margin: { l: 52, r: 16, t: 14, b: 40 },
-    dragmode: window.matchMedia('(pointer: coarse)').matches ? false : 'zoom',
-    hoverlabel: { bgcolor: css('--raised'), bordercolor: css('--line'), font: { color: css('--ink'), size: 13, family: css('--sans') }, align: 'left' },
-    modebar: { bgcolor: 'rgba(0,0,0,0)', color: css('--soft'), activecolor: css('--ink') }, ...layout,
+    font: { family: css("--sans"), size: 12.5, color: css("--soft") },
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    showlegend: false,
+    hovermode: "closest",
+    margin: { l: 52, r: 16, t: 14, b: 40 },
+    dragmode: window.matchMedia("(pointer: coarse)").matches ? false : "zoom",
+    hoverlabel: {
+      bgcolor: css("--raised"),
+      bordercolor: css("--line"),
+      font: { color: css("--ink"), size: 13, family: css("--sans") },
+      align: "left",
+    },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--soft"), activecolor: css("--ink") },
+    ...layout,
   };
   for (const side of [layout.xaxis, layout.yaxis]) if (side?.title) side.title.font = { size: 13 };
   base.xaxis = { ...axis, ...layout.xaxis };
   base.yaxis = { ...axis, ...layout.yaxis };
-  node.setAttribute('role', 'group');
-  node.setAttribute('aria-label', label);
+  node.setAttribute("role", "group");
+  node.setAttribute("aria-label", label);
   return Plotly.react(node, traces, base, {
-    responsive: true, displaylogo: false, displayModeBar: 'hover', scrollZoom: false, plotlyServerURL: '',
-    modeBarButtons: [[{ name: 'svg', title: 'Save as SVG', icon: Plotly.Icons.camera,
-      click: gd => Plotly.downloadImage(gd, { format: 'svg', filename: 'tracker-' + node.id }) }, 'resetScale2d']],
+    responsive: true,
+    displaylogo: false,
+    displayModeBar: "hover",
+    scrollZoom: false,
+    plotlyServerURL: "",
+    modeBarButtons: [
+      [
+        {
+          name: "svg",
+          title: "Save as SVG",
+          icon: Plotly.Icons.camera,
+          click: (gd) => Plotly.downloadImage(gd, { format: "svg", filename: "tracker-" + node.id }),
+        },
+        "resetScale2d",
+      ],
+    ],
   });
 }
 
-const note = text => ({ text, showarrow: false, xref: 'paper', yref: 'paper', x: 0.5, y: 0.5, font: { size: 14, color: css('--soft') } });
+const note = (text) => ({
+  text,
+  showarrow: false,
+  xref: "paper",
+  yref: "paper",
+  x: 0.5,
+  y: 0.5,
+  font: { size: 14, color: css("--soft") },
+});

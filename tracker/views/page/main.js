@@ -1,11 +1,37 @@
 // Wires the controls and draws everything from the state.
 function syncControls() {
-  const axes = { log: 'log steps', linear: 'linear steps', tokens: 'log tokens', 'linear-tokens': 'linear tokens' };
-  fillSelect(byId('x'), Object.entries(axes).filter(([id]) => HAS_TOKENS || !id.endsWith('tokens')).map(([id, text]) => ({ id, text })), state.x);
-  fillSelect(byId('band'), [{ id: 'sequences', text: '95 % interval over sequences' }, { id: 'heads', text: 'middle half of heads' }, { id: 'none', text: 'none' }], state.band);
-  fillSelect(byId('phases'), [{ id: 'none', text: 'none' }, ...DATA.runs.filter(run => phasesOf(run.key)).map(run => ({ id: run.key, text: run.label }))], state.phases);
-  byId('landmarks-box').hidden = !DATA.landmarks.length;
-  byId('landmarks').checked = state.events === 'on';
+  const axes = {
+    log: "log steps",
+    linear: "linear steps",
+    tokens: "log tokens",
+    "linear-tokens": "linear tokens",
+  };
+  fillSelect(
+    byId("x"),
+    Object.entries(axes)
+      .filter(([id]) => HAS_TOKENS || !id.endsWith("tokens"))
+      .map(([id, text]) => ({ id, text })),
+    state.x,
+  );
+  fillSelect(
+    byId("band"),
+    [
+      { id: "sequences", text: "95 % interval over sequences" },
+      { id: "heads", text: "middle half of heads" },
+      { id: "none", text: "none" },
+    ],
+    state.band,
+  );
+  fillSelect(
+    byId("phases"),
+    [
+      { id: "none", text: "none" },
+      ...DATA.runs.filter((run) => phasesOf(run.key)).map((run) => ({ id: run.key, text: run.label })),
+    ],
+    state.phases,
+  );
+  byId("landmarks-box").hidden = !DATA.landmarks.length;
+  byId("landmarks").checked = state.events === "on";
   fillHeadControls();
   fillWhyControls();
   fillScaleControls();
@@ -13,8 +39,8 @@ function syncControls() {
 
 function applyTheme() {
   document.documentElement.dataset.theme = theme();
-  byId('theme').textContent = theme() === 'dark' ? 'Light' : 'Dark';
-  byId('theme').setAttribute('aria-label', `Switch to ${theme() === 'dark' ? 'light' : 'dark'} colours`);
+  byId("theme").textContent = theme() === "dark" ? "Light" : "Dark";
+  byId("theme").setAttribute("aria-label", `Switch to ${theme() === "dark" ? "light" : "dark"} colours`);
 }
 
 async function drawAll() {
@@ -25,56 +51,78 @@ async function drawAll() {
   drawTrajectories();
   // The first view is painted before what lies below it is drawn, except on paper, which does not wait.
   // (No animation frame: hidden tabs have none.)
-  if (!printing) await new Promise(resolve => setTimeout(resolve));
+  if (!printing) await new Promise((resolve) => setTimeout(resolve));
   drawScale();
   drawWhy();
   drawRoles();
   drawEncodings();
   await drawHeads();
   await drawSpectrum();
-  document.documentElement.dataset.ready = 'yes';
+  document.documentElement.dataset.ready = "yes";
 }
 
 function wire() {
-  const on = (id, field, redraw) => byId(id).addEventListener('change', event => { set({ [field]: event.target.value }); redraw(); });
-  on('x', 'x', drawAll);
-  on('band', 'band', drawTrajectories);
-  on('phases', 'phases', drawTrajectories);
-  on('sm', 'sm', drawScale);
-  on('sx', 'sx', drawScale);
-  on('ss', 'ss', drawScale);
-  on('layer', 'layer', drawSpectrum);
-  on('sp', 'sp', drawSpectrum);
-  on('role-run', 'role', drawRoles);
-  on('eg', 'eg', drawEncodings);
-  on('em', 'em', drawEncodings);
-  on('why-run', 'why', drawWhy);
-  on('map', 'map', drawHeads);
-  on('run', 'run', () => { set({ head: '' }); fillHeadControls(); drawHeads().then(drawSpectrum); });
-  byId('landmarks').addEventListener('change', event => { set({ events: event.target.checked ? 'on' : 'off' }); drawTrajectories(); });
-  byId('step').addEventListener('input', event => chooseStep(Number(event.target.value)));
-  byId('play').addEventListener('click', play);
-  byId('map-plot').addEventListener('keydown', moveHead);
-  byId('theme').addEventListener('click', () => { set({ theme: theme() === 'dark' ? 'light' : 'dark' }); drawAll(); });
-  document.querySelector('.skip').addEventListener('click', event => { event.preventDefault(); byId('trajectories').focus(); });
-  let width = window.innerWidth, timer = null;
-  window.addEventListener('resize', () => {
+  const on = (id, field, redraw) =>
+    byId(id).addEventListener("change", (event) => {
+      set({ [field]: event.target.value });
+      redraw();
+    });
+  on("x", "x", drawAll);
+  on("band", "band", drawTrajectories);
+  on("phases", "phases", drawTrajectories);
+  on("sm", "sm", drawScale);
+  on("sx", "sx", drawScale);
+  on("ss", "ss", drawScale);
+  on("layer", "layer", drawSpectrum);
+  on("sp", "sp", drawSpectrum);
+  on("role-run", "role", drawRoles);
+  on("eg", "eg", drawEncodings);
+  on("em", "em", drawEncodings);
+  on("why-run", "why", drawWhy);
+  on("map", "map", drawHeads);
+  on("run", "run", () => {
+    set({ head: "" });
+    fillHeadControls();
+    drawHeads().then(drawSpectrum);
+  });
+  byId("landmarks").addEventListener("change", (event) => {
+    set({ events: event.target.checked ? "on" : "off" });
+    drawTrajectories();
+  });
+  byId("step").addEventListener("input", (event) => chooseStep(Number(event.target.value)));
+  byId("play").addEventListener("click", play);
+  byId("map-plot").addEventListener("keydown", moveHead);
+  byId("theme").addEventListener("click", () => {
+    set({ theme: theme() === "dark" ? "light" : "dark" });
+    drawAll();
+  });
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    byId("trajectories").focus();
+  });
+  let width = window.innerWidth,
+    timer = null;
+  window.addEventListener("resize", () => {
     if (printing || window.innerWidth === width) return;
     width = window.innerWidth;
     clearTimeout(timer);
     timer = setTimeout(drawAll, 150);
   });
-  darkSystem.addEventListener('change', drawAll);
-  window.addEventListener('hashchange', () => { readState(); drawAll(); });
-  window.addEventListener('beforeprint', () => togglePrint(true));
-  window.addEventListener('afterprint', () => togglePrint(false));
+  darkSystem.addEventListener("change", drawAll);
+  window.addEventListener("hashchange", () => {
+    readState();
+    drawAll();
+  });
+  window.addEventListener("beforeprint", () => togglePrint(true));
+  window.addEventListener("afterprint", () => togglePrint(false));
 }
 
 function togglePrint(on) {
   printing = on;
-  document.body.classList.toggle('printing', on);
+  document.body.classList.toggle("printing", on);
   drawAll();
-  for (const plot of document.querySelectorAll('.js-plotly-plot')) if (plot.offsetParent) Plotly.Plots.resize(plot);
+  for (const plot of document.querySelectorAll(".js-plotly-plot"))
+    if (plot.offsetParent) Plotly.Plots.resize(plot);
 }
 
 function drawTexts() {
@@ -84,7 +132,7 @@ function drawTexts() {
 }
 
 async function start() {
-  take(JSON.parse(byId('data').textContent));
+  take(JSON.parse(byId("data").textContent));
   readState();
   applyTheme();
   drawTexts();

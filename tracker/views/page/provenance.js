@@ -1,18 +1,70 @@
 // Provenance of the numbers, and the checkpoints that are not among them.
 function drawProvenance() {
-  byId('store').textContent = DATA.store;
-  const columns = [['Run'], ['Suite'], ['Source'], ['Position encoding'], ['Probe'], ['Conventions'], ['dtype'], ['Device'], ['tracker'], ['Sequences × tokens', 1], ['Token digest'], ['Undefined rows', 1], ['Seconds', 1], ['Peak memory', 1]];
-  fillTable(byId('origin'), columns.map(([title, numeric]) => ({ title, number: Boolean(numeric) })), DATA.runs.map(run => {
-    const f = run.facts;
-    return [run.label, run.suite, f.repo, f.position_encoding, DATA.probe, DATA.conventions, f.dtype, f.device, f.tracker_version, `${f.n_sequences} × ${f.n_tokens}`,
-      f.token_digest ? f.token_digest.slice(0, 8) : null, f.undefined_rows, f.seconds === null ? null : number(f.seconds, 3), f.peak_bytes ? count(f.peak_bytes) + 'B' : null];
-  }));
-  byId('no-holes').textContent = DATA.holes.length ? '' : 'None: every planned checkpoint was measured.';
-  byId('holes').hidden = !DATA.holes.length;
-  fillTable(byId('holes'), [{ title: 'Suite' }, { title: 'Model' }, { title: 'Seed', number: true }, { title: 'Step', number: true }, { title: 'Status' }, { title: 'Reason' }],
-    DATA.holes.map(hole => [hole.suite, hole.model, hole.seed, hole.step, hole.status, hole.reason]));
-  fillTable(byId('commits'), [{ title: 'Run' }, { title: 'Step: commit or fingerprint' }],
-    DATA.runs.map(run => [run.label, run.steps.map((step, i) => `${step}: ${run.commits[i] ?? 'unknown'}`).join('   ')]));
-  fillTable(byId('meanings'), [{ title: 'Metric' }, { title: 'Unit' }, { title: 'Meaning' }, { title: 'Source' }, { title: 'Column' }],
-    DATA.metrics.map(m => [m.title, m.unit || null, m.meaning, m.source, m.name]));
+  byId("store").textContent = DATA.store;
+  const columns = [
+    ["Run"],
+    ["Suite"],
+    ["Source"],
+    ["Position encoding"],
+    ["Probe"],
+    ["Conventions"],
+    ["dtype"],
+    ["Device"],
+    ["tracker"],
+    ["Sequences × tokens", 1],
+    ["Token digest"],
+    ["Undefined rows", 1],
+    ["Seconds", 1],
+    ["Peak memory", 1],
+  ];
+  fillTable(
+    byId("origin"),
+    columns.map(([title, numeric]) => ({ title, number: Boolean(numeric) })),
+    DATA.runs.map((run) => {
+      const f = run.facts;
+      return [
+        run.label,
+        run.suite,
+        f.repo,
+        f.position_encoding,
+        DATA.probe,
+        DATA.conventions,
+        f.dtype,
+        f.device,
+        f.tracker_version,
+        `${f.n_sequences} × ${f.n_tokens}`,
+        f.token_digest ? f.token_digest.slice(0, 8) : null,
+        f.undefined_rows,
+        f.seconds === null ? null : number(f.seconds, 3),
+        f.peak_bytes ? count(f.peak_bytes) + "B" : null,
+      ];
+    }),
+  );
+  byId("no-holes").textContent = DATA.holes.length ? "" : "None: every planned checkpoint was measured.";
+  byId("holes").hidden = !DATA.holes.length;
+  fillTable(
+    byId("holes"),
+    [
+      { title: "Suite" },
+      { title: "Model" },
+      { title: "Seed", number: true },
+      { title: "Step", number: true },
+      { title: "Status" },
+      { title: "Reason" },
+    ],
+    DATA.holes.map((hole) => [hole.suite, hole.model, hole.seed, hole.step, hole.status, hole.reason]),
+  );
+  fillTable(
+    byId("commits"),
+    [{ title: "Run" }, { title: "Step: commit or fingerprint" }],
+    DATA.runs.map((run) => [
+      run.label,
+      run.steps.map((step, i) => `${step}: ${run.commits[i] ?? "unknown"}`).join("   "),
+    ]),
+  );
+  fillTable(
+    byId("meanings"),
+    [{ title: "Metric" }, { title: "Unit" }, { title: "Meaning" }, { title: "Source" }, { title: "Column" }],
+    DATA.metrics.map((m) => [m.title, m.unit || null, m.meaning, m.source, m.name]),
+  );
 }

@@ -1,99 +1,245 @@
 // A metric against model size at one step, with the threshold that the analysis found, or why it found none.
 function fillScaleControls() {
-  fillSelect(byId('sm'), metricOptions(), state.sm);
-  fillSelect(byId('sx'), DATA.axes.map(({ name, title }) => ({ id: name, text: title })), state.sx);
+  fillSelect(byId("sm"), metricOptions(), state.sm);
+  fillSelect(
+    byId("sx"),
+    DATA.axes.map(({ name, title }) => ({ id: name, text: title })),
+    state.sx,
+  );
   const steps = [...DATA.shared_steps].reverse();
-  if (state.ss !== 'last' && !steps.includes(Number(state.ss))) set({ ss: 'last' });
-  fillSelect(byId('ss'), [{ id: 'last', text: steps.length ? `${steps[0]} (last common)` : 'last of each' }, ...steps.slice(1).map(step => ({ id: String(step), text: String(step) }))], state.ss);
+  if (state.ss !== "last" && !steps.includes(Number(state.ss))) set({ ss: "last" });
+  fillSelect(
+    byId("ss"),
+    [
+      { id: "last", text: steps.length ? `${steps[0]} (last common)` : "last of each" },
+      ...steps.slice(1).map((step) => ({ id: String(step), text: String(step) })),
+    ],
+    state.ss,
+  );
 }
 
-const scaleStep = () => (state.ss === 'last' ? DATA.shared_steps.at(-1) ?? null : Number(state.ss));
+const scaleStep = () => (state.ss === "last" ? (DATA.shared_steps.at(-1) ?? null) : Number(state.ss));
 
 function drawScale() {
   const metric = METRIC.get(state.sm);
-  byId('scale').hidden = !metric || !DATA.runs.length;
-  if (byId('scale').hidden) return;
-  const step = scaleStep(), points = [];
+  byId("scale").hidden = !metric || !DATA.runs.length;
+  if (byId("scale").hidden) return;
+  const step = scaleStep(),
+    points = [];
   for (const run of DATA.runs) {
-    const series = run.series[state.sm], size = run.facts[state.sx];
+    const series = run.series[state.sm],
+      size = run.facts[state.sx];
     const i = step === null ? run.steps.length - 1 : run.steps.indexOf(step);
-    if (series && size && i >= 0 && series.mean[i] !== null) points.push({ run, size, y: series.mean[i], half: series.half[i], step: run.steps[i], suspect: run.suspects[i] });
+    if (series && size && i >= 0 && series.mean[i] !== null)
+      points.push({
+        run,
+        size,
+        y: series.mean[i],
+        half: series.half[i],
+        step: run.steps[i],
+        suspect: run.suspects[i],
+      });
   }
-  const sizeTitle = DATA.axes.find(axis => axis.name === state.sx).title;
-  byId('scale-title').textContent = `${metric.title}${metric.unit ? ` (${metric.unit})` : ''} at ${step === null ? 'the last step of each model' : `step ${step}`}`;
+  const sizeTitle = DATA.axes.find((axis) => axis.name === state.sx).title;
+  byId("scale-title").textContent =
+    `${metric.title}${metric.unit ? ` (${metric.unit})` : ""} at ${step === null ? "the last step of each model" : `step ${step}`}`;
   const found = thresholdFor(step);
   drawScalePlot(points, sizeTitle, metric, found);
-  byId('scale-sentence').textContent = verdict(found, points, sizeTitle);
+  byId("scale-sentence").textContent = verdict(found, points, sizeTitle);
   drawAxes(step);
 }
 
 // The same metric over every axis of size that was analysed.
 function drawAxes(step) {
-  const rows = DATA.axes.map(axis => [axis, thresholdFor(step, axis.name)]).filter(([, found]) => found);
-  byId('axes-box').hidden = !rows.length;
+  const rows = DATA.axes.map((axis) => [axis, thresholdFor(step, axis.name)]).filter(([, found]) => found);
+  byId("axes-box").hidden = !rows.length;
   if (!rows.length) return;
   const least = Math.min(...rows.map(([, found]) => found.aicc ?? Infinity));
-  const span = pair => (pair ? `(${count(pair[0])}, ${count(pair[1])}]` : null);
-  byId('axes-name').textContent = `${METRIC.get(state.sm).title} against ${rows.length === 1 ? 'one measure' : `${rows.length} measures`} of size`;
-  fillTable(byId('axes'), [{ title: 'Size' }, { title: 'Sizes', number: true }, { title: 'Threshold' }, { title: '90 % interval' }, { title: 'Effect', number: true },
-    { title: 'p', number: true }, { title: 'p, corrected', number: true }, { title: 'Best shape' }, { title: 'ΔAICc', number: true }, { title: 'Best' }],
-  rows.map(([axis, t]) => [axis.title, t.sizes ?? null, t.low === null ? 'none found' : span([t.low, t.high]), span(t.interval), t.effect === null ? null : number(t.effect, 3),
-    t.p_value === null ? null : number(t.p_value, 2), t.p_corrected === null || t.p_corrected === undefined ? null : number(t.p_corrected, 2), t.shape ?? null,
-    t.aicc === null || t.aicc === undefined ? null : number(t.aicc - least, 3), t.best_axes?.includes(axis.name) ? 'yes' : null]));
+  const span = (pair) => (pair ? `(${count(pair[0])}, ${count(pair[1])}]` : null);
+  byId("axes-name").textContent =
+    `${METRIC.get(state.sm).title} against ${rows.length === 1 ? "one measure" : `${rows.length} measures`} of size`;
+  fillTable(
+    byId("axes"),
+    [
+      { title: "Size" },
+      { title: "Sizes", number: true },
+      { title: "Threshold" },
+      { title: "90 % interval" },
+      { title: "Effect", number: true },
+      { title: "p", number: true },
+      { title: "p, corrected", number: true },
+      { title: "Best shape" },
+      { title: "ΔAICc", number: true },
+      { title: "Best" },
+    ],
+    rows.map(([axis, t]) => [
+      axis.title,
+      t.sizes ?? null,
+      t.low === null ? "none found" : span([t.low, t.high]),
+      span(t.interval),
+      t.effect === null ? null : number(t.effect, 3),
+      t.p_value === null ? null : number(t.p_value, 2),
+      t.p_corrected === null || t.p_corrected === undefined ? null : number(t.p_corrected, 2),
+      t.shape ?? null,
+      t.aicc === null || t.aicc === undefined ? null : number(t.aicc - least, 3),
+      t.best_axes?.includes(axis.name) ? "yes" : null,
+    ]),
+  );
 }
 
-const thresholdFor = (step, axis = state.sx) => DATA.thresholds.find(t => t.metric === state.sm && t.axis === axis && t.step === step);
+const thresholdFor = (step, axis = state.sx) =>
+  DATA.thresholds.find((t) => t.metric === state.sm && t.axis === axis && t.step === step);
 
 function drawScalePlot(points, sizeTitle, metric, found) {
   const sizes = new Map();
   for (const point of points) sizes.set(point.size, [...(sizes.get(point.size) || []), point]);
-  const means = [...sizes.values()].map(group => [group[0].size, group.reduce((sum, p) => sum + p.y, 0) / group.length]).sort((a, b) => a[0] - b[0]);
-  const trend = { type: 'scatter', mode: 'lines', x: means.map(p => p[0]), y: means.map(p => p[1]), hoverinfo: 'skip', line: { color: faded(css('--soft'), 0.5), width: 1.6 } };
-  const dots = { type: 'scatter', mode: 'markers', x: points.map(p => p.size), y: points.map(p => p.y),
-    error_y: { type: 'data', array: points.map(p => p.half || 0), thickness: 1.3, width: 4, color: css('--soft') },
-    marker: { size: 11, color: points.map(p => colourOf(p.run)), symbol: points.map(p => symbolOf(p.run) + (p.suspect ? '-open' : '')), line: { width: 1, color: css('--soft') } },
-    text: points.map(p => `<b>${plotText(p.run.label)}</b>, step ${p.step}<br>${plotText(sizeTitle)}: ${count(p.size)}<br>${plotText(metric.title)} ${number(p.y)}${p.half === null ? '' : ' ± ' + number(p.half, 2)}`),
-    hovertemplate: '%{text}<extra></extra>' };
+  const means = [...sizes.values()]
+    .map((group) => [group[0].size, group.reduce((sum, p) => sum + p.y, 0) / group.length])
+    .sort((a, b) => a[0] - b[0]);
+  const trend = {
+    type: "scatter",
+    mode: "lines",
+    x: means.map((p) => p[0]),
+    y: means.map((p) => p[1]),
+    hoverinfo: "skip",
+    line: { color: faded(css("--soft"), 0.5), width: 1.6 },
+  };
+  const dots = {
+    type: "scatter",
+    mode: "markers",
+    x: points.map((p) => p.size),
+    y: points.map((p) => p.y),
+    error_y: {
+      type: "data",
+      array: points.map((p) => p.half || 0),
+      thickness: 1.3,
+      width: 4,
+      color: css("--soft"),
+    },
+    marker: {
+      size: 11,
+      color: points.map((p) => colourOf(p.run)),
+      symbol: points.map((p) => symbolOf(p.run) + (p.suspect ? "-open" : "")),
+      line: { width: 1, color: css("--soft") },
+    },
+    text: points.map(
+      (p) =>
+        `<b>${plotText(p.run.label)}</b>, step ${p.step}<br>${plotText(sizeTitle)}: ${count(p.size)}<br>${plotText(metric.title)} ${number(p.y)}${p.half === null ? "" : " ± " + number(p.half, 2)}`,
+    ),
+    hovertemplate: "%{text}<extra></extra>",
+  };
   const named = nameTags([...sizes.values()].sort((a, b) => a[0].size - b[0].size));
-  const shapes = [], claimed = found && found.low !== null && found.high !== null;
+  const shapes = [],
+    claimed = found && found.low !== null && found.high !== null;
   if (claimed) {
     const wide = found.interval;
-    if (wide) shapes.push({ type: 'rect', xref: 'x', yref: 'paper', x0: wide[0], x1: wide[1], y0: 0, y1: 1, layer: 'below', line: { width: 1, dash: 'dot', color: phaseColour('exploratory') }, fillcolor: faded(phaseColour('exploratory'), 0.07) });
-    shapes.push({ type: 'rect', xref: 'x', yref: 'paper', x0: found.low, x1: found.high, y0: 0, y1: 1, layer: 'below', line: { width: 0 }, fillcolor: faded(phaseColour('exploratory'), 0.16) });
-    named.push({ text: wide ? 'threshold; dotted: 90 % interval' : 'threshold', x: (Math.log10(found.low) + Math.log10(found.high)) / 2, y: 1, yref: 'paper', yanchor: 'bottom', showarrow: false, font: { size: 12, color: phaseColour('exploratory') } });
+    if (wide)
+      shapes.push({
+        type: "rect",
+        xref: "x",
+        yref: "paper",
+        x0: wide[0],
+        x1: wide[1],
+        y0: 0,
+        y1: 1,
+        layer: "below",
+        line: { width: 1, dash: "dot", color: phaseColour("exploratory") },
+        fillcolor: faded(phaseColour("exploratory"), 0.07),
+      });
+    shapes.push({
+      type: "rect",
+      xref: "x",
+      yref: "paper",
+      x0: found.low,
+      x1: found.high,
+      y0: 0,
+      y1: 1,
+      layer: "below",
+      line: { width: 0 },
+      fillcolor: faded(phaseColour("exploratory"), 0.16),
+    });
+    named.push({
+      text: wide ? "threshold; dotted: 90 % interval" : "threshold",
+      x: (Math.log10(found.low) + Math.log10(found.high)) / 2,
+      y: 1,
+      yref: "paper",
+      yanchor: "bottom",
+      showarrow: false,
+      font: { size: 12, color: phaseColour("exploratory") },
+    });
   }
-  const values = points.map(p => p.size), low = Math.log10(Math.min(...values)), high = Math.log10(Math.max(...values)), pad = Math.max(0.08, (high - low) * 0.08);
+  const values = points.map((p) => p.size),
+    low = Math.log10(Math.min(...values)),
+    high = Math.log10(Math.max(...values)),
+    pad = Math.max(0.08, (high - low) * 0.08);
   const ticks = [...new Set(values)].sort((a, b) => a - b);
-  const annotations = points.length ? named : [note('No model has this metric at this step')];
-  draw('scale-plot', points.length ? [trend, dots] : [], {
-    height: 380, margin: { l: 56, r: 24, t: 28, b: 48 }, shapes, annotations,
-    xaxis: { type: 'log', title: { text: sizeTitle, standoff: 8 }, range: points.length ? [low - pad, high + pad] : [0, 1], tickvals: thinned(ticks), ticktext: thinned(ticks).map(count), showgrid: false },
-    yaxis: { nticks: 6 },
-  }, `${metric.title} against ${sizeTitle}`);
+  const annotations = points.length ? named : [note("No model has this metric at this step")];
+  draw(
+    "scale-plot",
+    points.length ? [trend, dots] : [],
+    {
+      height: 380,
+      margin: { l: 56, r: 24, t: 28, b: 48 },
+      shapes,
+      annotations,
+      xaxis: {
+        type: "log",
+        title: { text: sizeTitle, standoff: 8 },
+        range: points.length ? [low - pad, high + pad] : [0, 1],
+        tickvals: thinned(ticks),
+        ticktext: thinned(ticks).map(count),
+        showgrid: false,
+      },
+      yaxis: { nticks: 6 },
+    },
+    `${metric.title} against ${sizeTitle}`,
+  );
 }
 
 // Names above their points, those of one size stacked, and a line higher where the one to the left would touch.
 function nameTags(groups) {
-  const places = groups.map(group => Math.log10(group[0].size)), span = places.at(-1) - places[0] || 1, perPixel = span / ((byId('scale-plot').clientWidth || 1100) - 110);
-  let before = -Infinity, raised = false;
+  const places = groups.map((group) => Math.log10(group[0].size)),
+    span = places.at(-1) - places[0] || 1,
+    perPixel = span / ((byId("scale-plot").clientWidth || 1100) - 110);
+  let before = -Infinity,
+    raised = false;
   return groups.map((group, i) => {
-    const names = [...new Set(group.map(p => p.run.model))].reverse().map(name => cut(name, 12)), widest = Math.max(...names.map(name => name.length));
+    const names = [...new Set(group.map((p) => p.run.model))].reverse().map((name) => cut(name, 12)),
+      widest = Math.max(...names.map((name) => name.length));
     raised = (places[i] - before) / perPixel < 7 * widest + 4 && !raised;
     before = places[i];
-    return { text: names.map(plotText).join('<br>'), x: places[i], y: Math.max(...group.map(p => p.y + (p.half || 0))), yanchor: 'bottom', yshift: raised ? 19 : 5, showarrow: false, font: { size: 12, color: css('--ink') } };
+    return {
+      text: names.map(plotText).join("<br>"),
+      x: places[i],
+      y: Math.max(...group.map((p) => p.y + (p.half || 0))),
+      yanchor: "bottom",
+      yshift: raised ? 19 : 5,
+      showarrow: false,
+      font: { size: 12, color: css("--ink") },
+    };
   });
 }
 
 // Ticks at the models' own sizes, leaving out those that would touch.
 function thinned(ticks) {
-  const gap = (Math.log10(ticks[ticks.length - 1]) - Math.log10(ticks[0])) / Math.max(3, (byId('scale-plot').clientWidth || 900) / 60), kept = [];
-  for (const tick of ticks) if (!kept.length || Math.log10(tick) - Math.log10(kept[kept.length - 1]) >= gap) kept.push(tick);
+  const gap =
+      (Math.log10(ticks[ticks.length - 1]) - Math.log10(ticks[0])) /
+      Math.max(3, (byId("scale-plot").clientWidth || 900) / 60),
+    kept = [];
+  for (const tick of ticks)
+    if (!kept.length || Math.log10(tick) - Math.log10(kept[kept.length - 1]) >= gap) kept.push(tick);
   return kept;
 }
 
 function verdict(found, points, sizeTitle) {
-  if (found) return capital(found.sentence || '') || (found.low === null ? 'No threshold found.' : `Threshold between ${count(found.low)} and ${count(found.high)}.`);
-  const models = new Set(points.map(p => p.run.rank)).size;
-  if (models < 2) return 'One model measured: a threshold over size needs at least five sizes.';
+  if (found)
+    return (
+      capital(found.sentence || "") ||
+      (found.low === null
+        ? "No threshold found."
+        : `Threshold between ${count(found.low)} and ${count(found.high)}.`)
+    );
+  const models = new Set(points.map((p) => p.run.rank)).size;
+  if (models < 2) return "One model measured: a threshold over size needs at least five sizes.";
   return `No threshold search for this metric against ${sizeTitle.toLowerCase()} at this step.`;
 }

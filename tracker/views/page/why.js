@@ -1,18 +1,30 @@
 // What else changes around each change of the spectrum: covariates on the training axis, and all changes counted.
-const SHAPES = { before: 'triangle-left', with: 'circle', after: 'triangle-right', 'cannot tell': 'circle-open', still: 'line-ew-open' };
-const PALE = ['cannot tell', 'still'];
-const colourOfVerdict = verdict => DATA.verdicts[verdict][theme()];
-const changesOf = key => DATA.lead_lag.filter(change => change.key === key);
+const SHAPES = {
+  before: "triangle-left",
+  with: "circle",
+  after: "triangle-right",
+  "cannot tell": "circle-open",
+  still: "line-ew-open",
+};
+const PALE = ["cannot tell", "still"];
+const colourOfVerdict = (verdict) => DATA.verdicts[verdict][theme()];
+const changesOf = (key) => DATA.lead_lag.filter((change) => change.key === key);
 
 function fillWhyControls() {
-  fillSelect(byId('why-run'), DATA.runs.filter(run => changesOf(run.key).length).map(run => ({ id: run.key, text: run.label })), state.why);
+  fillSelect(
+    byId("why-run"),
+    DATA.runs.filter((run) => changesOf(run.key).length).map((run) => ({ id: run.key, text: run.label })),
+    state.why,
+  );
 }
 
 function drawWhy() {
-  const run = RUNS.get(state.why), changes = run ? changesOf(run.key) : [];
-  byId('why').hidden = !changes.length;
+  const run = RUNS.get(state.why),
+    changes = run ? changesOf(run.key) : [];
+  byId("why").hidden = !changes.length;
   if (!changes.length) return;
-  byId('why-title').textContent = `${run.label}: ${plural(changes.length, 'change')} of the attention spectrum, and what else changes`;
+  byId("why-title").textContent =
+    `${run.label}: ${plural(changes.length, "change")} of the attention spectrum, and what else changes`;
   drawOrder(run, changes);
   drawVerdicts();
   drawWhyTable(changes);
@@ -21,67 +33,188 @@ function drawWhy() {
 // A lag counts measured checkpoints from the spectrum's change to the covariate's own.
 function lagText({ verdict, lag, interval }) {
   const { name } = DATA.verdicts[verdict] || { name: verdict };
-  if (verdict === 'still' || lag === null) return name;
-  const [low, high] = interval || [lag, lag], directed = verdict === 'before' || verdict === 'after';
-  const range = low === high ? '' : directed && low * high > 0 ? ` (${Math.min(Math.abs(low), Math.abs(high))}-${Math.max(Math.abs(low), Math.abs(high))})` : ` (${low} to ${high})`;
+  if (verdict === "still" || lag === null) return name;
+  const [low, high] = interval || [lag, lag],
+    directed = verdict === "before" || verdict === "after";
+  const range =
+    low === high
+      ? ""
+      : directed && low * high > 0
+        ? ` (${Math.min(Math.abs(low), Math.abs(high))}-${Math.max(Math.abs(low), Math.abs(high))})`
+        : ` (${low} to ${high})`;
   if (!directed) return `${name}${range}`;
-  return `${plural(Math.abs(lag), 'checkpoint')} ${verdict === 'before' ? 'earlier' : 'later'}${range}`;
+  return `${plural(Math.abs(lag), "checkpoint")} ${verdict === "before" ? "earlier" : "later"}${range}`;
 }
 
 function drawOrder(run, changes) {
   const rowOf = new Map(DATA.covariates.map(({ name }, i) => [name, DATA.covariates.length - 1 - i]));
-  const shapes = [], points = new Map(Object.keys(SHAPES).map(verdict => [verdict, []]));
+  const shapes = [],
+    points = new Map(Object.keys(SHAPES).map((verdict) => [verdict, []]));
   changes.forEach((change, k) => {
-    const x0 = place(change.step_low, run), x1 = place(change.step_high, run), shift = ((changes.length - 1) / 2 - k) * 0.22;
+    const x0 = place(change.step_low, run),
+      x1 = place(change.step_high, run),
+      shift = ((changes.length - 1) / 2 - k) * 0.22;
     if (x0 === null || x1 === null) return;
-    shapes.push({ type: 'rect', xref: 'x', yref: 'paper', x0, x1, y0: 0, y1: 1, layer: 'below', line: { width: 0 }, fillcolor: faded(phaseColour('exploratory'), 0.2) });
+    shapes.push({
+      type: "rect",
+      xref: "x",
+      yref: "paper",
+      x0,
+      x1,
+      y0: 0,
+      y1: 1,
+      layer: "below",
+      line: { width: 0 },
+      fillcolor: faded(phaseColour("exploratory"), 0.2),
+    });
     for (const { name, title } of DATA.covariates) {
       const covariate = change.covariates[name];
       if (!covariate || !SHAPES[covariate.verdict]) continue;
-      const { verdict, bracket } = covariate, ends = bracket ? bracket.map(step => place(step, run)) : [x0, x1], y = rowOf.get(name) + shift;
-      if (bracket) shapes.push({ type: 'line', xref: 'x', yref: 'y', x0: ends[0], x1: ends[1], y0: y, y1: y, line: { color: colourOfVerdict(verdict), width: 4 } });
-      points.get(verdict).push([(ends[0] + ends[1]) / 2, y, `<b>${plotText(title)}</b>: ${lagText(covariate)}<br>spectrum changes: steps ${change.step_low} to ${change.step_high}`
-        + (bracket ? `<br>covariate changes: steps ${bracket[0]} to ${bracket[1]}` : '<br>covariate: no change there')]);
+      const { verdict, bracket } = covariate,
+        ends = bracket ? bracket.map((step) => place(step, run)) : [x0, x1],
+        y = rowOf.get(name) + shift;
+      if (bracket)
+        shapes.push({
+          type: "line",
+          xref: "x",
+          yref: "y",
+          x0: ends[0],
+          x1: ends[1],
+          y0: y,
+          y1: y,
+          line: { color: colourOfVerdict(verdict), width: 4 },
+        });
+      points
+        .get(verdict)
+        .push([
+          (ends[0] + ends[1]) / 2,
+          y,
+          `<b>${plotText(title)}</b>: ${lagText(covariate)}<br>spectrum changes: steps ${change.step_low} to ${change.step_high}` +
+            (bracket
+              ? `<br>covariate changes: steps ${bracket[0]} to ${bracket[1]}`
+              : "<br>covariate: no change there"),
+        ]);
     }
   });
-  const traces = [...points].filter(([, rows]) => rows.length).map(([verdict, rows]) => marks(rows,
-    { symbol: SHAPES[verdict], size: 11, color: colourOfVerdict(verdict), line: { width: 1.8, color: colourOfVerdict(verdict) } }, { name: verdict }));
-  byId('why-legend').replaceChildren(...Object.keys(SHAPES).map(verdict => {
-    const sign = el('b', {}, DATA.verdicts[verdict].sign);
-    sign.style.color = colourOfVerdict(verdict);
-    return el('span', {}, sign, ` ${DATA.verdicts[verdict].name}`);
-  }));
-  draw('why-plot', traces, {
-    height: 78 + 44 * DATA.covariates.length, margin: { l: 150, r: 16, t: 10, b: 42 }, shapes, dragmode: false, annotations: axisBreak([run]),
-    xaxis: trainingAxis([run], (byId('why-plot').clientWidth || 1100) - 166),
-    yaxis: { range: [-0.6, DATA.covariates.length - 0.4], tickvals: [...rowOf.values()], ticktext: DATA.covariates.map(({ title }) => plotText(title)), showline: false, ticks: '', fixedrange: true },
-  }, `Changes of ${run.label} and of its covariates over training`);
+  const traces = [...points]
+    .filter(([, rows]) => rows.length)
+    .map(([verdict, rows]) =>
+      marks(
+        rows,
+        {
+          symbol: SHAPES[verdict],
+          size: 11,
+          color: colourOfVerdict(verdict),
+          line: { width: 1.8, color: colourOfVerdict(verdict) },
+        },
+        { name: verdict },
+      ),
+    );
+  byId("why-legend").replaceChildren(
+    ...Object.keys(SHAPES).map((verdict) => {
+      const sign = el("b", {}, DATA.verdicts[verdict].sign);
+      sign.style.color = colourOfVerdict(verdict);
+      return el("span", {}, sign, ` ${DATA.verdicts[verdict].name}`);
+    }),
+  );
+  draw(
+    "why-plot",
+    traces,
+    {
+      height: 78 + 44 * DATA.covariates.length,
+      margin: { l: 150, r: 16, t: 10, b: 42 },
+      shapes,
+      dragmode: false,
+      annotations: axisBreak([run]),
+      xaxis: trainingAxis([run], (byId("why-plot").clientWidth || 1100) - 166),
+      yaxis: {
+        range: [-0.6, DATA.covariates.length - 0.4],
+        tickvals: [...rowOf.values()],
+        ticktext: DATA.covariates.map(({ title }) => plotText(title)),
+        showline: false,
+        ticks: "",
+        fixedrange: true,
+      },
+    },
+    `Changes of ${run.label} and of its covariates over training`,
+  );
 }
 
 // Bars of counts over the changes of all runs, each part with its number.
 function drawVerdicts() {
-  const counts = new Map(DATA.verdict_counts.map(({ covariate, verdict, changes }) => [`${covariate} ${verdict}`, changes]));
-  const names = [...DATA.covariates].reverse(), perChange = ((byId('verdicts-plot').clientWidth || 1100) - 166) / DATA.lead_lag.length;
-  const fits = number => number * perChange > 14 + 8 * String(number).length;
-  const traces = Object.keys(SHAPES).map(verdict => {
-    const numbers = names.map(({ name }) => counts.get(`${name} ${verdict}`) || 0), pale = PALE.includes(verdict), colour = colourOfVerdict(verdict);
-    return { type: 'bar', orientation: 'h', name: verdict, y: names.map(({ title }) => plotText(title)), x: numbers,
-      text: numbers.map(number => (fits(number) ? `${DATA.verdicts[verdict].sign} ${number}` : '')), textposition: 'inside', insidetextanchor: 'middle', textangle: 0, constraintext: 'none',
-      textfont: { color: pale ? css('--ink') : theme() === 'dark' ? '#0d1218' : '#ffffff' }, hovertemplate: `%{y}: %{x} ${DATA.verdicts[verdict].name}<extra></extra>`,
-      marker: { color: pale ? faded(colour, 0.22) : colour, line: { width: 1, color: css('--paper') } } };
+  const counts = new Map(
+    DATA.verdict_counts.map(({ covariate, verdict, changes }) => [`${covariate} ${verdict}`, changes]),
+  );
+  const names = [...DATA.covariates].reverse(),
+    perChange = ((byId("verdicts-plot").clientWidth || 1100) - 166) / DATA.lead_lag.length;
+  const fits = (number) => number * perChange > 14 + 8 * String(number).length;
+  const traces = Object.keys(SHAPES).map((verdict) => {
+    const numbers = names.map(({ name }) => counts.get(`${name} ${verdict}`) || 0),
+      pale = PALE.includes(verdict),
+      colour = colourOfVerdict(verdict);
+    return {
+      type: "bar",
+      orientation: "h",
+      name: verdict,
+      y: names.map(({ title }) => plotText(title)),
+      x: numbers,
+      text: numbers.map((number) => (fits(number) ? `${DATA.verdicts[verdict].sign} ${number}` : "")),
+      textposition: "inside",
+      insidetextanchor: "middle",
+      textangle: 0,
+      constraintext: "none",
+      textfont: { color: pale ? css("--ink") : theme() === "dark" ? "#0d1218" : "#ffffff" },
+      hovertemplate: `%{y}: %{x} ${DATA.verdicts[verdict].name}<extra></extra>`,
+      marker: { color: pale ? faded(colour, 0.22) : colour, line: { width: 1, color: css("--paper") } },
+    };
   });
-  byId('verdicts-title').textContent = `All ${plural(DATA.lead_lag.length, 'change')} in ${plural(new Set(DATA.lead_lag.map(change => change.key)).size, 'run')}`;
-  draw('verdicts-plot', traces, { height: 96 + 30 * names.length, barmode: 'stack', bargap: 0.3, margin: { l: 150, r: 16, t: 10, b: 42 }, dragmode: false,
-    xaxis: { title: { text: 'changes', standoff: 8 }, fixedrange: true, dtick: Math.max(1, Math.ceil(DATA.lead_lag.length / 10)) }, yaxis: { showgrid: false, ticks: '', showline: false, fixedrange: true } }, 'Timing of every covariate over all changes');
+  byId("verdicts-title").textContent =
+    `All ${plural(DATA.lead_lag.length, "change")} in ${plural(new Set(DATA.lead_lag.map((change) => change.key)).size, "run")}`;
+  draw(
+    "verdicts-plot",
+    traces,
+    {
+      height: 96 + 30 * names.length,
+      barmode: "stack",
+      bargap: 0.3,
+      margin: { l: 150, r: 16, t: 10, b: 42 },
+      dragmode: false,
+      xaxis: {
+        title: { text: "changes", standoff: 8 },
+        fixedrange: true,
+        dtick: Math.max(1, Math.ceil(DATA.lead_lag.length / 10)),
+      },
+      yaxis: { showgrid: false, ticks: "", showline: false, fixedrange: true },
+    },
+    "Timing of every covariate over all changes",
+  );
 }
 
-const lines = texts => el('ul', { class: 'plain' }, ...texts.map(text => el('li', {}, text)));
+const lines = (texts) => el("ul", { class: "plain" }, ...texts.map((text) => el("li", {}, text)));
 
 function drawWhyTable(changes) {
-  const covariates = DATA.covariates.filter(({ name }) => changes.some(change => change.covariates[name]));
-  fillTable(byId('why-table'), ['Change, steps', ...covariates.map(({ title }) => title), 'Heads making up half', 'Largest contributors', 'Known events'].map(title => ({ title })),
-    changes.map(({ step_low, step_high, covariates: found, contributions, landmarks }) => [`(${step_low}, ${step_high}]`, ...covariates.map(({ name }) => (found[name] ? lagText(found[name]) : null)),
-      contributions ? `${contributions.half_by} of ${plural(contributions.of, 'head')}` : null,
-      contributions ? lines(contributions.heads.slice(0, 3).map(h => `layer ${h.layer} head ${h.head}: ${number(100 * h.share, 2)} %`)) : null,
-      landmarks.length ? lines(landmarks.map(mark => mark.name)) : null]));
+  const covariates = DATA.covariates.filter(({ name }) => changes.some((change) => change.covariates[name]));
+  fillTable(
+    byId("why-table"),
+    [
+      "Change, steps",
+      ...covariates.map(({ title }) => title),
+      "Heads making up half",
+      "Largest contributors",
+      "Known events",
+    ].map((title) => ({ title })),
+    changes.map(({ step_low, step_high, covariates: found, contributions, landmarks }) => [
+      `(${step_low}, ${step_high}]`,
+      ...covariates.map(({ name }) => (found[name] ? lagText(found[name]) : null)),
+      contributions ? `${contributions.half_by} of ${plural(contributions.of, "head")}` : null,
+      contributions
+        ? lines(
+            contributions.heads
+              .slice(0, 3)
+              .map((h) => `layer ${h.layer} head ${h.head}: ${number(100 * h.share, 2)} %`),
+          )
+        : null,
+      landmarks.length ? lines(landmarks.map((mark) => mark.name)) : null,
+    ]),
+  );
 }
