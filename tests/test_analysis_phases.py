@@ -134,6 +134,7 @@ def test_phases_cover_the_run_without_gap_and_have_two_checkpoints():
         assert all(index[phase.last_step] > index[phase.first_step] for phase in found.phases)
 
 
+@pytest.mark.slow
 def test_confidence_is_high_for_clear_shifts_and_low_for_weak_ones():
     def sure(size):
         rng = np.random.default_rng(7)

@@ -80,6 +80,7 @@ def test_every_table_has_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "obvious script" in printed.getvalue()
 
 
+@pytest.mark.slow
 def test_a_child_that_cannot_run_says_why_and_the_others_go_on():
     names = ("TransformerLens", "obvious script", "tracker", "bare forward")
     pythons = {"TransformerLens": None, "obvious script": "no-such-python", "tracker": "false"}

@@ -104,6 +104,7 @@ def test_a_worker_is_deaf_to_ctrl_c_from_its_first_moment(tmp_path: Path):
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
+@pytest.mark.slow
 def test_a_worker_in_which_cuda_failed_is_replaced(tmp_path: Path):
     units, spec = suite(tmp_path, 3), breaking(tmp_path, worker_spec(tmp_path, "pool"))
     outcomes = list(run_local(Prefetch(units), spec, PoolOptions((HERE,))))

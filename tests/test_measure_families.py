@@ -68,6 +68,7 @@ def test_every_family_measures_as_the_reference(family: str):
     assert facts.n_heads == HEADS
 
 
+@pytest.mark.slow
 def test_rows_that_end_behind_their_last_key_measure_as_the_reference(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tiles, "TILE_VALUES", 1 << 13)
     compare(neox(max_position_embeddings=256), 200, 2)

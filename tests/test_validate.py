@@ -311,6 +311,7 @@ def test_wandb_gets_each_alert_once(tmp_path: Path, server: LoopbackWandb):
     assert len(run.alerts) == 6, "another project is told too"
 
 
+@pytest.mark.slow
 def test_a_ledger_from_before_alerts_sends_no_row_again(tmp_path: Path, server: LoopbackWandb):
     _with_alerts(tmp_path, "first")
     publish(tmp_path, SinkOptions())
