@@ -188,6 +188,7 @@ def test_the_register_is_read_and_compared():
     known = reports("EleutherAI/pythia-2.8b")
     assert [each.source for each in known] == ["EleutherAI/pythia#83"] + ["EleutherAI/pythia#205"] * 2
     main = at(None, "m")
+    assert findings(Evidence((), existing={0: {1, 2}}, planned={0: {3}}))[0].fault == "missing"
     found = findings(Evidence([at(512, "m"), at(1000, "x"), at(54000, "y"), at(143000, "z")], main))
     assert [(each.step, each.fault) for each in found] == [(512, "same-weights"), (143000, "last-not-main")]
     assert [source_of(known, each) for each in found] == ["EleutherAI/pythia#205"] * 2

@@ -133,6 +133,12 @@ def test_shares_and_bases_of_rotary_stand_together_and_are_told_apart():
     assert compare_encodings([replace(each, model=each.model[:3]) for each in runs[:2]], encodings, []) == []
 
 
+def test_bodies_of_their_own_alone_are_compared_without_a_word_on_encodings():
+    runs = [run(model, seed, 0.5) for model in ("m-gpt2", "m-bloom") for seed in range(2)]
+    (entry,) = compare_encodings(runs, {("s", "m-gpt2"): "gpt2", ("s", "m-bloom"): "bloom"}, [])
+    assert entry.sentences[-1].startswith("m-bloom and m-gpt2: bodies of their own")
+
+
 @pytest.mark.parametrize(
     ("with_it", "told"),
     [

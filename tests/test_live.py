@@ -342,6 +342,12 @@ def test_bad_input_is_named_before_training(given: dict, message: str):
         tracker.watch(nano_model(), PROBE, **given)
 
 
+@pytest.mark.parametrize("given", [{"share": "0.05"}, {"total_steps": "1000"}, {"sink": "wandb"}])
+def test_an_option_of_another_type_is_refused_before_training_begins(given: dict):
+    with pytest.raises(RequestError, match=f"^{next(iter(given))}='.*': invalid value; expected"):
+        WatchOptions(**given)
+
+
 def test_options_are_given_whole_or_by_name(tmp_path: Path):
     """A field by name goes before the same field of the options, in both places that take them."""
     options = WatchOptions("mine", every=3, share=None, probe=ProbeOptions(number=2, conventions={"span": 8}))

@@ -184,3 +184,21 @@ def test_what_a_sweep_reports_is_written_into_the_file_that_its_reservations_lin
         (link,) = [path for path in mine.heartbeat.folder.iterdir() if path.suffix != SUFFIX]
         assert os.path.samefile(link, mine.heartbeat.path)
         assert json.loads(link.read_text())["doing"] == "done"
+
+
+def test_a_report_that_could_not_be_written_is_written_with_the_next_beat(store: Store, monkeypatch):
+    refused = threading.Event()
+
+    def refuse(path: Path, *_: object) -> None:
+        refused.set()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with reserving(store) as mine:
+        monkeypatch.setattr("tracker.store.heartbeat.open", refuse, raising=False)
+        mine.heartbeat.report(doing="measuring")
+        assert refused.wait(10)
+        monkeypatch.undo()
+        deadline = time.monotonic() + 10
+        while (read_heartbeat(mine.heartbeat.path)[0] or {}).get("doing") != "measuring":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)

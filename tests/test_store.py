@@ -167,7 +167,7 @@ def test_several_probes_or_conventions_must_be_chosen_between(tmp_path: Path):
     units = [unit_of(), unit_of(probe=replace(PROBE, n=64)), unit_of(conventions=Conventions(wavelet="db4"))]
     for unit in units:
         store.write(unit, measurement_of(unit))
-    with pytest.raises(RequestError, match="several probe, which are never mixed"):
+    with pytest.raises(RequestError, match="several probes, which are never mixed"):
         open_store(tmp_path)
     with pytest.raises(RequestError, match="several conventions, which are never mixed"):
         open_store(tmp_path, probe=PROBE.label)
@@ -294,3 +294,14 @@ def test_a_ledger_reads_each_record_once(tmp_path: Path):
     assert units[2].id not in ledger
     unread.with_suffix(".away").rename(unread)
     assert open_store(tmp_path, ledger=ledger).checkpoints().height == 3
+
+
+def test_a_result_whose_replacement_was_killed_goes_back_to_its_place(tmp_path: Path):
+    store, unit = Store(tmp_path), unit_of(4)
+    store.write(unit, measurement_of(unit))
+    retired = tmp_path / ".partial" / "retired.1"
+    retired.parent.mkdir(exist_ok=True)
+    store.place(unit).rename(retired)
+    store.sweep_partial()
+    assert store.recorded()[unit.id].status == "ok"
+    assert not retired.exists()

@@ -337,4 +337,4 @@ def test_several_probes_are_refused_before_anything_is_served(tmp_path: Path):
     with _tracker(tmp_path, "dashboard", "serve=true", f"store={tmp_path}") as done:
         said, _ = done.communicate(timeout=60)
     assert done.returncode == 2
-    assert "holds results of several probe, which are never mixed; choose one" in said
+    assert "holds results of several probes, which are never mixed; choose one" in said

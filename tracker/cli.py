@@ -60,6 +60,9 @@ def run(arguments: Sequence[str]) -> int:
 
         sys.stdout.write(f"tracker {tracker_version()}\n")
         return DONE
+    if command == "drivers" or (command == "roles" and any(each.startswith("prune=") for each in overrides)):
+        script = "drivers.py" if command == "drivers" else "prune_heads.py"
+        return _refuse(f"this is a script now: python sweeps/studies/{script}, with the same overrides")
     if command not in COMMANDS:
         return _refuse(f"unknown command '{command}'; choose from {', '.join(COMMANDS)}")
     try:
@@ -86,6 +89,9 @@ def run_script(command: Callable[["Config", "Console"], int], arguments: Sequenc
     from tracker.console.output import make_console
     from tracker.errors import TrackerError
 
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write((sys.modules["__main__"].__doc__ or usage()).strip() + "\n")
+        return DONE
     overrides = with_current_names(arguments)
     try:
         with initialize_config_dir(str(config.folder()), version_base="1.3"):

@@ -4,7 +4,7 @@ Each dataclass mirrors a group below ``conf/``; a value of the wrong type or nam
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -414,6 +414,15 @@ def _with_encodings(models: list[str], encodings: list[str] | None) -> list[str]
     if len(set(encodings)) < len(encodings):
         raise RequestError(f"encodings={encodings}: one is named twice; name each once")
     return [model if each == "rotary" else f"{model}-{each}" for model in models for each in encodings]
+
+
+def checked(kind: type[Section], name: str, given: Mapping[str, Any]) -> Section:
+    """Return a group of fields as its dataclass, names and types checked.
+
+    Raises:
+        RequestError: an unknown field, or a value of another type.
+    """
+    return _section(kind, name, OmegaConf.create(dict(given)))
 
 
 def _section(kind: type[Section], name: str, node: DictConfig) -> Section:

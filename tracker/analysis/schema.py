@@ -427,8 +427,12 @@ def from_dict(kind: Any, content: Any) -> Any:
     for each in fields(kind):
         key = each.metadata.get("key", each.name)
         if content.get(key) is not None:
-            given[each.name] = _typed(hints[each.name], content[key])
-        elif each.default is MISSING and each.default_factory is MISSING:
+            try:
+                given[each.name] = _typed(hints[each.name], content[key])
+                continue
+            except _Incomplete:
+                pass  # as if it were absent
+        if each.default is MISSING and each.default_factory is MISSING:
             if type(None) not in typing.get_args(hints[each.name]):
                 raise _Incomplete
             given[each.name] = None

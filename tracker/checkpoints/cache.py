@@ -4,6 +4,7 @@ Several threads and processes may share one folder: its bound holds for all of t
 that anybody still needs stays, and what was there before tracker is never touched.
 """
 
+import errno
 import shutil
 import time
 from collections.abc import Collection
@@ -23,6 +24,9 @@ WAIT_SECONDS = 0.1
 SPARE = 0.005
 """Share of a disk that is left free, up to MOST_SPARE bytes."""
 MOST_SPARE = 200_000_000
+
+BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""Errors of a cache that others may write; any other error of its locks means that it may only be read."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,9 @@ class CheckpointCache:
                 names = None if claim is None else [piece.name for piece in claim.pieces]
                 found = cached.find(pinned, self.folder, names)
                 lease = None if claim is None or found is None else self.claims.lease(claim)
-        except OSError:  # a cache that may only be read: nobody removes anything from it
+        except OSError as error:
+            if error.errno in BROKEN:
+                raise  # without a lease another sweep could remove it while it is loaded
             claim, lease, found = None, None, cached.find(pinned, self.folder)
         return None if found is None else Hold(replace(found, checkpoint=checkpoint), claim, lease)
 
@@ -197,7 +203,8 @@ class CheckpointCache:
         ]
         received = download.bring_all(request, items)
         files.whole(request.snapshot, request.about.who)
-        cached.note(request.about.repo, claim.revision, claim.commit, self.folder)
+        for revision in {claim.revision, str(request.about.revision)}:
+            cached.note(request.about.repo, revision, claim.commit, self.folder)
         with self.claims.alone():
             self.claims.write(replace(self.claims.of(claim.repo, claim.commit) or claim, whole=True))
         return received
@@ -233,13 +240,17 @@ class CheckpointCache:
         cleaned = 0
         if not self.claims.folder.is_dir():
             return 0
-        with self.claims.alone():
-            for claim in self.claims.all():
-                if (claim.repo, claim.revision) in needed or self.claims.is_leased(claim):
-                    continue
-                if not claim.keep or not claim.whole:
-                    self.claims.remove(claim)
-                    cleaned += 1
+        try:
+            with self.claims.alone():
+                for claim in self.claims.all():
+                    if (claim.repo, claim.revision) in needed or self.claims.is_leased(claim):
+                        continue
+                    if not claim.keep or not claim.whole:
+                        self.claims.remove(claim)
+                        cleaned += 1
+        except OSError as error:
+            if error.errno in BROKEN:
+                raise
         return cleaned
 
 

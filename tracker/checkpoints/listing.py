@@ -2,6 +2,8 @@
 
 import os
 import re
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -10,7 +12,7 @@ from typing import NamedTuple
 from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 
 from tracker.checkpoints import cached, files
-from tracker.checkpoints.answers import Answer, Subject, Unreachable, ask
+from tracker.checkpoints.answers import Answer, Pause, Subject, Unreachable, ask
 from tracker.errors import CheckpointError, MissingCheckpoint
 from tracker.records import Checkpoint
 
@@ -175,8 +177,8 @@ def _subject(checkpoint: Checkpoint) -> Subject:
     return Subject(checkpoint.location, checkpoint.revision, checkpoint.label)
 
 
-def _tree(about: Subject, revision: str) -> Tree:
-    info = ask(lambda: _api().model_info(about.repo, revision=revision, files_metadata=True), about)
+def _tree(about: Subject, revision: str, pause: Pause = time.sleep) -> Tree:
+    info = ask(lambda: _api().model_info(about.repo, revision=revision, files_metadata=True), about, pause)
     if info.sha is None or not cached.COMMIT.fullmatch(info.sha):
         raise CheckpointError(f"{about.where}: the hub names no commit for it; check HF_ENDPOINT")
     found = (
@@ -194,18 +196,28 @@ def _branches_of(repos: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[
         if not isinstance(answer, Unreachable):  # one hub serves all: it is not waited for once more
             answer = _attempt(lambda repo=repo: branches(repo))
         if isinstance(answer, CheckpointError):
-            lost[repo] = answer
+            lost[repo] = answer if repo in str(answer) else Unreachable(f"suite.repo: {repo}: {answer}")
         else:
             known[repo] = answer
     return known, lost
 
 
 def _trees(wanted: Mapping[tuple[str, str], Subject]) -> dict[tuple[str, str], Tree | CheckpointError]:
-    def one(place: tuple[str, str]) -> Tree | CheckpointError:
-        return _attempt(lambda: _tree(wanted[place], place[1]))
+    ended = threading.Event()
 
-    with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="listing") as pool:
+    def pause(seconds: float) -> None:
+        if ended.wait(seconds):
+            raise Unreachable("stopped asking the hub: the sweep is ending")
+
+    def one(place: tuple[str, str]) -> Tree | CheckpointError:
+        return _attempt(lambda: _tree(wanted[place], place[1], pause))
+
+    pool = ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="listing")
+    try:
         return dict(zip(wanted, pool.map(one, wanted), strict=True))
+    finally:  # Ctrl-C waits for the requests in flight, not for the queue behind them
+        ended.set()
+        pool.shutdown(cancel_futures=True)
 
 
 def _attempt(call: Callable[[], Answer]) -> Answer | CheckpointError:

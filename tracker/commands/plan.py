@@ -69,7 +69,8 @@ def expected_time(config: Config, costs: Mapping[str, Costs], workers: int) -> s
     bandwidth = transfer_rate(config.store) if given.bandwidth is None else given.bandwidth * 1e6
     found = duration(list(costs.values()), workers, bandwidth)
     if found == "size" or (found == "speed" and given.speed is not None):
-        unknown = [name for name, each in costs.items() if each.fetch is None or each.measure is None]
+        lacking = "fetch" if found == "size" else "measure"
+        unknown = [name for name, each in costs.items() if getattr(each, lacking) is None]
         return f"expected time: ?; the size of {', '.join(unknown)} is unknown"
     if isinstance(found, str):
         return f"expected time: ?; no throughput recorded yet: give forecast.{found}=..."

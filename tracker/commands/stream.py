@@ -1,11 +1,10 @@
 """``tracker stream``: send to W&B what the store holds and W&B does not."""
 
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from tracker.config import Config, unknown_field
+from tracker.config import Config, checked
 from tracker.console.output import DONE, print_line
 from tracker.store import require_store
 
@@ -36,8 +35,4 @@ def sink_options(config: Config) -> "SinkOptions":
     """
     from tracker.wandb_sink import SinkOptions
 
-    known = {each.name for each in fields(SinkOptions)}
-    for given in config.sink:
-        if given not in known:
-            raise unknown_field(f"sink.{given}", known)
-    return SinkOptions(**config.sink).validate()
+    return checked(SinkOptions, "sink", config.sink).validate()

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def run(config: Config, console: Console) -> int:
     """Run the checks that ``what`` chooses; 1 where any fails."""
     what = config.what
-    stored = what == "breaks" or (what in ("auto", "all") and (config.store / "checkpoints").is_dir())
-    results = chosen_results(config) if stored else None
+    present = what != "experiments" and (config.store / "checkpoints").is_dir()
+    results = chosen_results(config) if present or what == "breaks" else None
     from tracker.validate import agreement, findings_table, ground_truth
 
     passed = []
@@ -32,9 +32,9 @@ def run(config: Config, console: Console) -> int:
         findings = _detection(config, console)
         console.print(findings_table("Analysis: synthetic runs whose truth is known", findings))
         passed += [each.passed for each in findings]
-        if (config.store / "checkpoints").is_dir():
-            passed += _stored_alarms(config, console)
-    if results is not None:
+        if results is not None:
+            passed += _stored_alarms(results, config, console)
+    if results is not None and what != "analysis":
         passed += _assumptions(results, config, console)
     failed = passed.count(False)
     print_line(console, f"{counted(len(passed), 'check')}, {failed} failed")
@@ -57,11 +57,10 @@ def _detection(config: Config, console: Console) -> "list[Finding]":
         return detection(config.validate.runs, moved, seed=config.validate.seed)
 
 
-def _stored_alarms(config: Config, console: Console) -> list[bool]:
+def _stored_alarms(results: Results, config: Config, console: Console) -> list[bool]:
     """Print how often the analysis claims a change on null curves made of the store's own noise."""
     from tracker.validate import findings_table, stored_alarms
 
-    results = chosen_results(config)
     checkpoints, suspects = without_suspects(results, config)
     findings = stored_alarms(checkpoints, results.sequences(), suspects)
     if findings:

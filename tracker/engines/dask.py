@@ -136,8 +136,10 @@ class Dispatch:
             outcomes = list(report.outcomes)
             if model.probing:
                 model.signature = report.signature
-            if len(outcomes) < len(units):  # the worker took the sweep for ended
-                model.waiting[:0] = units[len(outcomes) :]
+            reported = {outcome.unit.id for outcome in outcomes}
+            left = [planned for planned in units if planned.unit.id not in reported]
+            if left:  # the worker took the sweep for ended
+                model.waiting[:0] = left
                 self._hand_out(model)
         else:
             outcomes = self._after_error(future, model, units)

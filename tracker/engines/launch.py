@@ -77,7 +77,9 @@ def launch(
         signatures=recorded_signatures(resolved.ledger, without={planned.unit.id for planned in pending}),
         metric_files=config.metric_files,
     )
-    with Reservations(Store(config.store), heartbeat) as reservations:
+    # A retried unit has a record; one newer than all that the plan saw is another sweep's. Floats round.
+    seen = resolved.ledger.latest + 1e-6
+    with Reservations(Store(config.store), heartbeat, seen) as reservations:
         if config.engine.name == "dask":
             run = _on_dask(config, resolved, spec, reservations, cache, inspected)
         else:

@@ -153,6 +153,7 @@ class Prefetch:
         try:
             while waiting and self._permits.acquire() and (fetched := self._next(waiting)) is not None:
                 self._ready.put(fetched)
+            self._ready.put(None)  # nothing comes any more
         except BaseException as error:  # raised again in ``take``
             self._ready.put(error)
 

@@ -155,8 +155,9 @@ class TrainingMonitor:
             self._last = step  # the weights that training goes on from are measured already
 
     def _try(self, step: int, tokens_seen: int | None, *, early: bool) -> bool:
-        refusal = self._budget.refusal(step, early=early)
-        self._last = step
+        self._last, refusal = step, "its cost cannot be estimated"
+        with self._harmless(f"the budget of step {step} cannot be computed"):
+            refusal = self._budget.refusal(step, early=early)
         if refusal is not None:
             self._record.skip(step, refusal)
             return False

@@ -117,6 +117,9 @@ class Heartbeat:
                 file.truncate()
         except FileNotFoundError:  # this process stood still until others took it for dead
             self.beat()
+        except OSError:
+            self._changed = True  # written with the next beat
+            raise
 
     def _encoded(self) -> bytes:
         with self._lock:

@@ -47,6 +47,11 @@ class Ledger(Mapping[RecordId, Recorded]):
     entries: Mapping[Path, tuple[Stamp, Recorded]] = field(default_factory=dict)
     """By record folder, in a fixed order; one that does not read back is left out."""
 
+    @property
+    def latest(self) -> float:
+        """When the newest of the records was stored, by the file server's clock; 0 where there is none."""
+        return max((changed for (_, changed), _ in self.entries.values()), default=0) / 1e9
+
     def refreshed(self) -> "Ledger":
         """Return the ledger as it stands now; only records that are new or were replaced are read."""
         entries: dict[Path, tuple[Stamp, Recorded]] = {}

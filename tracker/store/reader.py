@@ -162,8 +162,9 @@ def open_store(
     for field, chosen in (("suite", suite), ("probe", probe), ("conventions", conventions)):
         present = sorted({getattr(record, field) for _, record in records})
         if chosen is None and len(present) > 1 and field != "suite":
+            several = {"probe": "probes"}.get(field, field)
             raise RequestError(
-                f"store={folder}: holds results of several {field}, which are never mixed; choose one: "
+                f"store={folder}: holds results of several {several}, which are never mixed; choose one: "
                 f"open_store(..., {field}=...) or view.{field}=... with " + ", ".join(present)
             )
         if chosen is not None and chosen not in present:

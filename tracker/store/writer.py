@@ -45,6 +45,10 @@ class Store:
         step = f"step-{checkpoint.step}.{unit.key}"
         return self.checkpoints / safe_name(checkpoint.suite) / safe_name(checkpoint.model) / seed / step
 
+    def _place_of(self, record: Recorded) -> Path:
+        model = self.checkpoints / safe_name(record.suite) / safe_name(record.model)
+        return model / f"seed-{record.seed}" / f"step-{record.step}.{record.key}"
+
     def write(self, unit: Unit, measurement: Measurement, *, replace: bool = False) -> bool:
         """Record a measurement, whole or not at all.
 
@@ -139,7 +143,14 @@ class Store:
             return None
 
     def sweep_partial(self) -> None:
-        """Remove half-written folders that a killed worker left behind more than an hour ago."""
+        """Remove half-written folders that a killed worker left behind more than an hour ago.
+
+        A result that was being replaced when its worker was killed goes back to its place.
+        """
+        for retired in (self.folder / ".partial").glob("retired.*"):
+            if (record := read_record(retired)) is not None and record.status == "ok":
+                with contextlib.suppress(OSError):  # another record stands there now
+                    retired.rename(self._place_of(record))
         for path in (self.folder / ".partial").glob("*"):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > PARTIAL_SECONDS:

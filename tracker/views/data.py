@@ -71,7 +71,11 @@ def dashboard_data(
     bands = {"count": SPECTRUM_BANDS, "low": SPECTRUM_LOW, "high": SPECTRUM_HIGH, "scale": "log10 of share"}
     data = {
         "unread": unread_sections(analysed, report),
-        "alerts": [alert for alert in (analysed or {}).get("alerts") or () if "sentence" in alert],
+        "alerts": [
+            each
+            for each in (analysed or {}).get("alerts") or ()
+            if isinstance(each, dict) and "sentence" in each
+        ],
         "store": results.folder.name,
         "probe": _only(results, "probe"),
         "conventions": _only(results, "conventions"),

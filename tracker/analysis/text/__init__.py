@@ -1,6 +1,6 @@
 """Numbers and names as people read them; the modules of this package turn reports into sentences."""
 
-from tracker.metrics.registry import title_of
+from tracker.metrics.registry import registry_of, title_of
 
 
 def number(value: float) -> str:
@@ -34,7 +34,7 @@ def titled(column: str) -> str:
         ('spectral entropy (averaged)', 'd_model')
     """
     try:
-        title = title_of(column)
+        title = title_of(column, registry_of([column.removeprefix("averaged_")]))
     except KeyError:
         title = column
     return title[0].lower() + title[1:]

@@ -17,7 +17,9 @@ NAMES = {"none": "no positional encoding"}
 def encoding_sentences(entry: EncodingComparison) -> tuple[str, ...]:
     """Return every finding of one comparison in a sentence or two."""
     one_body = [each for each in entry.models if not each.own_body]
-    found = [_differences(entry, one_body), *_phases(one_body), *_start_and_end(one_body), _paper(one_body)]
+    found = [_differences(entry, one_body or entry.models)]
+    if one_body:
+        found += [*_phases(one_body), *_start_and_end(one_body), _paper(one_body)]
     own = [each.model for each in entry.models if each.own_body]
     if own:
         found.append(f"{listed(own)}: bodies of their own, so what differs there need not be the encoding.")
@@ -69,7 +71,9 @@ def _unique(models: Sequence[EncodedModel], label: str) -> str:
     if not with_it:
         return "only rotary shows it in most of its seeds"
     if not rotary:
-        return f"rotary does not show it in most of its seeds; {listed(with_it)} {shows} it"
+        measured = any(each.encoding == "rotary" for each in models)
+        without = "rotary does not show it in most of its seeds; " if measured else ""
+        return f"{without}{listed(with_it)} {shows} it"
     return f"rotary is not needed for it: {listed(with_it)} {shows} it too"
 
 

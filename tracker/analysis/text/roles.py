@@ -35,5 +35,5 @@ def role_sentence(entry: ModelRoles) -> str:
     if parts and none:
         text += f"; none claimed for {none}"
     first = sum(counts[0] for counts in entry.counts.values())
-    before = f" At step {entry.steps[0]}, {first} had one." if len(entry.steps) > 1 else ""
+    before = f" At step {entry.steps[0]}, {first or 'none'} had one." if len(entry.steps) > 1 else ""
     return f"{text}.{before}"

@@ -173,7 +173,7 @@ def _no_weights(revision: Revision) -> Finding:
 def _last(evidence: Evidence) -> Revision | None:
     """The step that main is to equal; None where that cannot be asked."""
     seeds = {revision.seed for revision in evidence.revisions} | set(evidence.existing)
-    if len(seeds) != 1 or evidence.continued:
+    if not evidence.revisions or len(seeds) != 1 or evidence.continued:
         return None
     there = [step for steps in evidence.existing.values() for step in steps]
     newest = max(evidence.revisions, key=lambda revision: revision.step or 0)

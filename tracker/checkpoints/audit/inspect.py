@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tracker.checkpoints import Listed, Unreachable, files, hub, listing
+from tracker.checkpoints import Listed, files, hub, listing
 from tracker.checkpoints.audit.file import MAIN, RepoAudit, audit_of, record
 from tracker.checkpoints.audit.findings import TENSORS, Evidence, Finding, Revision, revision_of
 from tracker.checkpoints.cached import cache_folder, find
@@ -120,8 +120,8 @@ def _audited_repository(config: Config, repo: str, planned: Sequence[Checkpoint]
     there = _existing(config, planned, heads)
     moved(repo, 0, len(there))
     listed = listing.look(there, {repo: heads})
-    for answer in listed.inspected.values():
-        if isinstance(answer, Unreachable):
+    for checkpoint, answer in listed.inspected.items():
+        if isinstance(answer, CheckpointError) and checkpoint not in listed.files:
             raise answer
     revisions, bad = [], []
     for done, checkpoint in enumerate(there, start=1):
@@ -133,12 +133,15 @@ def _audited_repository(config: Config, repo: str, planned: Sequence[Checkpoint]
 
 def _bad_in_cache(config: Config, checkpoint: Checkpoint) -> list[Finding]:
     """Faults of tensors of a checkpoint whose files happen to be on this machine."""
-    found = find(checkpoint, cache_folder(config.cache.folder))
+    folder = cache_folder(config.cache.folder)
+    found = find(checkpoint, folder)
     if found is None:
         return []
     try:
         checked = check(found.path, checkpoint.label, initial=checkpoint.step == 0)
-    except CheckpointError as error:
+    except (CheckpointError, OSError) as error:
+        if find(checkpoint, folder) is None:  # a sweep with a bounded cache removed it meanwhile
+            return []
         return [_bad(checkpoint, found.commit, None, str(error))]
     return _bad_tensors(checkpoint, found.commit, checked)
 

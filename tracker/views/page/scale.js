@@ -240,6 +240,6 @@ function verdict(found, points, sizeTitle) {
         : `Threshold between ${count(found.low)} and ${count(found.high)}.`)
     );
   const models = new Set(points.map((p) => p.run.rank)).size;
-  if (models < 2) return "One model measured: a threshold over size needs at least five sizes.";
+  if (models < 2) return "One model measured: a threshold over size needs at least 8 sizes.";
   return `No threshold search for this metric against ${sizeTitle.toLowerCase()} at this step.`;
 }
