@@ -164,8 +164,7 @@ def test_the_summary_says_it_in_words():
     assert "selectivity minimum 0.2" in summary[0]
     assert "at step 1000; specialisation from (1000, 2000] (bootstrap support " in summary[0]
     assert summary[3].startswith(
-        "frequency selectivity at step 16000: a threshold needs at least 8 sizes (3 measured). "
-        "Over the 3 sizes it "
+        "frequency selectivity at step 16000: a threshold needs at least 8 sizes (3 measured)."
     )
     assert "in 0.05m to " in summary[3]
 
@@ -180,10 +179,10 @@ RISE, LATE, FLAT = two_levels(), two_levels(turn=15), np.zeros(len(STEPS))
 @pytest.mark.parametrize(
     ("entropy", "selectivity", "parts"),
     [
-        (None, None, ["change points: (64, 128] (bootstrap support 100%, 90% interval the same"]),
-        (-RISE, RISE, ["no exploratory phase, since selectivity does not fall while entropy rises"]),
+        (None, None, ["change points: (64, 128] (bootstrap support 100%, 90% interval: the same"]),
+        (-RISE, RISE, ["none begins an exploratory phase: selectivity does not fall"]),
         (RISE, -RISE, ["exploratory phase from step (64, 128] (bootstrap support 100%", "selectivity minimum",
-                       "by step 16000 entropy has recovered ", "phase needs 10%"]),
+                       "by step 16000 entropy has recovered ", "phase needs a recovery of 10%"]),
         (LATE, -LATE, ["the extremum is the last checkpoint, so a recovery needs later ones."]),
         (FLAT, FLAT, ["no phase change over 16 checkpoints (steps 0 to 16000) beyond noise or a smooth"]),
     ],

@@ -180,4 +180,4 @@ def test_stories260k_has_two_previous_token_heads_and_no_induction_head(real: Pa
     found = [(h.layer, h.head) for h in entry.heads if h.role == "previous-token"]
     assert found == [(1, 3), (3, 6)]
     assert not any(head.role == "induction" for head in entry.heads)
-    assert "previous-token 2 (1, 3), (3, 6)" in entry.sentence
+    assert "2 previous-token (1, 3), (3, 6)" in entry.sentence

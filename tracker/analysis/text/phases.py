@@ -34,7 +34,7 @@ def _bracket(point: ChangePoint) -> str:
     if point.interval is not None:
         low, high = point.interval
         here = (low, high) == (point.step_low, point.step_high)
-        parts.append("90% interval the same bracket" if here else f"90% interval ({low}, {high}]")
+        parts.append("90% interval: the same bracket" if here else f"90% interval ({low}, {high}]")
     support = f" ({', '.join(parts)})" if parts else ""
     return f"({point.step_low}, {point.step_high}]{support}"
 
@@ -73,7 +73,7 @@ def _recovery(phases: Sequence[Phase]) -> str:
     return (
         f"by step {phases[-1].last_step} entropy has recovered {back[0]:.0%} of its rise "
         f"(to {number(entropy)}) and selectivity {back[1]:.0%} of its drop (to {number(selectivity)}); "
-        f"a specialisation phase needs {RECOVERY:.0%} on average over it"
+        f"a specialisation phase needs a recovery of {RECOVERY:.0%} on average"
     )
 
 
@@ -85,8 +85,8 @@ def _labelled(found: RunPhases) -> str:
         if label_columns(found.metrics) is None:
             return f"change points: {places}; labels need spectral entropy and selectivity"
         return (
-            f"change points: {places}; no exploratory phase, since selectivity does not fall while entropy "
-            f"rises to an extremum there; {_extremum(found.phases)}"
+            f"change points: {places}; none begins an exploratory phase: selectivity does not fall to a "
+            f"minimum while entropy rises to a maximum; {_extremum(found.phases)}"
         )
     parts = [f"exploratory phase from step {_start(found, exploring[0])}", _extremum(exploring)]
     if later:

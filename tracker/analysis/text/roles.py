@@ -26,7 +26,7 @@ def role_sentence(entry: ModelRoles) -> str:
         own = [each for each in entry.heads if each.role == role]
         if own:
             names = ", ".join(f"({each.layer}, {each.head})" for each in own[:MOST_NAMED])
-            parts.append(f"{role} {len(own)} {names}{' ...' if len(own) > MOST_NAMED else ''}")
+            parts.append(f"{len(own)} {role} {names}{' ...' if len(own) > MOST_NAMED else ''}")
     none = sum(each.birth is None for each in entry.heads)
     text = (
         f"{entry.model} seed {entry.seed}, step {entry.step}: roles of {len(entry.heads)} heads "

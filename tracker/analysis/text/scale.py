@@ -17,7 +17,7 @@ REPORTED_OVER_FEW_SIZES = ("frequency_selectivity", "averaged_scale_sensitivity_
 def _trend(entry: ThresholdEntry) -> str:
     """How the values go over the sizes, with the spread over sequences at both ends."""
     values = np.asarray(entry.values, dtype=float)
-    if len(values) < 2:
+    if len(values) < 2 or np.ptp(values) == 0:
         return ""
     rises = np.diff(values)
     way = "rises" if values[-1] > values[0] else "falls"
