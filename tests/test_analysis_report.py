@@ -164,7 +164,8 @@ def test_the_summary_says_it_in_words():
     assert "selectivity minimum 0.2" in summary[0]
     assert "at step 1000; specialisation from (1000, 2000] (bootstrap support " in summary[0]
     # Equal values at all three sizes have no trend to report.
-    assert (
+    few = "a threshold needs at least 8 sizes (3 measured)."
+    assert summary[3] == f"frequency selectivity at step 16000: {few}"
         summary[3] == "frequency selectivity at step 16000: a threshold needs at least 8 sizes (3 measured)."
     )
 
