@@ -166,8 +166,6 @@ def test_the_summary_says_it_in_words():
     # Equal values at all three sizes have no trend to report.
     few = "a threshold needs at least 8 sizes (3 measured)."
     assert summary[3] == f"frequency selectivity at step 16000: {few}"
-        summary[3] == "frequency selectivity at step 16000: a threshold needs at least 8 sizes (3 measured)."
-    )
 
 
 def two_levels(*, turn: int = 12) -> np.ndarray:

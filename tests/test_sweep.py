@@ -149,7 +149,7 @@ def test_two_probes_live_in_one_store_and_each_sweep_shows_its_own(
     assert run(["sweep", *SMALL, "probe.n=64", "steps.list=[0,64]", "sink=none"]) == 0
     assert "4 units measured" in capsys.readouterr().out
     assert run(["analyse"]) == 2
-    assert "several probe, which are never mixed; choose one" in capsys.readouterr().err
+    assert "several probes, which are never mixed; choose one" in capsys.readouterr().err
 
 
 def test_an_interrupted_sweep_keeps_what_is_measured_and_resumes(
