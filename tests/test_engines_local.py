@@ -192,6 +192,7 @@ def test_a_worker_whose_memory_grows_is_replaced(tmp_path: Path):
     assert len(seen) >= 2
 
 
+@pytest.mark.slow
 def test_a_store_that_breaks_ends_the_sweep_with_its_error(tmp_path: Path):
     units = suite(tmp_path, 2)
     (tmp_path / "pool").mkdir()

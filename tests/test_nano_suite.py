@@ -154,6 +154,7 @@ def test_stopped_training_leaves_whole_checkpoints_and_no_process(tmp_path, kill
     _check_whole(tmp_path, 7)
 
 
+@pytest.mark.slow
 @linux
 def test_killed_worker_is_an_error_and_its_checkpoints_are_whole(tmp_path):
     corpus = prepare(LONG, documents(LONG.text_bytes), tmp_path / "suite" / "x" / "text")

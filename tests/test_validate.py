@@ -295,6 +295,7 @@ def _say(folder: Path, *sentences: str) -> list[Row]:
     return alerts
 
 
+@pytest.mark.slow
 def test_wandb_gets_each_alert_once(tmp_path: Path, server: LoopbackWandb):
     _with_alerts(tmp_path, "first", "second")
     assert publish(tmp_path, SinkOptions()).failure is None
