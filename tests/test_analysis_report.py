@@ -329,4 +329,4 @@ def test_a_report_reads_back_and_older_ones_with_it(two_seeds: AnalysisReport):
     assert [(each.model, each.left_out) for each in read.phases] == [("0.05m", ())]
     assert read.phases[0].change_points[0].interval is None
     assert (read.thresholds, read.alerts, read.controls.twins) == ((), (), ())
-    assert AnalysisReport.from_dict({"phases": "broken"}) == AnalysisReport()
+    assert AnalysisReport.from_dict({"phases": "broken", "controls": []}) == AnalysisReport()

@@ -1,8 +1,10 @@
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -323,6 +325,44 @@ def test_cache_that_cannot_be_locked_is_read(hub: Hub, serve, tmp_path: Path) ->
     with fails(match=r"cache.folder=.*: cannot be written or locked: .*; give a folder on a local disk"):
         serve(revision="step8")
         checkpoints.fetch(at(8))
+
+
+def test_cache_that_cannot_be_locked_is_left_as_it_is(serve, tmp_path: Path) -> None:
+    serve()
+    cache = CheckpointCache(tmp_path / "home" / "hub", 1 << 30)
+    cache.release(cache.fetch(at()))
+    lock = tmp_path / "home" / "hub" / ".locks" / "tracker" / "lock"
+    lock.unlink()
+    lock.mkdir()
+    assert cache.tidy() == 0
+
+
+def test_listing_ends_at_ctrl_c_whatever_waits_behind_it(hub: Hub, serve) -> None:
+    serve()
+    hub.busy, hub.busy_path = [(429, 60)] * 500, "/revision/"
+    code = (
+        "import signal; from tracker.checkpoints import Labels, declared, look; "
+        "signal.siginterrupt(signal.SIGINT, True); "  # as every command does
+        f"repo, steps = {REPO!r}, range(40); "
+        "heads = {f'step{step}': f'{step:040x}' for step in steps}; "
+        "look(declared(repo, Labels('s', 'tiny'), steps), {repo: heads})"
+    )
+    source = str(Path(checkpoints.__file__).parents[2])
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {"HF_ENDPOINT": hub.url, "PYTHONPATH": source},
+        stderr=subprocess.DEVNULL,
+    )
+    while not any("/revision/" in line.path for line in hub.log):
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    try:
+        assert process.wait(20) != 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(("status", "place"), [(503, "/revision/"), (429, "/revision/"), (503, "/content/")])

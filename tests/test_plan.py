@@ -6,10 +6,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from test_config import composed
 from test_store import PROBE, measurement_of, unit_of
 
 from tracker.checkpoints import PYTHIA_STEPS
 from tracker.cli import run
+from tracker.commands.plan import expected_time
 from tracker.config import Steps
 from tracker.errors import RequestError
 from tracker.planning.estimate import Costs, Duration, duration, note_transfer, recorded_rates
@@ -162,6 +164,12 @@ def test_a_sweep_takes_the_longer_of_compute_and_network():
 )
 def test_an_estimate_names_what_it_lacks(costs: Costs, bandwidth: float | None, lacking: str):
     assert duration([Costs(1, 0, 0.0, 1.0), costs], 1, bandwidth) == lacking
+
+
+def test_only_models_whose_size_is_unknown_are_named():
+    known, unknown = Costs(1, 1, 1e9, None), Costs(1, 1, None, None)
+    said = expected_time(composed(), {"a seed 0": known, "b seed 0": unknown}, 1)
+    assert said == "expected time: ?; the size of b seed 0 is unknown"
 
 
 def planned(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from test_store import measurement_of, unit_of
 
+from tracker.checkpoints import CheckpointCache
+from tracker.engines.prefetch import Prefetch
 from tracker.engines.reservations import Reservations
 from tracker.records import PlannedUnit, Recorded
 from tracker.store import Store
@@ -202,3 +204,23 @@ def test_a_report_that_could_not_be_written_is_written_with_the_next_beat(store:
         while (read_heartbeat(mine.heartbeat.path)[0] or {}).get("doing") != "measuring":
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+def test_a_retried_unit_that_another_sweep_has_recorded_since_the_plan_is_not_measured_again(store: Store):
+    store.write(unit_of(), measurement_of(unit_of()))
+    seen = store.recorded().latest + 1e-6
+    time.sleep(0.02)
+    store.write(unit_of(), measurement_of(unit_of(), 2.0), replace=True)
+    with Heartbeat(store.folder) as heartbeat, Reservations(store, heartbeat, seen) as mine:
+        assert isinstance(mine.take(planned(state="retry")), Recorded)
+
+
+def test_whoever_waits_for_checkpoints_of_a_cache_that_was_stopped_is_let_go(tmp_path: Path):
+    cache = CheckpointCache(tmp_path, None)
+    cache.stop.set()
+    taken: list[object] = []
+    with Prefetch([planned()], cache) as supply:
+        waiting = threading.Thread(target=lambda: taken.append(supply.take()), daemon=True)
+        waiting.start()
+        waiting.join(10)
+    assert taken == [None]
