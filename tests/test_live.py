@@ -348,6 +348,10 @@ def test_an_option_of_another_type_is_refused_before_training_begins(given: dict
         WatchOptions(**given)
 
 
+def test_lengths_and_shares_of_numpy_are_taken():
+    assert WatchOptions(total_steps=np.int64(1000), share=np.float32(0.1)).total_steps == 1000  # type: ignore[arg-type]
+
+
 def test_options_are_given_whole_or_by_name(tmp_path: Path):
     """A field by name goes before the same field of the options, in both places that take them."""
     options = WatchOptions("mine", every=3, share=None, probe=ProbeOptions(number=2, conventions={"span": 8}))

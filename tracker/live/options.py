@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Real
 from typing import Any
 
 from tracker.analysis.instability import Instability
@@ -55,10 +56,10 @@ class WatchOptions:
     probe: ProbeOptions = ProbeOptions()
 
     def __post_init__(self) -> None:
-        if self.share is not None and not isinstance(self.share, int | float):
+        if self.share is not None and not isinstance(self.share, Real):
             raise unknown_value("share", repr(self.share), "a number above 0, up to 1, or None")
-        if self.total_steps is not None and not isinstance(self.total_steps, int):
-            raise unknown_value("total_steps", repr(self.total_steps), "a whole number, or None")
+        if self.total_steps is not None and not isinstance(self.total_steps, Real):
+            raise unknown_value("total_steps", repr(self.total_steps), "a number of steps, or None")
         if self.sink is not None and not isinstance(self.sink, SinkOptions):
             raise unknown_value("sink", repr(self.sink), "tracker.SinkOptions(...), or None")
         Schedule(self.every, self.early)
