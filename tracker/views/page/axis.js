@@ -95,6 +95,12 @@ function axisBreak(runs) {
   ];
 }
 
+// A shaded interval of the horizontal axis, over the whole height of a plot and behind its lines.
+function shadedSpan(x0, x1, fillcolor) {
+  const span = { type: "rect", xref: "x", yref: "paper", x0, x1, y0: 0, y1: 1 };
+  return { ...span, layer: "below", line: { width: 0 }, fillcolor };
+}
+
 // Shading of one run's phases, their names where they fit, and a bracket over each change point's interval.
 function phaseMarks(key, axis, width) {
   const run = RUNS.get(key),
@@ -107,18 +113,7 @@ function phaseMarks(key, axis, width) {
     const x0 = place(phase.first_step, run),
       x1 = place(phase.last_step, run);
     if (x0 === null || x1 === null || !phase.label) continue;
-    shapes.push({
-      type: "rect",
-      xref: "x",
-      yref: "paper",
-      x0,
-      x1,
-      y0: 0,
-      y1: 1,
-      layer: "below",
-      line: { width: 0 },
-      fillcolor: faded(phaseColour(phase.label), phase.label === "initial" ? 0.09 : 0.14),
-    });
+    shapes.push(shadedSpan(x0, x1, faded(phaseColour(phase.label), phase.label === "initial" ? 0.09 : 0.14)));
   }
   for (const { label, first_step, last_step } of found.spans) {
     const x0 = place(first_step, run),

@@ -143,7 +143,7 @@ async function drawMap() {
     ? `Hollow: the weights of this checkpoint may not match its name. ${capital(suspect)}.`
     : "";
   const left = DATA.maps.left_out.length ? ` Too large for this file: ${DATA.maps.left_out.join(", ")}.` : "";
-  const more = DATA.served ? "" : " Other metrics: `tracker dashboard serve=true`.";
+  const more = DATA.served ? "" : " Other metrics: run tracker dashboard serve=true.";
   byId("map-scale").textContent =
     `One colour scale for all steps and models, ${number(scale.low, 3)} to ${number(scale.high, 3)}${scale.clipped ? "; values beyond it take the end colours" : ""}.${left}${more}`;
   const rows = Array.from({ length: map.layers }, (_, l) =>

@@ -135,29 +135,10 @@ function drawScalePlot(points, sizeTitle, metric, found) {
     const wide = found.interval;
     if (wide)
       shapes.push({
-        type: "rect",
-        xref: "x",
-        yref: "paper",
-        x0: wide[0],
-        x1: wide[1],
-        y0: 0,
-        y1: 1,
-        layer: "below",
+        ...shadedSpan(wide[0], wide[1], faded(phaseColour("exploratory"), 0.07)),
         line: { width: 1, dash: "dot", color: phaseColour("exploratory") },
-        fillcolor: faded(phaseColour("exploratory"), 0.07),
       });
-    shapes.push({
-      type: "rect",
-      xref: "x",
-      yref: "paper",
-      x0: found.low,
-      x1: found.high,
-      y0: 0,
-      y1: 1,
-      layer: "below",
-      line: { width: 0 },
-      fillcolor: faded(phaseColour("exploratory"), 0.16),
-    });
+    shapes.push(shadedSpan(found.low, found.high, faded(phaseColour("exploratory"), 0.16)));
     named.push({
       text: wide ? "threshold; dotted: 90 % interval" : "threshold",
       x: (Math.log10(found.low) + Math.log10(found.high)) / 2,

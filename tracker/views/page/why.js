@@ -55,18 +55,7 @@ function drawOrder(run, changes) {
       x1 = place(change.step_high, run),
       shift = ((changes.length - 1) / 2 - k) * 0.22;
     if (x0 === null || x1 === null) return;
-    shapes.push({
-      type: "rect",
-      xref: "x",
-      yref: "paper",
-      x0,
-      x1,
-      y0: 0,
-      y1: 1,
-      layer: "below",
-      line: { width: 0 },
-      fillcolor: faded(phaseColour("exploratory"), 0.2),
-    });
+    shapes.push(shadedSpan(x0, x1, faded(phaseColour("exploratory"), 0.2)));
     for (const { name, title } of DATA.covariates) {
       const covariate = change.covariates[name];
       if (!covariate || !SHAPES[covariate.verdict]) continue;
