@@ -1,4 +1,4 @@
-"""The command line: ``tracker COMMAND [field=value ...]``, composed by Hydra. Exit codes as in the README."""
+"""The command line: ``tracker COMMAND [field=value ...]``, composed by Hydra."""
 
 import contextlib
 import os
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from tracker.config import Config
 
 DONE, WRONG_REQUEST, INTERRUPTED = 0, 2, 130
+EXIT_CODES = {
+    DONE: "done",
+    1: "some checkpoints are not measured, each named with its reason; of `audit`: a fault was found; "
+    "of `validate`: a check failed",
+    WRONG_REQUEST: "the request was wrong: one line says which field and what is allowed, and nothing was "
+    "written; also a store that fills up on the way, where what was measured stays",
+    INTERRUPTED: "interrupted; progress saved; run the same command to resume",
+}
+"""Every exit code of the command line and what it means; documentation follows from it."""
 RENAMED = {
     "engine.least": "engine.min_workers",
     "engine.stint": "engine.batch",

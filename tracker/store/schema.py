@@ -76,6 +76,48 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
 }
 """The typed columns of every table; a metric that does not exist for a checkpoint is null."""
 
+MEANINGS = {
+    "suite": "suite, first level of the store",
+    "model": "name of the model",
+    "seed": "training seed",
+    "step": "training step",
+    "probe": "name, sequences x tokens and digest of the probe",
+    "conventions": "preset and digest of every choice of `spectrum` that results depend on",
+    "status": "ok, failed or missing; the latter two with a `reason`",
+    "layer": "layer, counted from 0",
+    "head": "head of the layer, counted from 0",
+    "sequence": "sequence of the probe, counted from 0",
+    "spectrum": f"shares of the power of attention rows in {SPECTRUM_BANDS} bands up to Nyquist",
+    "wavelet_energy": "shares of the energy of attention rows per wavelet scale, coarsest first",
+    "key": "twelve hex digits that name checkpoint, probe and conventions; the same for ever",
+    "tokens_seen": "tokens that the model was trained on up to this step",
+    "repo": "repository on the hub, or folder",
+    "revision": "branch or other revision that was asked for",
+    "commit": "commit that the files come from",
+    "params_total": "parameters",
+    "params_non_embedding": "parameters without embeddings",
+    "n_layers": "layers",
+    "n_heads": "heads per layer",
+    "d_model": "width of the residual stream",
+    "d_head": "width of a head",
+    "rotary_dims": "dimensions of a head that rotate",
+    "position_encoding": "kind of position encoding",
+    "causal": "whether attention sees only the past; false for encoders",
+    "dtype": "data type of the weights",
+    "device": "device that measured",
+    "n_sequences": "sequences measured",
+    "n_tokens": "tokens per sequence",
+    "local_span": "keys that count as local",
+    "prefix_block": "ids in the block of prefix matching",
+    "token_digest": "digest of the measured token ids",
+    "tracker_version": "version of tracker that measured",
+    "seconds": "seconds that measuring took",
+    "peak_bytes": "peak memory in bytes, of the process on a processor, of torch on CUDA",
+    "reason": "why there is no measurement, or what could not be measured",
+    "undefined_rows": "attention rows without a spectrum, which means leave out",
+}
+"""What every column holds that is no metric; metrics say it themselves."""
+
 
 OWN_SUFFIXES = {"heads": ("_std",), "sequences": (), "checkpoint": ("_std", "_q25", "_q75")}
 """Columns that each table has of a custom metric, besides its value."""
