@@ -5,7 +5,7 @@
 # after an eighth of the bytes, then all the others. What a stage has measured, later ones do not touch.
 # First stage: 200 checkpoints, ~998 GB to fetch, ~238 GB of disk at most, ~2.77 h, 3.54 worker hours;
 # second: 1540 checkpoints, ~7.68 TB to fetch, ~238 GB of disk at most, ~21.3 h, 27.3 worker hours
-# (`COMMAND=plan`, at 100 MB/s and an A100's speed as assumed in README). Stops nowhere for a checkpoint that
+# (`COMMAND=plan`, at 100 MB/s and an A100's speed as assumed in docs/guide/cluster.md). Stops nowhere for a checkpoint that
 # fails; ends with the worst stage's exit code.
 sizes='[14m,31m,70m,160m,410m,1b,1.4b,2.8b,6.9b,12b]'
 worst=0

@@ -1,7 +1,7 @@
 """The table of built-in metrics: name, title, unit, range, source and where each is recorded.
 
-Store schemas, dashboard labels and the README's table are made from it. Equations are those of arXiv
-2410.18067.
+Store schemas, dashboard labels and the table of docs/metrics.md are made from it. Equations are
+those of arXiv 2410.18067.
 """
 
 from collections.abc import Iterator
@@ -109,7 +109,7 @@ METRICS: tuple[Metric, ...] = (
 
 
 def markdown_table() -> str:
-    """Return the README's table of metrics, one row per metric, wavelet scales as one.
+    """Return the table of metrics of docs/metrics.md, one row per metric, wavelet scales as one.
 
     Example:
         >>> print(markdown_table().splitlines()[0])
