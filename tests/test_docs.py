@@ -127,6 +127,19 @@ def test_every_link_and_picture_exists(name: str):
             assert anchor in anchors(path.read_text(encoding="utf-8")), target
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_every_table_has_a_heading_and_rows_of_one_width(name: str):
+    lines = PAGES[name].splitlines()
+    for at, line in enumerate(lines):
+        if re.fullmatch(r"\|( --- \|)+", line):
+            width = line.count("|")
+            assert re.sub(r"\\\|", "", lines[at - 1]).count("|") == width, lines[at - 1]
+            for row in lines[at + 1 :]:
+                if not row.startswith("|"):
+                    break
+                assert re.sub(r"`[^`]*`|\\\|", "", row).count("|") == width, row
+
+
 @pytest.mark.parametrize("name", [name for name, text in PAGES.items() if commands(text)])
 def test_every_command_composes_by_the_current_names(name: str):
     for line in commands(PAGES[name]):
