@@ -15,3 +15,13 @@ exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
+
+
+def setup(app):
+    """Let a colon in an attribute's docstring stand: napoleon would take the words before it for a type."""
+    app.connect("autodoc-process-docstring", _shield_first_line, priority=400)
+
+
+def _shield_first_line(app, what, name, obj, options, lines):
+    if what == "attribute" and lines:
+        lines.insert(0, "")

@@ -107,7 +107,7 @@ def test_the_site_documents_the_whole_python_interface():
 
 def test_every_page_is_in_the_index_twice_for_readers_and_for_the_site():
     index = PAGES["docs/index.md"]
-    toctree = blocks(index, r"\{toctree\}")[0]
+    toctree = "".join(blocks(index, r"\{toctree\}"))
     for name in PAGES:
         if name not in ("README.md", "docs/index.md"):
             page = name.removeprefix("docs/")
