@@ -1,0 +1,100 @@
+"""What transitions are reported as."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Direction = Literal["up", "down"]
+Pace = Literal["abrupt", "gradual", "unclear"]
+
+
+@dataclass(frozen=True)
+class Passing:
+    """Where a move passes a share of its way."""
+
+    step_low: int
+    step_high: int
+    """It passes after ``step_low`` and at or before ``step_high``, neighbouring checkpoints."""
+    interval: tuple[int, int]
+    """Checkpoints (low, high] between which it passes at 90 %."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """One monotone move of a curve beyond its noise."""
+
+    direction: Direction
+    start: float
+    """Level before it."""
+    finish: float
+    """Level after it."""
+    change_interval: tuple[float, float]
+    """90 % interval of ``finish - start``."""
+    onset: Passing
+    """10 % of the way."""
+    half: Passing
+    """50 % of the way."""
+    end: Passing
+    """90 % of the way."""
+    octaves: float
+    """Doublings of the step from onset to end."""
+    octaves_interval: tuple[float, float]
+    """90 % interval."""
+    pace: Pace
+    """Abrupt: within a factor of four in steps, or one gap between checkpoints; unclear where the interval
+    allows both. It never decides whether a move is reported."""
+    open_start: bool = False
+    """Whether it may have begun before the first checkpoint."""
+    open_end: bool = False
+    """Whether it may go on after the last."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Where a curve turns from one move to the next."""
+
+    step: int
+    interval: tuple[int, int]
+    """Checkpoints between which it turns at 90 %."""
+    value: float
+    recovered: float
+    """Share of the move before it that the move after it undoes."""
+    recovered_interval: tuple[float, float]
+    """90 % interval."""
+
+
+@dataclass(frozen=True)
+class CurveTransitions:
+    """The moves of one curve."""
+
+    moves: tuple[Move, ...] = ()
+    turns: tuple[Turn, ...] = ()
+    p_value: float | None = None
+    """Share of noise alone in which the curve's clearest move would be seen; None where nothing was tested."""
+    smallest: float | None = None
+    """The smallest lasting shift that would have been claimed, in the unit of the metric."""
+    noise: float | None = None
+    """Median standard deviation of a checkpoint's value."""
+    jitter_ratio: float | None = None
+    """The same over what sequences alone show; None without sequences."""
+    seed_spread: float | None = None
+    """Standard deviation between seeds, median over checkpoints; None with one seed."""
+    persistence: float = 0.0
+    """Share of a deviation that stays at the next checkpoint, as far as the run shows it."""
+    note: str | None = None
+
+    @property
+    def main(self) -> Move | None:
+        """The largest move."""
+        return max(self.moves, key=lambda move: abs(move.finish - move.start), default=None)
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """What ``find_transitions`` found."""
+
+    steps: tuple[int, ...]
+    curves: Mapping[str, CurveTransitions] = field(default_factory=dict)
+    structure: CurveTransitions = field(default_factory=CurveTransitions)
+    """The joint curve of all metrics, in standard deviations."""
+    note: str | None = None
