@@ -1,17 +1,19 @@
-"""Phases of every run, and of the seeds of a model together, for analysis.json."""
+"""Transitions and phases of every run, and of the seeds of a model together, for analysis.json."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
 import polars as pl
 
 from tracker.analysis.labels import ENTROPY, SELECTIVITY
-from tracker.analysis.phases import CRITERION, find_phases
-from tracker.analysis.schema import LeftOut, RunPhases, SeedChanges, SharedChange
+from tracker.analysis.order import COVARIATES, lags_of
+from tracker.analysis.phases import CRITERION, Phases, phases_of
+from tracker.analysis.schema import LeftOut, RunPhases, RunTransitions, SeedChanges, SharedChange
 from tracker.analysis.text.phases import phase_sentence
 from tracker.analysis.trajectories import Suspects, Trajectory, trajectories
+from tracker.analysis.transitions import find_transitions
 
 PHASE_METRICS = (
     ENTROPY,
@@ -22,40 +24,65 @@ PHASE_METRICS = (
     "averaged_scale_sensitivity_0.5",
     "averaged_scale_sensitivity_0.25",
 )
-"""Curves that phases are read from, as far as they are measured."""
+"""Curves of the frequency structure, as far as they are measured."""
+
+
+@dataclass(frozen=True)
+class RunFindings:
+    """What one run shows."""
+
+    run: Trajectory
+    phases: RunPhases
+    transitions: RunTransitions
 
 
 def _measured(run: Trajectory, name: str) -> bool:
     return bool(np.isfinite(run.metrics.get(name, np.nan)).any())
 
 
-def phase_curves(run: Trajectory) -> dict[str, np.ndarray]:
-    """Return the run's phase metrics: samples (T, S) where every one has some, else means (T,)."""
-    names = [name for name in PHASE_METRICS if _measured(run, name)]
-    if all(name in run.samples for name in names):
-        return {name: run.samples[name] for name in names}
-    return {name: run.metrics[name] for name in names}
+def run_curves(run: Trajectory, names: Sequence[str], best: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the run's curves: of the best head where there is one, else samples (T, S), else means (T,).
+
+    Args:
+        run: the trajectory.
+        names: the metrics wanted; those without a value are left out.
+        best: name -> (T,) the score of the best head.
+    """
+    curves = {name: best[name] for name in names if name in best}
+    wanted = [name for name in names if name not in best and _measured(run, name)]
+    return curves | {name: run.samples.get(name, run.metrics[name]) for name in wanted}
 
 
-def run_phases(run: Trajectory) -> RunPhases:
-    """Find the phases of one run and say what they show."""
-    curves = phase_curves(run)
+def find_run(run: Trajectory, best: Mapping[str, np.ndarray] | None = None) -> RunFindings:
+    """Find the transitions and phases of one run and say what they show.
+
+    Args:
+        run: the trajectory.
+        best: name -> (T,) scores of the best head, in place of means over heads.
+    """
+    structure = run_curves(run, PHASE_METRICS, {})
     left_out = tuple(LeftOut(step, reason) for step, reason in run.left_out)
     entry = RunPhases(
         run.suite, run.model, run.seed, tuple(map(int, run.steps)), criterion=CRITERION, left_out=left_out
     )
-    if len(run.steps) and curves:
-        found = find_phases(run.steps, curves)
-        entry = replace(
-            entry,
-            steps=found.steps,
-            metrics=found.metrics,
-            change_points=found.change_points,
-            phases=found.phases,
-            p_value=found.p_value,
-            note=found.note,
-        )
-    return replace(entry, sentence=phase_sentence(entry))
+    moves = RunTransitions(run.suite, run.model, run.seed, entry.steps)
+    if len(run.steps) and structure:
+        found = find_transitions(run.steps, structure | run_curves(run, COVARIATES, best or {}))
+        entry = _with_phases(entry, phases_of(found, structure))
+        moves = replace(moves, curves=found.curves, structure=found.structure)
+    return RunFindings(run, replace(entry, sentence=phase_sentence(entry, moves)), moves)
+
+
+def _with_phases(entry: RunPhases, found: Phases) -> RunPhases:
+    return replace(
+        entry,
+        steps=found.steps,
+        metrics=found.metrics,
+        change_points=found.change_points,
+        phases=found.phases,
+        p_value=found.p_value,
+        note=found.note,
+    )
 
 
 def analyse_phases(
@@ -66,46 +93,58 @@ def analyse_phases(
     Args:
         checkpoints, sequences, suspects: as for ``tracker.analysis.analyse``.
     """
-    return [(run, run_phases(run)) for run in trajectories(checkpoints, sequences, suspects)]
+    runs = trajectories(checkpoints, sequences, suspects)
+    return [(run, find_run(run).phases) for run in runs]
 
 
-def seed_changes(runs: Sequence[Trajectory], phases: Sequence[RunPhases]) -> list[SeedChanges]:
-    """Find the changes of the mean over seeds, for every model with two measured seeds or more.
+def seed_changes(found: Sequence[RunFindings]) -> list[SeedChanges]:
+    """Find the moves of the mean over seeds, for every model with two measured seeds or more.
 
     Args:
-        runs: the trajectories, sorted by suite and model.
-        phases: their own entries, in the same order.
+        found: what its runs show, sorted by suite and model.
     """
     together = []
-    pairs = zip(runs, phases, strict=True)
-    for _, members in groupby(pairs, key=lambda pair: (pair[0].suite, pair[0].model)):
-        measured = [(run, entry) for run, entry in members if len(run.steps)]
+    for _, members in groupby(found, key=lambda each: (each.run.suite, each.run.model)):
+        measured = [each for each in members if len(each.run.steps)]
         if len(measured) > 1:
-            together.append(_mean_changes(*map(list, zip(*measured, strict=True))))
+            together.append(_seeds_together(measured))
     return together
 
 
-def _mean_changes(runs: list[Trajectory], entries: list[RunPhases]) -> SeedChanges:
-    """Changes of the mean over the seeds of one model, and how many seeds share each."""
+def _seeds_together(found: Sequence[RunFindings]) -> SeedChanges:
+    """Moves of the mean over the seeds of one model, and how many seeds share each change."""
+    runs = [each.run for each in found]
     common = sorted(set.intersection(*(set(map(int, run.steps)) for run in runs)))
-    rows = [np.searchsorted(run.steps, common) for run in runs]
-    names = [name for name in PHASE_METRICS if all(_measured(run, name) for run in runs)]
-    curves = {
-        name: np.stack([run.metrics[name][at] for run, at in zip(runs, rows, strict=True)], axis=1)
-        for name in names
-    }
     report = SeedChanges(runs[0].suite, runs[0].model, tuple(run.seed for run in runs), tuple(common))
-    if not common or not names:
+    curves, others = (_seed_curves(runs, common, names) for names in (PHASE_METRICS, COVARIATES))
+    if not common or not curves:
         return replace(report, note="the seeds share no measured checkpoint")
-    found = find_phases(common, curves)
+    moves = find_transitions(common, curves | others)
+    phases = phases_of(moves, curves)
     points = tuple(
         SharedChange(
-            point.step_low,
-            point.step_high,
-            point.confidence,
-            point.interval,
-            sum(any(point.overlaps(other) for other in entry.change_points) for entry in entries),
+            point.step_low, point.step_high, point.confidence, point.interval,
+            sum(any(point.overlaps(other) for other in each.phases.change_points) for each in found),
         )
-        for point in found.change_points
+        for point in phases.change_points
+    )  # fmt: skip
+    main = moves.structure.main
+    return replace(
+        report,
+        change_points=points,
+        p_value=phases.p_value,
+        note=phases.note,
+        curves=moves.curves,
+        structure=moves.structure,
+        covariates=lags_of(main, {name: moves.curves[name] for name in others}) if main else {},
     )
-    return replace(report, change_points=points, p_value=found.p_value, note=found.note)
+
+
+def _seed_curves(runs: Sequence[Trajectory], steps: list[int], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Metrics that every seed has, (T, 1, K)."""
+    rows = [np.searchsorted(run.steps, steps) for run in runs]
+    return {
+        name: np.stack([run.metrics[name][at] for run, at in zip(runs, rows, strict=True)], axis=1)[:, None]
+        for name in names
+        if all(_measured(run, name) for run in runs)
+    }

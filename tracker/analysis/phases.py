@@ -1,43 +1,25 @@
-"""Phases of training: change points over several metrics together, on the log-step axis.
+"""Phases of training: the stretches between the transitions of the joint curve, named after what it does.
 
-T: checkpoints; D: metrics; S: sequences of the probe.
+T: checkpoints; S: sequences of the probe; K: seeds.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from tracker.analysis.changes import ALARM, LEVEL, SHORTEST, SIMULATIONS, judge_changes, phase_breaks
-from tracker.analysis.curves import Curves, checked_steps, gather_curves
-from tracker.analysis.intervals import (
-    bootstrap_spans,
-    bracket_confidence,
-    change_intervals,
-    noise_draws,
-    resampled_means,
-)
-from tracker.analysis.labels import (
-    Span,
-    evidence_of,
-    joint_score,
-    label_columns,
-    label_spans,
-    spans_of,
-    with_peak,
-)
-from tracker.analysis.noise import sample_variance
-from tracker.analysis.schema import ChangePoint, Phase
-from tracker.analysis.segments import Segments
+from tracker.analysis.curves import checked_steps
+from tracker.analysis.labels import evidence_of, label_columns
+from tracker.analysis.schema import ChangePoint, Extent, Phase
+from tracker.analysis.transition_types import CurveTransitions, Move, Passing, Transitions
+from tracker.analysis.transitions import find_transitions
 from tracker.errors import RequestError
 
-FEWEST = 5
-"""Checkpoints below which no phases are looked for."""
 CRITERION = (
-    "levels or straight drifts by least squares over z-scored metrics on log2(step + 1), at least "
-    f"{SHORTEST} checkpoints a phase; a change must save what noise saves in {ALARM:.0%} of curves, and at "
-    f"most {LEVEL:.0%} of {SIMULATIONS} simulated straight or sigmoid drifts (at least half the log-step "
-    "range wide) may fit phases as well"
+    "moves of the joint curve (entropy up, selectivity and low-band power down, in standard deviations; without "
+    "them the first principal component) between windows of checkpoints that differ by more than noise alone does "
+    "anywhere in 95% of simulated curves; phases part at the onset of a move, at turning points, and where a move "
+    "has come 90% of its way"
 )
 
 
@@ -50,127 +32,36 @@ class Phases:
     change_points: tuple[ChangePoint, ...]
     phases: tuple[Phase, ...]
     p_value: float | None
-    """Share of simulated smooth drifts that fit phases as well as the data; None where nothing was tested."""
+    """Share of noise alone in which the clearest move would be seen; None where nothing was tested."""
     note: str | None
     criterion: str = CRITERION
-
-
-def _phase(curves: Curves, span: Span, label: str | None = None, peak: int | None = None) -> Phase:
-    low, high = span
-    columns = label_columns(curves.names)
-    evidence = {}
-    if columns is not None:
-        entropy, selectivity = curves.column(columns[0]), curves.column(columns[1])
-        evidence = evidence_of(columns, entropy, selectivity, curves.steps, span)
-    peak_step = int(curves.steps[peak]) if peak is not None and low <= peak <= high else None
-    return Phase(label, int(curves.steps[low]), int(curves.steps[high]), peak_step, evidence)
-
-
-def _one_phase(curves: Curves, p_value: float | None, note: str | None = None) -> Phases:
-    phases = (_phase(curves, (0, len(curves.steps) - 1)),) if len(curves.steps) else ()
-    notes = "; ".join(each for each in (note, curves.note) if each) or None
-    return Phases(tuple(map(int, curves.steps)), curves.names, (), phases, p_value, notes)
-
-
-def _labelled(curves: Curves, breaks: tuple[int, ...]) -> tuple[Phase, ...]:
-    spans = spans_of(breaks, len(curves.steps))
-    columns = label_columns(curves.names)
-    labels: Sequence[str | None] = [None] * len(spans)
-    peak = None
-    if columns is not None:
-        labels, peak = label_spans(curves.column(columns[0]), curves.column(columns[1]), spans)
-    return tuple(
-        _phase(curves, span, label, peak if label == "exploratory" else None)
-        for span, label in zip(spans, labels, strict=True)
-    )
-
-
-@dataclass(frozen=True)
-class _Scaled:
-    """Curves z-scored on the log-step axis, and the noise that sequences show."""
-
-    curves: Curves
-    position: np.ndarray
-    centre: np.ndarray
-    spread: np.ndarray
-    floor: np.ndarray | None
-
-    def z(self, values: np.ndarray) -> np.ndarray:
-        """Values (..., T, D) in units of each metric's spread over the run."""
-        return (values - self.centre) / self.spread
-
-    def breaks(self, values_TD: np.ndarray, penalty: float) -> tuple[int, ...]:
-        """Where phases part, a turning point counted to the rise that leads up to it."""
-        found = phase_breaks(self.position, self.z(values_TD), penalty)
-        columns = label_columns(self.curves.names)
-        if columns is None:
-            return found
-        entropy, selectivity = (values_TD[:, self.curves.names.index(name)] for name in columns)
-        return with_peak(found, joint_score(entropy, selectivity))
-
-
-def _scaled(curves: Curves) -> _Scaled:
-    centre, spread = curves.values.mean(axis=0), curves.values.std(axis=0)
-    floor = None
-    if curves.samples is not None:
-        floor = np.array([sample_variance(each) for each in curves.samples]) / spread**2
-    return _Scaled(curves, np.log2(curves.steps + 1.0), centre, spread, floor)
-
-
-def _change_points(scaled: _Scaled, breaks: tuple[int, ...], penalty: float, resamples: int,
-                   seed: int) -> tuple[ChangePoint, ...]:  # fmt: skip
-    """Each break with its confidence and its interval."""
-    curves, steps = scaled.curves, scaled.curves.steps
-    if curves.samples is None:
-        return tuple(ChangePoint(int(steps[at - 1]), int(steps[at]), None) for at in breaks)
-    values = scaled.z(curves.values)
-    drawn = resampled_means(curves.samples, resamples, seed)
-    found = [scaled.breaks(curve, penalty) for curve in drawn]
-    shares, bootstrapped = bracket_confidence(found, breaks), bootstrap_spans(found, breaks)
-    segments = Segments(scaled.position, values, penalty, SHORTEST)
-    left = values - segments.fitted(breaks)
-    noise = noise_draws(left, segments.parameters(breaks), scaled.z(drawn) - values, seed)
-    tested = change_intervals(scaled.position, values, breaks, noise, penalty, SHORTEST)
-    spans = [(min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(tested, bootstrapped, strict=True)]
-    return tuple(
-        ChangePoint(int(steps[at - 1]), int(steps[at]), share, (int(steps[low - 1]), int(steps[high])))
-        for at, share, (low, high) in zip(breaks, shares, spans, strict=True)
-    )
-
-
-def _searched(curves: Curves, resamples: int, seed: int) -> Phases:
-    scaled = _scaled(curves)
-    found = judge_changes(scaled.position, scaled.z(curves.values), scaled.floor, seed)
-    if not found.shown:
-        return _one_phase(curves, found.p_value)
-    breaks = scaled.breaks(curves.values, found.penalty)
-    points = _change_points(scaled, breaks, found.penalty, resamples, seed)
-    phases = _labelled(curves, breaks)
-    return Phases(tuple(map(int, curves.steps)), curves.names, points, phases, found.p_value, curves.note)
+    transitions: Transitions = field(default_factory=Transitions)
+    """The moves of every metric, and of all together, that phases were read from."""
 
 
 def find_phases(
     steps: Sequence[int] | np.ndarray,
     metrics: Mapping[str, object],
     *,
-    resamples: int = 200,
+    resamples: int = 400,
     seed: int = 0,
 ) -> Phases:
-    """Find change points over all metrics together, and the phases between them.
+    """Find the phases of training from the transitions of all metrics together.
 
-    Every metric is z-scored; places are log2(step + 1). How many changes there are is decided by
-    ``Phases.criterion``. Labels need ``spectral_entropy`` and ``frequency_selectivity``, or both with the
-    prefix ``averaged_``.
+    ``initial`` is the plateau before the first move. ``exploratory`` runs from the onset of the joint fall of
+    selectivity and rise of entropy to its turning point, or to its end. ``specialisation`` is what follows a
+    turning point where the way back exceeds noise. Other stretches have no label; labels need
+    ``spectral_entropy`` and ``frequency_selectivity``, or both with the prefix ``averaged_``.
 
     Args:
         steps: (T,) training steps, rising.
-        metrics: name -> (T,) means, or (T, S) with the same S sequences at every checkpoint.
-        resamples: bootstrap draws over sequences for the confidence of each bracket.
-        seed: of the draws and of the simulated drifts.
+        metrics: name -> (T,) means, (T, S) with the same S sequences at every checkpoint, or (T, S, K).
+        resamples: curves drawn for the confidence of each bracket.
+        seed: of the draws.
 
     Returns:
-        Phases. With fewer than five checkpoints, or nothing that varies, there is no change point and
-        ``note`` says what to measure.
+        Phases. With fewer than three checkpoints, or nothing that varies, there is no change point and
+        ``note`` says why.
 
     Raises:
         RequestError: steps are no rising list of whole numbers; no metric is given; a metric has another
@@ -182,17 +73,115 @@ def find_phases(
         >>> [(point.step_low, point.step_high) for point in found.change_points]
         [(8, 16)]
     """
-    places = checked_steps(steps)
     if not metrics:
         raise RequestError("metrics: none given; at least one curve is needed to look for phases")
-    curves = gather_curves(places, metrics)
-    if len(curves.steps) < FEWEST:
-        note = (
-            f"phases need at least {FEWEST} checkpoints, better 10 or more spread evenly over log steps "
-            f"({len(curves.steps)} measured)"
+    return phases_of(find_transitions(steps, metrics, draws=resamples, seed=seed), metrics)
+
+
+def phases_of(found: Transitions, metrics: Mapping[str, object]) -> Phases:
+    """Read phases from the transitions of ``metrics``.
+
+    Args:
+        found: from ``find_transitions``.
+        metrics: what it was given, for the values in each phase.
+    """
+    steps = checked_steps(found.steps)
+    cuts = _cuts(steps, found.structure)
+    firsts = [0, *[int(np.searchsorted(steps, cut.point.step_high)) for cut in cuts]]
+    labels = ["initial" if cuts else None, *[cut.label for cut in cuts]]
+    columns = label_columns(list(metrics))
+    phases = []
+    for number, (first, end) in enumerate(zip(firsts, [*firsts[1:], len(steps)], strict=True)):
+        label = labels[number] if columns is not None else None
+        turn = cuts[number].point.step_low if number < len(cuts) and cuts[number].turning else None
+        phases.append(
+            Phase(
+                label,
+                int(steps[first]),
+                int(steps[end - 1]),
+                turn if label == "exploratory" else None,
+                _evidence(columns, metrics, steps, slice(first, end)),
+            )
         )
-        return _one_phase(curves, None, note)
-    if not curves.names:
-        note = "phases need a metric that is defined and varies; measure checkpoints where one does"
-        return _one_phase(curves, None, note)
-    return _searched(curves, resamples, seed)
+    return Phases(
+        tuple(map(int, steps)),
+        tuple(name for name in metrics if found.curves[name].p_value is not None),
+        tuple(cut.point for cut in cuts),
+        tuple(phases),
+        found.structure.p_value,
+        _note(found),
+        transitions=found,
+    )
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Where one phase ends and the next begins, and what the next is called."""
+
+    point: ChangePoint
+    label: str | None
+    turning: bool = False
+
+
+def _cuts(steps: np.ndarray, joint: CurveTransitions) -> list[_Cut]:
+    """The onset of the first move, every turning point, and both ends of every plateau between or after moves."""
+    cuts: list[_Cut] = []
+    risen = False
+    before: Move | None = None
+    for move in joint.moves:
+        risen = risen or move.direction == "up"
+        label = "exploratory" if move.direction == "up" else "specialisation" if risen else None
+        turn = joint.ending_at(before) if before else None
+        if turn is not None:
+            after = int(steps[np.searchsorted(steps, turn.step, side="right")])
+            point = ChangePoint(turn.step, after, None, turn.interval)
+            cuts.append(_Cut(point, label, turning=True))
+        else:
+            if before is not None:
+                cuts.append(_Cut(_point(before.end), None))
+            cuts.append(_Cut(_point(move.onset), label))
+        before = move
+    if before is not None and not before.open_end and before.end.step_high < steps[-1]:
+        cuts.append(_Cut(_point(before.end), None))
+    return _rising(cuts)
+
+
+def _rising(cuts: list[_Cut]) -> list[_Cut]:
+    """Those that leave every phase a checkpoint."""
+    kept: list[_Cut] = []
+    for cut in cuts:
+        if not kept or cut.point.step_high > kept[-1].point.step_high:
+            kept.append(cut)
+    return kept
+
+
+def _point(passing: Passing) -> ChangePoint:
+    return ChangePoint(passing.step_low, passing.step_high, passing.support, passing.interval)
+
+
+def _evidence(
+    columns: tuple[str, str] | None, metrics: Mapping[str, object], steps: np.ndarray, span: slice
+) -> dict[str, Extent]:
+    if columns is None:
+        return {}
+    entropy, selectivity = (_means(metrics[name], len(steps)) for name in columns)
+    return evidence_of(columns, entropy, selectivity, steps, span)
+
+
+def _means(values: object, points: int) -> np.ndarray:
+    array = np.asarray(values, dtype=float).reshape(points, -1)
+    defined = np.isfinite(array)
+    counts = defined.sum(axis=1)
+    sums = np.where(defined, array, 0.0).sum(axis=1)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _note(found: Transitions) -> str | None:
+    """What was left out, or why nothing could be told."""
+    if found.structure.p_value is None:
+        return found.structure.note
+    notes: dict[str, list[str]] = {}
+    for name, curve in found.curves.items():
+        if curve.note:
+            notes.setdefault(curve.note, []).append(name)
+    return "; ".join(f"{', '.join(names)}: {note}" for note, names in notes.items()) or None

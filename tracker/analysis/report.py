@@ -6,9 +6,8 @@ import polars as pl
 
 from tracker.analysis.controls import find_twins
 from tracker.analysis.encodings import compare_encodings, encodings_of
-from tracker.analysis.lead_lag import COVARIATES
-from tracker.analysis.lead_lag_report import change_contexts
-from tracker.analysis.phase_report import run_phases, seed_changes
+from tracker.analysis.context import best_heads, context_of, head_maps
+from tracker.analysis.phase_report import find_run, seed_changes
 from tracker.analysis.scale_report import find_thresholds
 from tracker.analysis.schema import AnalysisReport, Controls, ThresholdEntry
 from tracker.analysis.text.phases import control_sentences, lead_lag_sentences, summary_of
@@ -45,28 +44,34 @@ def analyse(
         ['initial', 'exploratory', 'specialisation']
     """
     runs = trajectories(checkpoints, sequences, suspects)
-    phases = [run_phases(run) for run in runs]
-    seeds = seed_changes(runs, phases)
+    found, contexts = [], []
+    for run in runs:
+        maps = head_maps(heads, run)
+        found.append(find_run(run, best_heads(maps)))
+        contexts.append(context_of(found[-1], maps))
+    phases = [each.phases for each in found]
+    seeds = seed_changes(found)
     encodings = compare_encodings(runs, encodings_of(checkpoints), phases)
     variants = {(each.suite, one.model) for each in encodings for one in each.models[1:]}
     thresholds: list[ThresholdEntry] = []
     for suite, members in groupby(runs, key=lambda run: run.suite):
         # Of models of one size that differ in their encoding, only the reference stands for the size.
         thresholds += find_thresholds(suite, [run for run in members if (suite, run.model) not in variants])
-    contexts = change_contexts(runs, phases, heads)
+    lead_lag = [each for each in contexts if each is not None]
     controls = Controls(tuple(find_twins(runs)))
     summary = [
         *summary_of(phases, thresholds, seeds),
         *(sentence for each in encodings for sentence in each.sentences),
-        *lead_lag_sentences(contexts, COVARIATES),
+        *lead_lag_sentences(lead_lag),
         *control_sentences(controls),
     ]
     return AnalysisReport(
         probe=single_value(checkpoints, "probe"),
         conventions=single_value(checkpoints, "conventions"),
+        transitions=tuple(each.transitions for each in found),
         phases=tuple(phases),
         seeds=tuple(seeds),
-        lead_lag=tuple(contexts),
+        lead_lag=tuple(lead_lag),
         thresholds=tuple(thresholds),
         encodings=tuple(encodings),
         controls=controls,

@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from tracker.analysis.transition_types import CurveTransitions
+
 
 def stored_as(key: str | None) -> dict[str, str | None]:
     """Return the metadata of a field that stands under another name in JSON; None: it is not stored."""
@@ -92,10 +94,51 @@ class RunPhases:
 
 
 @dataclass(frozen=True)
+class RunTransitions:
+    """The moves of every metric and covariate of one model and seed."""
+
+    suite: str
+    model: str
+    seed: int
+    steps: tuple[int, ...] = ()
+    curves: Mapping[str, CurveTransitions] = field(default_factory=dict)
+    structure: CurveTransitions = field(default_factory=CurveTransitions)
+    """The joint curve, in standard deviations."""
+    note: str | None = None
+
+
+@dataclass(frozen=True)
 class SharedChange(ChangePoint):
     """A change of the mean over seeds, and in how many of them a change overlaps it."""
 
     seeds: int = 0
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How a covariate's largest move lies to the main move of the frequency structure."""
+
+    verdict: str = "undefined"
+    """By the halves of both moves: before, with, after, cannot tell, still (it does not move beyond noise), or
+    undefined."""
+    lag: float | None = None
+    """Octaves of training from the half of the reference to that of the covariate."""
+    interval: tuple[float, float] | None = None
+    """90 % interval of ``lag``."""
+    bracket: tuple[int, int] | None = None
+    """Checkpoints between which the covariate is half way."""
+    direction: str | None = None
+    """up or down."""
+    start: float | None = None
+    finish: float | None = None
+    """The covariate's levels before and after its move."""
+    onset: tuple[int, int] | None = None
+    """Checkpoints between which its move begins."""
+    onset_verdict: str | None = None
+    onset_interval: tuple[float, float] | None = None
+    """The same for the onsets of both."""
+    smallest: float | None = None
+    """The smallest lasting shift that would have been seen."""
 
 
 @dataclass(frozen=True)
@@ -109,20 +152,11 @@ class SeedChanges:
     change_points: tuple[SharedChange, ...] = ()
     p_value: float | None = None
     note: str | None = None
-
-
-@dataclass(frozen=True)
-class Lag:
-    """Where a covariate changes relative to a change point."""
-
-    verdict: str = "undefined"
-    """before, with, after, still (no change of its own), cannot tell, or undefined."""
-    lag: int | None = None
-    """Checkpoints from the change point to the covariate's own change."""
-    interval: tuple[int, int] | None = None
-    """90 % interval of the lag over sequences or heads."""
-    bracket: tuple[int, int] | None = None
-    """Steps between which the covariate changes."""
+    curves: Mapping[str, CurveTransitions] = field(default_factory=dict)
+    """Moves of the mean over seeds; their noise is what seeds differ by."""
+    structure: CurveTransitions = field(default_factory=CurveTransitions)
+    covariates: Mapping[str, Lag] = field(default_factory=dict)
+    """How the covariates' moves lie to that of the structure, over seeds."""
 
 
 @dataclass(frozen=True)
@@ -146,12 +180,12 @@ class HeadShare:
 
 @dataclass(frozen=True)
 class LayerShare:
-    """One layer's share of a change, and its lag to the change of the whole model in checkpoints."""
+    """One layer's share of a change, and its lag to the change of the whole model in octaves."""
 
     layer: int
     share: float
-    lag: int
-    interval: tuple[int, int] | None
+    lag: float
+    interval: tuple[float, float] | None
     verdict: str
 
 
@@ -170,13 +204,14 @@ class HeadContributions:
 
 @dataclass(frozen=True)
 class ChangeContext:
-    """What else moves around one change of one run."""
+    """What else moves around the main move of one run."""
 
     suite: str
     model: str
     seed: int
     step_low: int
     step_high: int
+    """Checkpoints between which the joint curve is half way."""
     covariates: Mapping[str, Lag] = field(default_factory=dict)
     landmarks: tuple[Landmark, ...] = ()
     contributions: Mapping[str, HeadContributions | None] = field(
@@ -201,6 +236,42 @@ class LeaveOneOut:
     of: int
     moved_by: tuple[str, ...] = ()
     """Models without which the step lies elsewhere, or a smooth trend fits as well."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How likely a level, a smooth trend and a step over model size are, and where and how large a step is."""
+
+    level: float
+    smooth: float
+    step: float
+    """Posterior weights; equal before."""
+    odds: float
+    """Of a trend of either kind against none."""
+    step_odds: float
+    """Of a step against a smooth trend."""
+    gap: tuple[float, float]
+    """Neighbouring sizes between which a step is likeliest."""
+    gap_interval: tuple[float, float]
+    """Sizes that hold it at 90 %."""
+    effect: float
+    """Mean beyond less mean up to there."""
+    effect_interval: tuple[float, float]
+    """90 % interval, over the places where it may be."""
+    told: bool
+    """Whether the odds against no trend are large enough to say so."""
+
+
+@dataclass(frozen=True)
+class ShiftStability:
+    """What the odds become without each model in turn."""
+
+    odds: tuple[float, float]
+    """Least and most of a trend against none."""
+    step_odds: tuple[float, float]
+    """Least and most of a step against a smooth trend."""
+    weakest: str
+    """The model without which the odds of a trend are least."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +302,8 @@ class ThresholdEntry:
     aicc: float | None = None
     best_axes: tuple[str, ...] | None = None
     leave_one_out: LeaveOneOut | None = None
+    shift: Shift | None = None
+    stability: ShiftStability | None = None
     confounded: str | None = None
     main: bool = True
     """Whether the summary reports it: a main metric over non-embedding parameters."""
@@ -364,6 +437,7 @@ class AnalysisReport:
 
     probe: str = ""
     conventions: str = ""
+    transitions: tuple[RunTransitions, ...] = ()
     phases: tuple[RunPhases, ...] = ()
     seeds: tuple[SeedChanges, ...] = ()
     lead_lag: tuple[ChangeContext, ...] = ()

@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+from scipy import signal
 
-from tracker.analysis.noise import persistent
 from tracker.analysis.smooth import RISE, unit_range
 from tracker.errors import unknown_value
 
@@ -35,6 +35,13 @@ def log_steps(points: int) -> np.ndarray:
     early = [0, *(2**power for power in range(10))]
     late = [1000 * 2**power for power in range(max(points - len(early), 0))]
     return np.array([*early, *late][:points])
+
+
+def persistent(white: np.ndarray, kept: float) -> np.ndarray:
+    """Turn white noise (T, ...) into unit noise of which the share ``kept`` stays at the next checkpoint."""
+    scaled = white.copy()
+    scaled[1:] *= np.sqrt(1 - kept**2)
+    return signal.lfilter([1.0], [1.0, -kept], scaled, axis=0)
 
 
 def noisy_samples(
@@ -99,7 +106,7 @@ def shifting_run(
 
 def drift(position: np.ndarray, kind: Literal["flat", "line", "sigmoid"], width: float = 0.6,
           centre: float = 0.5) -> np.ndarray:  # fmt: skip
-    """A smooth curve from 0 to 1 over ``position`` (T,): nothing changes in it.
+    """A smooth curve from 0 to 1 over ``position`` (T,).
 
     Args:
         position: rising places.

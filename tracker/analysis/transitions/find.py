@@ -14,10 +14,12 @@ from tracker.analysis.transitions.axis import Axis, axis_of
 from tracker.analysis.transitions.given import Given, given_curves, joint_curve
 from tracker.analysis.transitions.moves import Curve, describe, fit, signs_of
 from tracker.analysis.transitions.noise import PERSISTENCE, sequence_noise
-from tracker.analysis.transitions.result import CurveTransitions, Transitions
+from tracker.analysis.transition_types import CurveTransitions, Transitions
 from tracker.analysis.transitions.significance import LEVEL, Detector, detector
 from tracker.errors import RequestError
 
+DRAWS = 400
+"""Curves drawn for every interval."""
 SHORT = 10
 """Checkpoints below which further moves, of curves without sequences, are judged against white noise alone."""
 FEWEST = 3
@@ -43,7 +45,7 @@ class _Noise:
 
 
 def find_transitions(
-    steps: Sequence[int] | np.ndarray, metrics: Mapping[str, object], *, seed: int = 0
+    steps: Sequence[int] | np.ndarray, metrics: Mapping[str, object], *, draws: int = DRAWS, seed: int = 0
 ) -> Transitions:
     """Find the moves of every metric that exceed its noise, and when each begins, is half done and ends.
 
@@ -56,7 +58,8 @@ def find_transitions(
         steps: (T,) training steps or tokens, whole numbers, rising.
         metrics: name -> (T,) means, (T, S) with the same S sequences at every checkpoint, or (T, S, K) of K
             seeds as well. Checkpoints where a metric is undefined are left out of its curve.
-        seed: of the draws behind the intervals.
+        draws: curves drawn for the intervals.
+        seed: of the draws.
 
     Returns:
         One entry per metric, and under ``structure`` the joint curve. With fewer than three checkpoints, or a
@@ -77,13 +80,13 @@ def find_transitions(
     if not metrics:
         raise RequestError("metrics: none given; at least one curve is needed to look for transitions")
     given = given_curves(places, metrics)
-    curves = {name: _curve(each, seed) for name, each in given.items()}
+    curves = {name: _curve(each, draws, seed) for name, each in given.items()}
     joint = joint_curve(given)
-    structure = CurveTransitions(note="no metric varies") if joint is None else _curve(joint, seed)
+    structure = CurveTransitions(note="no metric varies") if joint is None else _curve(joint, draws, seed)
     return Transitions(tuple(map(int, places)), curves, structure)
 
 
-def _curve(given: Given, seed: int) -> CurveTransitions:
+def _curve(given: Given, draws: int, seed: int) -> CurveTransitions:
     axis = axis_of(given.steps) if len(given.steps) else None
     if axis is None or axis.bins < FEWEST:
         count = 0 if axis is None else axis.bins
@@ -106,7 +109,7 @@ def _curve(given: Given, seed: int) -> CurveTransitions:
         signs = signs_of(test.windows, calm, further)
     errors = np.sqrt(noise.variance @ (test.windows.contrast**2).T * test.windows.excess[noise.kind])
     p_value = null(float(np.abs(scores).max()))
-    moves, turns = describe(curve, signs, critical, np.random.default_rng(seed)) if signs else ([], [])
+    moves, turns = describe(curve, signs, critical, draws=draws, seed=seed) if signs else ([], [])
     return CurveTransitions(
         tuple(moves), tuple(turns), p_value,
         smallest=critical * float(errors.min()),

@@ -10,7 +10,7 @@ import numpy as np
 
 from tracker.analysis.transitions.axis import Axis
 from tracker.analysis.transitions.isotonic import rising, rising_many, turning_places
-from tracker.analysis.transitions.result import Move, Pace, Passing, Turn
+from tracker.analysis.transition_types import Move, Pace, Passing, Turn
 from tracker.analysis.transitions.stages import stages
 from tracker.analysis.transitions.windows import Windows
 
@@ -18,10 +18,9 @@ PARTS = (0.1, 0.5, 0.9)
 """Shares of the way at onset, half and end."""
 TAIL = 0.05
 """What lies on either side of an interval."""
-DRAWS = 400
 ABRUPT = 2.0
 """Octaves: a factor of four in steps."""
-LEVEL_REACH = 1.0
+LEVEL_REACH = 0.25
 """Neighbours within so many standard deviations of an end of a move count to its level."""
 MOVING = 1.645
 """An end of the run where neighbouring octaves differ by more standard errors than this is no level yet."""
@@ -77,7 +76,7 @@ def signs_of(windows: Windows, scores: np.ndarray, critical: float) -> list[int]
 
 
 def describe(
-    curve: Curve, signs: Sequence[int], critical: float, rng: np.random.Generator
+    curve: Curve, signs: Sequence[int], critical: float, *, draws: int, seed: int
 ) -> tuple[list[Move], list[Turn]]:
     """Date the moves and turning points of a curve.
 
@@ -85,7 +84,8 @@ def describe(
         curve: in bins.
         signs: from ``signs_of``, at least one.
         critical: the score from which on moves are claimed.
-        rng: of the draws.
+        draws: how many curves the intervals hold 90 % of.
+        seed: of the draws.
     """
     fitted, places, costs = fit(curve, signs)
     tops = [
@@ -94,7 +94,7 @@ def describe(
     ]
     ends = [0, *tops, curve.axis.bins - 1]
     levels = np.array([_level_weights(fitted, curve.variance, at) for at in ends])
-    drawn = fitted + curve.noise(DRAWS, rng)
+    drawn = fitted + curve.noise(draws, np.random.default_rng(seed))
     known = _Levels(levels @ curve.values, drawn @ levels.T)
     found: list[Move] = []
     for number, sign in enumerate(signs):
@@ -194,9 +194,10 @@ def _move(span: _Span, cut: tuple[int, int], known: _Levels, number: int) -> Mov
         lowest[0] = 0
     if open_end:
         highest[2] = high - 1
+    support = (many == own).mean(axis=0)
     dates = [
-        Passing(*_gap(axis, first + at), axis.bracket(first + a, first + b + 1))
-        for at, a, b in zip(own, lowest, highest, strict=True)
+        Passing(*_gap(axis, first + at), axis.bracket(first + a, first + b + 1), float(share))
+        for at, a, b, share in zip(own, lowest, highest, support, strict=True)
     ]
     narrow = np.maximum(span.places[many[:, 2]] - span.places[many[:, 0] + 1], 0)
     wide = span.places[many[:, 2] + 1] - span.places[many[:, 0]]
@@ -219,6 +220,7 @@ def _move(span: _Span, cut: tuple[int, int], known: _Levels, number: int) -> Mov
         pace=_pace(octaves, one_gap),
         open_start=bool(open_start),
         open_end=bool(open_end),
+        passed=np.stack([span.places[many], span.places[many + 1]], axis=2),
     )
 
 

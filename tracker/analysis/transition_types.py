@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
+
+import numpy as np
 
 Direction = Literal["up", "down"]
 Pace = Literal["abrupt", "gradual", "unclear"]
@@ -17,6 +20,8 @@ class Passing:
     """It passes after ``step_low`` and at or before ``step_high``, neighbouring checkpoints."""
     interval: tuple[int, int]
     """Checkpoints (low, high] between which it passes at 90 %."""
+    support: float | None = None
+    """Share of draws of the noise in which it passes between the same two checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Move:
     """Whether it may have begun before the first checkpoint."""
     open_end: bool = False
     """Whether it may go on after the last."""
+    passed: np.ndarray | None = field(default=None, repr=False, compare=False, metadata={"key": None})
+    """(R, 3, 2) log2(step + 1) of the checkpoints around onset, half and end in every draw; not stored."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,14 @@ class CurveTransitions:
     """Share of a deviation that stays at the next checkpoint, as far as the run shows it."""
     note: str | None = None
 
+    def ending_at(self, move: Move) -> Turn | None:
+        """The turning point that ``move`` leads up to."""
+        number = self.moves.index(move)
+        if number + 1 == len(self.moves) or self.moves[number + 1].direction == move.direction:
+            return None
+        turned = sum(a.direction != b.direction for a, b in pairwise(self.moves[: number + 1]))
+        return self.turns[turned]
+
     @property
     def main(self) -> Move | None:
         """The largest move."""
@@ -93,7 +108,7 @@ class CurveTransitions:
 class Transitions:
     """What ``find_transitions`` found."""
 
-    steps: tuple[int, ...]
+    steps: tuple[int, ...] = ()
     curves: Mapping[str, CurveTransitions] = field(default_factory=dict)
     structure: CurveTransitions = field(default_factory=CurveTransitions)
     """The joint curve of all metrics, in standard deviations."""
