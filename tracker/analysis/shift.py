@@ -18,7 +18,7 @@ from tracker.analysis.splits import places_of
 
 FEWEST = 4
 """Sizes below which only the trend from end to end is told."""
-LIKELY = 6.0
+LIKELY = 7.0
 """Odds against no trend from which on a shift is told: noise over 8 sizes reaches them in 2 % of draws."""
 TAIL = 0.05
 DRAWS = 4000
