@@ -6,8 +6,7 @@ T: checkpoints; S: sequences of the probe; H: heads.
 import numpy as np
 import polars as pl
 
-from tracker.analysis.noise import persistent
-from tracker.analysis.synthetic import SHARED, noisy_samples, training_curves
+from tracker.analysis.synthetic import SHARED, noisy_samples, persistent, training_curves
 from tracker.facts import table
 
 PYTHIA_STEPS = np.array([0, *(2**power for power in range(10)), *range(1000, 144_000, 1000)])

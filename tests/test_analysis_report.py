@@ -8,7 +8,7 @@ import pytest
 
 from tracker.analysis import AnalysisReport, trajectories
 from tracker.analysis import analyse as analysed
-from tracker.analysis.phase_report import run_phases
+from tracker.analysis.phase_report import find_run
 from tracker.analysis.scale_report import find_thresholds
 from tracker.analysis.schema import ChangePoint, Extent, Phase, RunPhases
 from tracker.analysis.synthetic import (
@@ -19,7 +19,7 @@ from tracker.analysis.synthetic import (
     stored_tables,
     training_curves,
 )
-from tracker.analysis.text.phases import summary_of
+from tracker.analysis.text.phases import ONE_RUN, summary_of
 from tracker.errors import StoreError
 from tracker.store import SCHEMAS, conform
 
@@ -159,10 +159,10 @@ def test_analysis_has_every_run_and_is_json(two_seeds: AnalysisReport):
 def test_the_summary_says_it_in_words():
     checkpoints, sequences = nano_tables()
     summary = analyse(checkpoints, sequences)["summary"]
-    assert len(summary) == 4
-    assert summary[0].startswith("0.05m seed 0: exploratory phase from step (128, 256] (bootstrap ")
-    assert "selectivity minimum 0.2" in summary[0]
-    assert "at step 1000; specialisation from (1000, 2000] (bootstrap support " in summary[0]
+    assert len(summary) == 5
+    assert summary[0].startswith("0.05m seed 0: exploratory phase from step (128, 256]")
+    assert "frequency selectivity falls 0.7" in summary[0]
+    assert "specialisation after it: turning point at step 1000 (90%: (512, 2000]), " in summary[0]
     # Equal values at all three sizes have no trend to report.
     few = "a threshold needs at least 8 sizes (3 measured)."
     assert summary[3] == f"frequency selectivity at step 16000: {few}"
@@ -178,14 +178,13 @@ RISE, LATE, FLAT = two_levels(), two_levels(turn=15), np.zeros(len(STEPS))
 @pytest.mark.parametrize(
     ("entropy", "selectivity", "parts"),
     [
-        (None, None, ["change points: (64, 128] (bootstrap support 100%, 90% interval: the same"]),
-        (-RISE, RISE, ["none begins an exploratory phase: selectivity does not fall"]),
-        (RISE, -RISE, ["exploratory phase from step (64, 128] (bootstrap support 100%", "selectivity minimum",
-                       "by step 16000 entropy has recovered ", "phase needs a recovery of 10%"]),
-        (LATE, -LATE, ["the extremum is the last checkpoint, so a recovery needs later ones."]),
-        (FLAT, FLAT, ["no phase change over 16 checkpoints (steps 0 to 16000) beyond noise or a smooth"]),
+        (None, None, ["transition from step (64, 128]", "labels need spectral entropy and selectivity"]),
+        (-RISE, RISE, ["transition from step (64, 128]", "spectral entropy falls"]),
+        (RISE, -RISE, ["exploratory phase from step (64, 128]", "frequency selectivity falls"]),
+        (LATE, -LATE, ["exploratory phase from step", "spectral entropy rises"]),
+        (FLAT, FLAT, ["no transition beyond noise (p = ", "would have been seen", "over 16 checkpoints"]),
     ],
-    ids=["without names", "other direction", "little recovery", "extremum at the end", "noise"],
+    ids=["without names", "other direction", "a rise", "a late rise", "noise"],
 )  # fmt: skip
 def test_the_sentence_of_a_run_says_what_its_curves_do(entropy, selectivity, parts):
     curves = {"band_power_low": RISE}
@@ -193,7 +192,7 @@ def test_the_sentence_of_a_run_says_what_its_curves_do(entropy, selectivity, par
         curves = {"spectral_entropy": entropy, "frequency_selectivity": selectivity}
     samples = noisy_samples(curves, 16, np.random.default_rng(0), error=0.005)
     tables = stored_tables({("0.8m", 0): SyntheticRun(STEPS, samples, ())}, SIZES)
-    sentence = run_phases(trajectories(*tables)[0]).sentence
+    sentence = find_run(trajectories(*tables)[0]).phases.sentence
     assert sentence.startswith("0.8m seed 0: ")
     assert [part for part in parts if part not in sentence] == []
 
@@ -314,10 +313,9 @@ def test_several_seeds_are_reported_together_with_how_far_they_agree():
     seeds = [entry(0, 16, 32, 0.2), entry(1, 16, 32, 0.1), entry(2, 8, 16, 0.3), entry(3, 8, 16, 0.0, None)]
     assert summary_of(seeds, []) == [
         "m, 4 seeds: exploratory phase in 3 of 4 seeds, from step (16, 32] (2 seeds), (8, 16] (1 seed); "
-        "selectivity minimum 0.1 to 0.3, at steps 160 to 320; specialisation in 0 of 4 seeds "
-        "(recovered by the last checkpoint: entropy 0% to 0%, selectivity 0% to 0%)."
+        "specialisation in 0 of 4 seeds."
     ]
-    assert summary_of(seeds[:1], []) == ["seed 0"]
+    assert summary_of(seeds[:1], []) == ["seed 0", ONE_RUN]
 
 
 def test_a_report_reads_back_and_older_ones_with_it(two_seeds: AnalysisReport):

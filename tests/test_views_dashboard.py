@@ -16,7 +16,7 @@ from synthetic_store import PYTHIA, PYTHIA_STEPS, SMALL, SMALL_STEPS, synthetic_
 from views_browser import Visit, browsing, chromium, shared_store, visiting
 
 from tracker.analysis import analyse
-from tracker.analysis.lead_lag_report import HEAD_COLUMNS
+from tracker.analysis.context import HEAD_COLUMNS
 from tracker.errors import StoreError
 from tracker.store import Store, open_store
 from tracker.views import dashboard, write_dashboard

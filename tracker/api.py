@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from tracker.analysis.lead_lag_report import HEAD_COLUMNS
+from tracker.analysis.context import HEAD_COLUMNS
 from tracker.checkpoints.audit.file import suspects as suspects_of
 from tracker.records import Checkpoint, Measurement, Unit
 from tracker.store import TABLES, Results, conform

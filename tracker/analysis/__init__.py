@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from tracker.analysis.report import analyse
     from tracker.analysis.schema import AnalysisReport, ChangePoint, Phase
     from tracker.analysis.thresholds import Threshold, Verdict, find_threshold, judge_threshold
+    from tracker.analysis.transition_types import Transitions
+    from tracker.analysis.transitions import find_transitions
 
 __all__ = [
     "AnalysisReport",
@@ -19,11 +21,13 @@ __all__ = [
     "Phases",
     "Threshold",
     "Trajectory",
+    "Transitions",
     "Verdict",
     "analyse",
     "analyse_phases",
     "find_phases",
     "find_threshold",
+    "find_transitions",
     "judge_threshold",
     "trajectories",
 ]
@@ -39,6 +43,8 @@ _HOMES = {
     "analyse_phases": "phase_report",
     "find_phases": "phases",
     "find_threshold": "thresholds",
+    "find_transitions": "transitions",
+    "Transitions": "transition_types",
     "judge_threshold": "thresholds",
 }
 

@@ -10,12 +10,12 @@ import numpy as np
 import polars as pl
 
 from tracker.analysis.labels import ENTROPY, SELECTIVITY
+from tracker.analysis.layers import layer_halves
 from tracker.analysis.order import COVARIATES, lags_of
 from tracker.analysis.phase_report import RunFindings
 from tracker.analysis.schema import ChangeContext, HeadContributions, HeadShare, Landmark, LayerShare
 from tracker.analysis.trajectories import Trajectory
 from tracker.analysis.transition_types import Move
-from tracker.analysis.layers import layer_halves
 from tracker.facts import table
 
 HEAD_METRICS = (SELECTIVITY, ENTROPY)

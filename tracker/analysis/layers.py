@@ -53,4 +53,3 @@ def _halves(places: np.ndarray, curves_RT: np.ndarray) -> np.ndarray:
     low, high = fitted[rows, at - 1], fitted[rows, at]
     share = np.clip((middle[:, 0] - low) / np.where(high > low, high - low, 1), 0, 1)
     return places[at - 1] + share * (places[at] - places[at - 1])
-

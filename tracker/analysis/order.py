@@ -66,7 +66,8 @@ def lags_of(reference: Move, curves: Mapping[str, CurveTransitions]) -> dict[str
 
 def _difference(reference: Move, move: Move, part: int) -> tuple[float, float]:
     """90 % interval of how many octaves later ``move`` passes a part of its way than ``reference``."""
-    assert reference.passed is not None and move.passed is not None
+    assert reference.passed is not None
+    assert move.passed is not None
     number = min(len(reference.passed), len(move.passed))
     ours, theirs = move.passed[:number, part], reference.passed[:number, part]
     low = np.quantile(ours[:, 0] - theirs[:, 1], TAIL)

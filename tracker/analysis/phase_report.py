@@ -40,7 +40,9 @@ def _measured(run: Trajectory, name: str) -> bool:
     return bool(np.isfinite(run.metrics.get(name, np.nan)).any())
 
 
-def run_curves(run: Trajectory, names: Sequence[str], best: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run_curves(
+    run: Trajectory, names: Sequence[str], best: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """Return the run's curves: of the best head where there is one, else samples (T, S), else means (T,).
 
     Args:

@@ -16,10 +16,10 @@ from tracker.analysis.transitions import find_transitions
 from tracker.errors import RequestError
 
 CRITERION = (
-    "moves of the joint curve (entropy up, selectivity and low-band power down, in standard deviations; without "
-    "them the first principal component) between windows of checkpoints that differ by more than noise alone does "
-    "anywhere in 95% of simulated curves; phases part at the onset of a move, at turning points, and where a move "
-    "has come 90% of its way"
+    "moves of the joint curve (entropy up, selectivity and low-band power down, in standard deviations; "
+    "without them the first principal component) between windows of checkpoints that differ by more than "
+    "noise alone does anywhere in 95% of simulated curves; phases part at the onset of a move, at turning "
+    "points, and where a move has come 90% of its way"
 )
 
 
@@ -124,7 +124,7 @@ class _Cut:
 
 
 def _cuts(steps: np.ndarray, joint: CurveTransitions) -> list[_Cut]:
-    """The onset of the first move, every turning point, and both ends of every plateau between or after moves."""
+    """The onset of the first move, every turning point, and both ends of every plateau after a move."""
     cuts: list[_Cut] = []
     risen = False
     before: Move | None = None

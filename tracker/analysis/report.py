@@ -4,9 +4,9 @@ from itertools import groupby
 
 import polars as pl
 
+from tracker.analysis.context import best_heads, context_of, head_maps
 from tracker.analysis.controls import find_twins
 from tracker.analysis.encodings import compare_encodings, encodings_of
-from tracker.analysis.context import best_heads, context_of, head_maps
 from tracker.analysis.phase_report import find_run, seed_changes
 from tracker.analysis.scale_report import find_thresholds
 from tracker.analysis.schema import AnalysisReport, Controls, ThresholdEntry

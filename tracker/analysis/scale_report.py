@@ -11,6 +11,7 @@ import numpy as np
 from tracker.analysis.axes import AXES, FEWEST_VALUES, indistinct, size_on, support
 from tracker.analysis.labels import ENTROPY, SELECTIVITY
 from tracker.analysis.schema import ModelLeftOut, ThresholdEntry
+from tracker.analysis.shift import find_shift, shift_stability
 from tracker.analysis.splits import Trial, corrected_p_values, places_of
 from tracker.analysis.text.scale import threshold_sentence
 from tracker.analysis.thresholds import ENOUGH, Verdict, judge_threshold, leave_one_out
@@ -147,6 +148,11 @@ def _on_axis(suite: str, models: Sized, axis: str) -> _Judged:
         p_value=verdict.p_value,
         factor=verdict.factor,
         main=models.metric in THRESHOLD_METRICS and axis == AXIS,
+    )
+    entry = replace(
+        entry,
+        shift=find_shift(scale, values),
+        stability=shift_stability(scale, values, entry.models) if entry.main else None,
     )
     found = verdict.found
     if found:

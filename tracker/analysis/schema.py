@@ -119,8 +119,7 @@ class Lag:
     """How a covariate's largest move lies to the main move of the frequency structure."""
 
     verdict: str = "undefined"
-    """By the halves of both moves: before, with, after, cannot tell, still (it does not move beyond noise), or
-    undefined."""
+    """By the halves of both: before, with, after, cannot tell, still (no move beyond noise), undefined."""
     lag: float | None = None
     """Octaves of training from the half of the reference to that of the covariate."""
     interval: tuple[float, float] | None = None
@@ -240,7 +239,7 @@ class LeaveOneOut:
 
 @dataclass(frozen=True)
 class Shift:
-    """How likely a level, a smooth trend and a step over model size are, and where and how large a step is."""
+    """How likely a level, a smooth trend and a step over model size are, and where a step is."""
 
     level: float
     smooth: float

@@ -2,9 +2,9 @@
 
 M: models in order of size; D: draws.
 
-Marginal likelihoods under the g-prior with unit information (Liang et al. 2008, JASA 103:410, g = M), averaged over
-the places of a step, the knots of a hinge and the centres and widths of a sigmoid, so that a shape pays for being
-sought. Level, smooth and step are equally likely before.
+Marginal likelihoods under the g-prior with unit information (Liang et al. 2008, JASA 103:410, g = M),
+averaged over the places of a step, the knots of a hinge and the centres and widths of a sigmoid, so that a
+shape pays for being sought. Level, smooth and step are equally likely before.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from tracker.analysis.schema import Shift
+from tracker.analysis.schema import Shift, ShiftStability
 from tracker.analysis.smooth import sigmoids, unit_range
 from tracker.analysis.splits import places_of
 
@@ -69,13 +69,38 @@ def find_shift(
     )
 
 
+def shift_stability(
+    sizes: Sequence[float] | np.ndarray, values: Sequence[float] | np.ndarray, models: Sequence[str]
+) -> ShiftStability | None:
+    """Weigh the same without each model in turn; None where too few sizes would be left.
+
+    Args:
+        sizes: (M,) rising.
+        values: (M,) the metric.
+        models: (M,) their names.
+    """
+    scale, levels = np.asarray(sizes, dtype=float), np.asarray(values, dtype=float)
+    without = {
+        model: find_shift(np.delete(scale, number), np.delete(levels, number))
+        for number, model in enumerate(models)
+    }
+    known = {model: found for model, found in without.items() if found is not None}
+    if len(known) < len(models) or not known:
+        return None
+    odds, steps = ([getattr(f, name) for f in known.values()] for name in ("odds", "step_odds"))
+    weakest = min(known, key=lambda model: known[model].odds)
+    return ShiftStability((min(odds), max(odds)), (min(steps), max(steps)), weakest)
+
+
 def _evidence(levels: np.ndarray, *columns: np.ndarray) -> float:
     """Log marginal likelihood of a linear shape against a level."""
     number = len(levels)
     basis = np.linalg.qr(np.column_stack([np.ones(number), *columns]).astype(float))[0]
     total = float(((levels - levels.mean()) ** 2).sum())
     left = float(((levels - basis @ (basis.T @ levels)) ** 2).sum()) / total
-    return float(((number - 1 - len(columns)) * np.log1p(number) - (number - 1) * np.log1p(number * left)) / 2)
+    return float(
+        ((number - 1 - len(columns)) * np.log1p(number) - (number - 1) * np.log1p(number * left)) / 2
+    )
 
 
 def _mean(logs: Sequence[float] | np.ndarray) -> float:
@@ -98,5 +123,7 @@ def _effects(
         below, above = levels[:place], levels[place:]
         left = float(((below - below.mean()) ** 2).sum() + ((above - above.mean()) ** 2).sum())
         error = np.sqrt(left / (number - 2) * (1 / len(below) + 1 / len(above)))
-        drawn.append(above.mean() - below.mean() + error * stats.t.rvs(number - 2, size=count, random_state=rng))
+        drawn.append(
+            above.mean() - below.mean() + error * stats.t.rvs(number - 2, size=count, random_state=rng)
+        )
     return np.concatenate(drawn)

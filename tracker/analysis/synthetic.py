@@ -41,7 +41,7 @@ def persistent(white: np.ndarray, kept: float) -> np.ndarray:
     """Turn white noise (T, ...) into unit noise of which the share ``kept`` stays at the next checkpoint."""
     scaled = white.copy()
     scaled[1:] *= np.sqrt(1 - kept**2)
-    return signal.lfilter([1.0], [1.0, -kept], scaled, axis=0)
+    return np.asarray(signal.lfilter([1.0], [1.0, -kept], scaled, axis=0))
 
 
 def noisy_samples(

@@ -77,7 +77,7 @@ class CurveTransitions:
     moves: tuple[Move, ...] = ()
     turns: tuple[Turn, ...] = ()
     p_value: float | None = None
-    """Share of noise alone in which the curve's clearest move would be seen; None where nothing was tested."""
+    """Share of noise alone with as clear a move; None where nothing was tested."""
     smallest: float | None = None
     """The smallest lasting shift that would have been claimed, in the unit of the metric."""
     noise: float | None = None

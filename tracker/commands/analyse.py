@@ -28,7 +28,7 @@ def analyse_results(results: Results, config: Config, console: Console) -> dict[
     """
     from tracker.analysis import analyse
     from tracker.analysis.assumptions import alerts_of, break_conditions
-    from tracker.analysis.lead_lag_report import HEAD_COLUMNS
+    from tracker.analysis.context import HEAD_COLUMNS
     from tracker.analysis.roles import COLUMNS, head_roles
 
     checkpoints, suspects = without_suspects(results, config)

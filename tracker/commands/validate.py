@@ -32,8 +32,6 @@ def run(config: Config, console: Console) -> int:
         findings = _detection(config, console)
         console.print(findings_table("Analysis: synthetic runs whose truth is known", findings))
         passed += [each.passed for each in findings]
-        if results is not None:
-            passed += _stored_alarms(results, config, console)
     if results is not None and what != "analysis":
         passed += _assumptions(results, config, console)
     failed = passed.count(False)
@@ -55,17 +53,6 @@ def _detection(config: Config, console: Console) -> "list[Finding]":
 
     with bars.running():
         return detection(config.validate.runs, moved, seed=config.validate.seed)
-
-
-def _stored_alarms(results: Results, config: Config, console: Console) -> list[bool]:
-    """Print how often the analysis claims a change on null curves made of the store's own noise."""
-    from tracker.validate import findings_table, stored_alarms
-
-    checkpoints, suspects = without_suspects(results, config)
-    findings = stored_alarms(checkpoints, results.sequences(), suspects)
-    if findings:
-        console.print(findings_table(f"Analysis: null curves from {config.store}", findings))
-    return [each.passed for each in findings]
 
 
 def _assumptions(results: Results, config: Config, console: Console) -> list[bool]:

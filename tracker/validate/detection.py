@@ -1,156 +1,163 @@
-"""Phases and thresholds on synthetic curves whose truth is known: found where they are, and nowhere else.
+"""Transitions and thresholds on synthetic curves whose truth is known: found where they are, nowhere else.
 
 The figures are shares of runs; their limits are what the analysis has to meet, whether or not it does today.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from dataclasses import dataclass, field
 
 import numpy as np
-import polars as pl
 
-from tracker.analysis import analyse_phases, find_phases, find_threshold
-from tracker.analysis.controls import alarm_rates
-from tracker.analysis.synthetic import drift, log_steps, noisy_samples, scale_values, shifting_run
-from tracker.analysis.trajectories import Suspects
+from tracker.analysis import find_threshold
+from tracker.analysis.shift import find_shift
+from tracker.analysis.synthetic import scale_values
+from tracker.analysis.synthetic_moves import CurveNoise, MovingCurve, moving_curve
+from tracker.analysis.transition_types import CurveTransitions
+from tracker.analysis.transitions import find_transitions
 from tracker.validate.finding import Finding, at_least, at_most
 
-POINTS = 19
-LONG = 60
 SIZES = np.geomspace(1e7, 1e10, 8)
-HOLD = 0.87
-"""Least share of intervals claimed at 90 % that hold the truth."""
-WIDTH = {3: 3, 6: 1}
-"""Largest median width of those intervals in gaps between checkpoints, by the size of the shift."""
-SHIFTS_FOUND = {3: 0.3, 6: 0.85}
-"""Least share of shifts that are found, by their size in standard errors; small ones are often missed."""
-BOTH_FOUND = 0.9
-"""Least share of runs with two clear shifts in which both are found."""
-ALARMS = 0.05
-"""Largest share of runs without any change in which one is claimed."""
-FOUND = 0.8
-"""Least share of clear steps over model size that are found."""
-PLACED = 0.95
-"""Least share of those that are placed between the right two sizes."""
-Drift = Literal["flat", "line", "sigmoid"]
+FALSE = 0.05
+"""Largest share of runs without a move in which one is claimed."""
+HOLD, EDGE_HOLD = 0.87, 0.80
+"""Least share of 90 % intervals that hold the truth: of halves and turning points; of onsets and ends."""
 Advance = Callable[[], object]
+NOISE = (
+    ("white", CurveNoise(), FALSE),
+    ("white, means alone", CurveNoise(sequences=0), FALSE),
+    ("jitter of 3", CurveNoise(jitter=3), FALSE),
+    ("growing fourfold", CurveNoise(growth=4), FALSE),
+    ("growing fourfold, means alone", CurveNoise(sequences=0, growth=4), FALSE),
+    ("half of the jitter kept", CurveNoise(kept=0.5), 0.07),
+    ("0.8 of the jitter kept", CurveNoise(kept=0.8), 0.12),
+    ("0.8 kept, 3 seeds", CurveNoise(kept=0.8, seeds=3), FALSE),
+)
+MOVES = (("step", 0.0), ("sigmoid", 1.0), ("sigmoid", 8.0), ("drift", 0.0))
+POINTS = (16, 154)
+CLAIMED = {6: 0.9, 10: 0.98}
+"""Least share of moves that are claimed, by their size in standard deviations of a checkpoint's mean."""
+RIGHT = {("recovery", 16): 0.7, ("stages", 16): 0.5, ("recovery", 154): 0.95, ("stages", 154): 0.95}
+"""Least share of runs with moves of 40 standard deviations in which all are found and no others."""
 
 
-def _intervals(named: str, held: list[bool], widths: list[int], widest: float) -> Iterator[Finding]:
-    """Coverage and median width of the intervals of one kind of run."""
-    share = sum(held) / len(held) if held else float("nan")
-    yield at_least(f"{named}: of {len(held)} intervals claimed at 90 %, hold it", share, HOLD)
-    width = float(np.median(widths)) if widths else float("nan")
-    yield at_most(f"{named}: median width of the intervals, gaps", width, widest, "1")
+@dataclass
+class _Tally:
+    """What was seen in the runs of one kind."""
+
+    claimed: list[bool] = field(default_factory=list)
+    right: list[bool] = field(default_factory=list)
+    halves: list[bool] = field(default_factory=list)
+    edges: list[bool] = field(default_factory=list)
+    turns: list[bool] = field(default_factory=list)
+
+    def add(self, truth: MovingCurve, found: CurveTransitions) -> None:
+        """Compare one curve with its truth."""
+        self.claimed.append(bool(found.moves))
+        signs = tuple(1 if move.direction == "up" else -1 for move in found.moves)
+        self.right.append(signs == tuple(move.sign for move in truth.moves))
+        if not self.right[-1]:
+            return
+        for true, move in zip(truth.moves, found.moves, strict=True):
+            self.halves.append(_holds(move.half.interval, true.half))
+            self.edges += [_holds(move.onset.interval, true.onset), _holds(move.end.interval, true.end)]
+        if truth.turn is not None:
+            self.turns.append(_holds(found.turns[0].interval, truth.turn))
 
 
-def shifts(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
-    """One shift in levels, of 3 and of 6 standard errors, in three metrics of 16 sequences."""
-    steps = log_steps(POINTS)
-    for size, least in SHIFTS_FOUND.items():
-        rng = np.random.default_rng([seed, size])
-        exact, held, widths = 0, [], []
-        for _ in range(runs):
-            run = shifting_run(steps, [int(rng.integers(4, POINTS - 4))], size, rng)
-            points = find_phases(run.steps, run.metrics).change_points
-            exact += tuple((point.step_low, point.step_high) for point in points) == run.brackets
-            ((truth_low, truth_high),) = run.brackets
-            for low, high in (point.interval for point in points if point.interval):
-                held.append(low <= truth_low and truth_high <= high)
-                widths.append(int(np.searchsorted(steps, high) - np.searchsorted(steps, low)))
-            advance()
-        named = f"shift of {size} standard errors, {runs} runs"
-        yield at_least(f"{named}: found, between the right two checkpoints", exact / runs, least)
-        yield from _intervals(named, held, widths, WIDTH[size])
+def _holds(interval: tuple[int, int], place: float) -> bool:
+    low, high = np.log2(np.array(interval) + 1.0)
+    return bool(low - 1e-9 <= place <= high + 1e-9)
 
 
-def two_shifts(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
-    """Two shifts of 5 standard errors, up and down."""
-    rng, exact = np.random.default_rng([seed, 2]), 0
+def _share(seen: list[bool]) -> float:
+    return float(np.mean(seen)) if seen else float("nan")
+
+
+def _tally(
+    kind: tuple[str, float],
+    points: int,
+    size: float,
+    noise: CurveNoise,
+    runs: int,
+    seed: int,
+    advance: Advance,
+) -> _Tally:
+    """Find the moves of ``runs`` curves of one kind."""
+    rng, tally = np.random.default_rng([seed, points, int(size)]), _Tally()
     for _ in range(runs):
-        run = shifting_run(log_steps(POINTS), [5, 12], 5, rng)
-        points = find_phases(run.steps, run.metrics, resamples=2).change_points
-        exact += tuple((point.step_low, point.step_high) for point in points) == run.brackets
+        truth = moving_curve(kind[0], points, rng, kind[1])
+        values = noise.around(size * noise.total * truth.curve, rng)
+        tally.add(truth, find_transitions(truth.steps, {"metric": values}).curves["metric"])
         advance()
-    yield at_least(
-        f"two shifts of 5 standard errors, {runs} runs: both found, rightly", exact / runs, BOTH_FOUND
-    )
+    return tally
 
 
-def false_alarms(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
-    """Noise and smooth drift alone: no change may be claimed."""
-    steps = log_steps(POINTS)
-    place = np.log2(steps + 1.0)
-    kinds: tuple[tuple[Drift, float, str], ...] = (
-        ("flat", 0, "noise alone"), ("line", 5, "a straight drift of 5 standard errors"),
-        ("line", 50, "a straight drift of 50"), ("sigmoid", 5, "a wide sigmoid of 5"),
-        ("sigmoid", 50, "a wide sigmoid of 50"),
-    )  # fmt: skip
-    for number, (kind, height, name) in enumerate(kinds):
-        rng, claimed = np.random.default_rng([seed, 100 + number]), 0
-        for _ in range(runs):
-            curve = height * drift(place, kind, width=rng.uniform(0.5, 1), centre=rng.uniform(0.3, 0.7))
-            samples = noisy_samples({"a": curve, "b": -curve, "c": 0.5 * curve}, 16, rng)
-            claimed += bool(find_phases(steps, samples, resamples=2).change_points)
-            advance()
-        yield at_most(f"{name}, {runs} runs: a change is claimed", claimed / runs, ALARMS)
+def false_claims(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
+    """Noise alone, of every kind: no move may be claimed."""
+    for points in POINTS:
+        for name, noise, limit in NOISE:
+            tally = _tally(("flat", 0.0), points, 0, noise, runs, seed, advance)
+            yield at_most(
+                f"noise: {name}, {points} checkpoints: a move is claimed", _share(tally.claimed), limit
+            )
 
 
-def persistent_noise(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
-    """Wobble of training that no sequence shows and that stays in part from checkpoint to checkpoint."""
-    for number, (points, kept) in enumerate(((POINTS, 0.5), (LONG, 0.5))):
-        rng, claimed = np.random.default_rng([seed, 300 + number]), 0
-        steps = np.unique([*log_steps(11), *range(1000, 1000 * (points - 9), 1000)])[:points]
-        for _ in range(runs):
-            flat = np.zeros(len(steps))
-            samples = noisy_samples({"a": flat, "b": flat, "c": flat}, 16, rng, wobble=2.0, kept=kept)
-            claimed += bool(find_phases(steps, samples, resamples=2).change_points)
-            advance()
-        yield at_most(
-            f"wobble of twice the sequences' noise, {kept:.0%} kept, {points} checkpoints, {runs} runs: a "
-            "change is claimed", claimed / runs, ALARMS,
-        )  # fmt: skip
+def moves(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
+    """One move, abrupt or slow, of 6 and of 10 standard deviations."""
+    for points in POINTS:
+        for kind in MOVES:
+            for size, least in CLAIMED.items():
+                tally = _tally(kind, points, size, CurveNoise(), runs, seed, advance)
+                width = f" of {kind[1]:g} octaves" if kind[1] else ""
+                named = f"{kind[0]}{width}, size {size}, {points} checkpoints"
+                yield at_least(f"{named}: claimed", _share(tally.claimed), least)
+                yield at_least(f"{named}: 90 % interval of half holds", _share(tally.halves), HOLD)
+                yield at_least(f"{named}: of onset and end", _share(tally.edges), EDGE_HOLD)
+
+
+def shapes(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
+    """A rise of which part is lost again, and a rise in two stages."""
+    for (kind, points), least in RIGHT.items():
+        tally = _tally((kind, 0.0), points, 40, CurveNoise(), runs, seed, advance)
+        named = f"{kind}, size 40, {points} checkpoints"
+        yield at_least(f"{named}: all moves and no others", _share(tally.right), least)
+        if tally.turns:
+            yield at_least(f"{named}: 90 % interval of the turning point holds", _share(tally.turns), HOLD)
 
 
 def thresholds(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
-    """A step over 8 model sizes, and noise, trend and smooth sigmoid without one."""
-    rng = np.random.default_rng([seed, 1])
-    places = []
-    for _ in range(runs):
-        found = find_threshold(SIZES, scale_values(SIZES, "step", 10, rng, below=3))
-        places += [(found.low, found.high)] if found else []
-        advance()
-    yield at_least(f"step of 10 over 8 sizes, {runs} runs: found", len(places) / runs, FOUND)
-    right = places.count((SIZES[2], SIZES[3])) / len(places) if places else float("nan")
-    yield at_least(f"of those {len(places)}: between the right two sizes", right, PLACED)
-    yield from _threshold_intervals(runs, seed, advance)
-    for number, (kind, height) in enumerate((("noise", 0), ("line", 10), ("sigmoid", 8))):
-        rng, claimed = np.random.default_rng([seed, 200 + number]), 0
+    """A step of 6 over 8 model sizes, and noise, trend and smooth sigmoid without one."""
+    kinds = (
+        ("step", 6, 0.9, None),
+        ("noise", 0, 0.02, 0.02),
+        ("line", 10, None, 0.06),
+        ("sigmoid", 8, None, 0.06),
+    )
+    for number, (kind, height, told, stepped) in enumerate(kinds):
+        rng = np.random.default_rng([seed, 200 + number])
+        shifts, steps = [], []
         for _ in range(runs):
-            values = scale_values(SIZES, kind, height, rng, width=rng.uniform(0.5, 1))  # type: ignore[arg-type]
-            claimed += find_threshold(SIZES, values) is not None
+            below, width = int(rng.integers(2, 7)), float(rng.uniform(0.5, 1))
+            values = scale_values(SIZES, kind, height, rng, below=below, width=width)  # type: ignore[arg-type]
+            shift = find_shift(SIZES, values)
+            shifts.append(shift is not None and shift.told)
+            steps.append(find_threshold(SIZES, values) is not None)
             advance()
-        name = kind if kind == "noise" else f"smooth {kind} of {height}"
-        yield at_most(f"{name} over 8 sizes, {runs} runs: a threshold is claimed", claimed / runs, ALARMS)
+        named = f"{kind} of {height} over 8 sizes"
+        if kind == "step":
+            yield at_least(f"{named}: a shift is told", _share(shifts), told or 0.0)
+        if kind == "noise":
+            yield at_most(f"{named}: a shift is told", _share(shifts), told or 0.0)
+        if stepped is not None:
+            yield at_most(f"{named}: a step is claimed", _share(steps), stepped)
 
 
-def _threshold_intervals(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
-    """Steps of 3 and 6 times the models' scatter, anywhere."""
-    for height in WIDTH:
-        rng, held, widths = np.random.default_rng([seed, 400 + height]), [], []
-        for _ in range(runs):
-            below = int(rng.integers(2, len(SIZES) - 1))
-            found = find_threshold(SIZES, scale_values(SIZES, "step", height, rng, below=below))
-            if found:
-                low, high = (int(np.searchsorted(SIZES, size * 0.999)) for size in found.interval)
-                held.append(low < below <= high)
-                widths.append(high - low)
-            advance()
-        named = f"step of {height} over 8 sizes, {runs} runs"
-        yield from _intervals(named, held, widths, WIDTH[height])
-
-
-PARTS = ((shifts, 2), (two_shifts, 1), (false_alarms, 5), (persistent_noise, 2), (thresholds, 6))
+PARTS = (
+    (false_claims, len(NOISE) * len(POINTS)),
+    (moves, len(POINTS) * len(MOVES) * len(CLAIMED)),
+    (shapes, len(RIGHT)),
+    (thresholds, 4),
+)
 """Each part, and how many kinds of run it makes."""
 
 
@@ -159,37 +166,8 @@ def runs_in_all(runs: int) -> int:
     return runs * sum(kinds for _, kinds in PARTS)
 
 
-def stored_alarms(checkpoints: pl.DataFrame, sequences: pl.DataFrame, suspects: Suspects) -> list[Finding]:
-    """Count the changes claimed on null curves made of a store's own noise (``controls.alarm_rates``).
-
-    Args:
-        checkpoints: the store's checkpoint table.
-        sequences: its table of sequences.
-        suspects: checkpoints that are left out.
-
-    Returns:
-        One finding per kind of null curve, none without a run that has five checkpoints. The limit is that
-        of synthetic runs and two standard errors of a share of so many curves.
-    """
-    found = analyse_phases(checkpoints, sequences, suspects)
-    rates = alarm_rates([run for run, _ in found], [entry for _, entry in found])
-    kinds = (
-        (rates.permuted, "the stored runs' scatter in random order"),
-        (rates.resampled, "flat curves with the noise of stored runs"),
-    )
-    return [
-        at_most(
-            f"{name}, {rate.curves} curves: a change is claimed",
-            rate.claimed / rate.curves,
-            ALARMS + 2 * float(np.sqrt(ALARMS * (1 - ALARMS) / rate.curves)),
-        )
-        for rate, name in kinds
-        if rate.curves
-    ]
-
-
 def detection(runs: int, advance: Advance = lambda: None, *, seed: int = 0) -> list[Finding]:
-    """Try detection, brackets and false alarms on synthetic runs.
+    """Try detection, dates and false claims on synthetic runs.
 
     Args:
         runs: how many of each kind, at least 1.

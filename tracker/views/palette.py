@@ -30,7 +30,7 @@ VERDICTS = {
     "with": {"name": "with", "sign": "●", "light": "#58606e", "dark": "#9ca5b3"},
     "after": {"name": "after", "sign": "►", "light": "#b06a00", "dark": "#e8a93a"},
     "cannot tell": {"name": "unclear", "sign": "○", "light": "#58606e", "dark": "#9ca5b3"},
-    "still": {"name": "no change of direction", "sign": "–", "light": "#8a8f98", "dark": "#78828f"},
+    "still": {"name": "no change beyond noise", "sign": "–", "light": "#8a8f98", "dark": "#78828f"},
 }
 """When a covariate changes, as stored in analysis.json: how page and figures name and colour it."""
 

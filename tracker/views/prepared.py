@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from tracker.analysis.axes import size_on
-from tracker.analysis.lead_lag import COVARIATES
+from tracker.analysis.order import COVARIATES
 from tracker.analysis.schema import (
     AnalysisReport,
     ChangeContext,
@@ -199,7 +199,7 @@ class LeadLag:
         return [change for change in self.changes if name_of(change) == run.name]
 
     def table(self) -> pl.DataFrame:
-        """One row per change and covariate: verdict, lag in checkpoints, its 90 % interval, and the
+        """One row per change and covariate: verdict, lag in octaves, its 90 % interval, and the
         covariate's own change (bracket_low, bracket_high]."""
         rows = [
             (*name_of(change), change.step_low, change.step_high, name, each.verdict, each.lag,

@@ -24,6 +24,7 @@ from tracker.analysis.text.transitions import (
 )
 from tracker.errors import counted
 
+ONE_RUN = "One run of each model: only further seeds show whether a wobble is repeated."
 MOST_TWINS = 3
 """Pairs that should be twins and are not, named one by one."""
 
@@ -50,7 +51,7 @@ def _moves(entry: RunPhases, found: RunTransitions) -> list[str]:
 def _told(entry: RunPhases, found: RunTransitions) -> str:
     main = found.structure.main
     assert main is not None
-    begins = starts(entry, "exploratory")
+    begins = starts(entry, "exploratory") if main.direction == "up" else None
     moves = _moves(entry, found)
     parts = [f"exploratory phase from step {_bracket(begins)}"] if begins else []
     if not begins:
@@ -136,8 +137,12 @@ def summary_of(
         entries[0].sentence if len(entries) == 1 else seeds_sentence(entries, together.get(model))
         for model, entries in models.items()
     ]
-    if models and all(len(entries) == 1 for entries in models.values()) and any(e.change_points for e in phases):
-        sentences.append("One run of each model: only further seeds show whether a wobble is repeated.")
+    if (
+        models
+        and all(len(entries) == 1 for entries in models.values())
+        and any(e.change_points for e in phases)
+    ):
+        return [*sentences, *scale_summary(thresholds), ONE_RUN]
     return [*sentences, *scale_summary(thresholds)]
 
 

@@ -35,8 +35,8 @@ def turn_words(turn: Turn) -> str:
     """Return where a curve turns and how much of its move comes back by the end of the next."""
     low, high = turn.recovered_interval
     return (
-        f"turning point at step {turn.step} (90%: {span(turn.interval)}), {turn.recovered:.0%} of the way back "
-        f"by the end ({low:.0%} to {high:.0%})"
+        f"turning point at step {turn.step} (90%: {span(turn.interval)}), {turn.recovered:.0%} of the way "
+        f"back by the end ({low:.0%} to {high:.0%})"
     )
 
 

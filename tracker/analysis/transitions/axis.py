@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 BIN = 1 / 8
-"""Octaves: checkpoints closer than this are averaged, or late ones would drown the early ones."""
+"""Octaves: in long runs checkpoints closer than this are averaged, or late ones drown the early ones."""
+LONG = 36
+"""Checkpoints from which on a run is long; in short ones every checkpoint stands for itself."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,10 @@ def axis_of(steps: np.ndarray) -> Axis:
         steps: (T,) training steps, rising.
     """
     positions = np.log2(steps + 1.0)
+    width = BIN if len(steps) >= LONG else 0.0
     starts, edge = [], -np.inf
     for number, position in enumerate(positions):
-        if position - edge >= BIN:
+        if position - edge >= width:
             starts.append(number)
             edge = position
     first = np.array(starts)

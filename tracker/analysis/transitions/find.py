@@ -3,25 +3,26 @@
 T: checkpoints; B: bins of checkpoints; S: sequences; K: seeds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tracker.analysis.curves import checked_steps
-from tracker.analysis.transitions import seeds as several
-from tracker.analysis.transitions.axis import Axis, axis_of
-from tracker.analysis.transitions.given import Given, given_curves, joint_curve
-from tracker.analysis.transitions.moves import Curve, describe, fit, signs_of
-from tracker.analysis.transitions.noise import PERSISTENCE, sequence_noise
 from tracker.analysis.transition_types import CurveTransitions, Transitions
+from tracker.analysis.transitions.axis import Axis, axis_of
+from tracker.analysis.transitions.binned import Curve
+from tracker.analysis.transitions.given import Given, given_curves, joint_curve
+from tracker.analysis.transitions.moves import describe, fit, signs_of
+from tracker.analysis.transitions.noise import PERSISTENCE, sequence_noise
+from tracker.analysis.transitions.seeds import null_scores, persistence_of, variance_of_mean
 from tracker.analysis.transitions.significance import LEVEL, Detector, detector
 from tracker.errors import RequestError
 
 DRAWS = 400
 """Curves drawn for every interval."""
 SHORT = 10
-"""Checkpoints below which further moves, of curves without sequences, are judged against white noise alone."""
+"""Checkpoints below which further moves of curves without sequences are judged against white noise."""
 FEWEST = 3
 """Checkpoints below which nothing can be told to move."""
 
@@ -49,10 +50,10 @@ def find_transitions(
 ) -> Transitions:
     """Find the moves of every metric that exceed its noise, and when each begins, is half done and ends.
 
-    A move is claimed where two windows of checkpoints differ by more than noise alone does anywhere in 95 % of
-    simulated curves; a slow drift is a move as much as a jump is. Between turning points the curve is monotone
-    (isotonic regression), dated where it passes 10, 50 and 90 % of its way; intervals hold 90 % of curves
-    drawn from the fit with the curve's own noise. ``docs/statistics.md`` states error rates.
+    A move is claimed where two windows of checkpoints differ by more than noise alone does anywhere in 95 %
+    of simulated curves; a slow drift is a move as much as a jump is. Between turning points the curve is
+    monotone (isotonic regression), dated where it passes 10, 50 and 90 % of its way; intervals hold 90 % of
+    curves drawn from the fit with the curve's own noise. ``docs/statistics.md`` states error rates.
 
     Args:
         steps: (T,) training steps or tokens, whole numbers, rising.
@@ -125,11 +126,12 @@ def _correlation(test: Detector, kind: int) -> np.ndarray:
     return covariance / size / size[:, None]
 
 
-def _limits(test: Detector, axis: Axis, given: Given):  # noqa: ANN202
+def _limits(test: Detector, axis: Axis, given: Given) -> tuple[Callable[[float], float], float, float]:
     """How p-values are read, the critical score of a first move and of further ones."""
     if given.seeds is None:
-        return test.p_value, test.critical, test.critical_white if given.sequences is None and axis.bins < SHORT else test.critical
-    nulls = several.null_scores(axis.key, given.seeds.shape[0])
+        few = given.sequences is None and axis.bins < SHORT
+        return test.p_value, test.critical, test.critical_white if few else test.critical
+    nulls = null_scores(axis.key, given.seeds.shape[0])
     critical = float(np.quantile(nulls, 1 - LEVEL, axis=1, method="higher").max())
 
     def p_value(score: float) -> float:
@@ -144,8 +146,8 @@ def _noise(given: Given, axis: Axis, test: Detector, own_T: np.ndarray) -> _Nois
     spread = None
     if given.seeds is not None:
         left = (given.seeds - given.mean)[None]
-        variance = several.variance_of_mean(left, axis)[0]
-        kind = int(several.persistence_of(left)[0])
+        variance = variance_of_mean(left, axis)[0]
+        kind = int(persistence_of(left)[0])
         spread = float(np.median(given.seeds.std(axis=0, ddof=1)))
     else:
         kind = int(test.model.persistence(given.mean[None])[0])

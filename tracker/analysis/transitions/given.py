@@ -69,7 +69,7 @@ def _given(steps: np.ndarray, array: np.ndarray) -> Given:
         kept = np.isfinite(array)
         return _noted(Given(steps[kept], array[kept]), steps, kept)
     defined = np.isfinite(array)
-    kept = defined.any(axis=1)
+    kept = np.asarray(defined.any(axis=1))
     whole = defined[kept].all(axis=0)
     if whole.sum() >= 2:
         chosen = array[kept][:, whole]

@@ -58,7 +58,7 @@ def turning_places(
         signs: 1 or -1 of every move, in turn.
 
     Returns:
-        The last bin of every move but the last, and for each of these the least cost of every place, (B - 1,).
+        The last bin of every move but the last, and for each of these the least cost of all places, (B - 1,).
     """
     if len(signs) == 1:
         return [], []

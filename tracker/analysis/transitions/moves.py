@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracker.analysis.transitions.axis import Axis
-from tracker.analysis.transitions.isotonic import rising, rising_many, turning_places
 from tracker.analysis.transition_types import Move, Pace, Passing, Turn
+from tracker.analysis.transitions.axis import Axis
+from tracker.analysis.transitions.binned import Curve
+from tracker.analysis.transitions.isotonic import rising, rising_many, turning_places
 from tracker.analysis.transitions.stages import stages
 from tracker.analysis.transitions.windows import Windows
 
@@ -26,29 +27,6 @@ MOVING = 1.645
 """An end of the run where neighbouring octaves differ by more standard errors than this is no level yet."""
 TURN_COST = 2.71
 """A curve may turn wherever the fit costs at most so much more: 90 % of a chi-square of one degree."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One curve in bins, and its noise."""
-
-    axis: Axis
-    values: np.ndarray
-    """(B,)."""
-    variance: np.ndarray
-    """(B,) of its noise."""
-    correlation: np.ndarray
-    """(B, B) of its noise."""
-
-    def noise(self, draws: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw its noise, (R, B)."""
-        white = rng.normal(size=(draws, len(self.values)))
-        return white @ np.linalg.cholesky(self.correlation).T * np.sqrt(self.variance)
-
-    @property
-    def weights(self) -> np.ndarray:
-        """(B,) inverse variances."""
-        return 1 / self.variance
 
 
 def signs_of(windows: Windows, scores: np.ndarray, critical: float) -> list[int]:
@@ -236,7 +214,9 @@ def _pace(octaves: tuple[float, float], one_gap: bool) -> Pace:
     return "gradual" if narrow >= ABRUPT - 0.05 else "unclear"
 
 
-def _turn(curve: Curve, fitted: np.ndarray, known: "_Levels", number: int, top: int, costs: np.ndarray) -> Turn:
+def _turn(
+    curve: Curve, fitted: np.ndarray, known: "_Levels", number: int, top: int, costs: np.ndarray
+) -> Turn:
     """The turning point after move ``number``."""
     axis = curve.axis
     near = np.flatnonzero(costs - costs.min() <= TURN_COST)

@@ -12,16 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from tracker.analysis.transitions.axis import Axis
+from tracker.analysis.transitions.axis import LONG, Axis
 
 PERSISTENCE = np.array([0.0, 0.3, 0.5, 0.65, 0.8])
 """Shares of a deviation that may stay at the next checkpoint."""
-LONG = 36
-"""Checkpoints from which on one run shows how persistent its jitter is."""
 LAGS = (2, 3)
 """Distances, in checkpoints, that are compared with neighbours to tell persistence."""
 CAUTION = 12.0
-"""Over the number of checkpoints: by how much less persistence is believed than shows, since a jump shows some."""
+"""Over the number of checkpoints: how much less persistence is believed than shows; a jump shows some."""
 SHARP = 3
 """Distances that one jump or turning point makes large: so many of the largest are left out,"""
 TRIMMED = 0.1

@@ -8,7 +8,7 @@ import functools
 import numpy as np
 
 from tracker.analysis.transitions.axis import Axis, axis_of
-from tracker.analysis.transitions.noise import NEARBY, OVERALL, PERSISTENCE, autoregression, noise_model
+from tracker.analysis.transitions.noise import NEARBY, OVERALL, PERSISTENCE, noise_model
 from tracker.analysis.transitions.significance import CURVES, NoiseKind
 from tracker.analysis.transitions.windows import windows_of
 
@@ -47,6 +47,3 @@ def null_scores(steps: bytes, seeds: int) -> np.ndarray:
         variance = variance_of_mean(left, axis)
         found.append(np.sort(windows.largest(mean @ axis.pool.T, variance, persistence_of(left))))
     return np.array(found)
-
-
-__all__ = ["KINDS", "autoregression", "null_scores", "persistence_of", "variance_of_mean"]

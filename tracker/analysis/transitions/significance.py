@@ -41,7 +41,8 @@ class NoiseKind:
         if self.jitter:
             jitter = rng.normal(size=shape)
             jitter[..., 1:] *= np.sqrt(1 - self.persistent**2)
-            white = white + self.jitter * signal.lfilter([1.0], [1.0, -self.persistent], jitter, axis=-1)
+            kept = np.asarray(signal.lfilter([1.0], [1.0, -self.persistent], jitter, axis=-1))
+            white = white + self.jitter * kept
         return white * np.geomspace(1, self.growth, shape[-1])
 
 
@@ -79,7 +80,9 @@ class Detector:
         A kind of which more false claims are accepted counts for as much less.
         """
         counts = [len(null) - np.searchsorted(null, score) for null in self.null]
-        shares = [(1 + n) / (CURVES + 1) * LEVEL / kind.level for n, kind in zip(counts, self.kinds, strict=True)]
+        shares = [
+            (1 + n) / (CURVES + 1) * LEVEL / kind.level for n, kind in zip(counts, self.kinds, strict=True)
+        ]
         return float(min(1.0, max(shares)))
 
 

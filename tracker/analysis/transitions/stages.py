@@ -3,12 +3,9 @@
 B: bins of checkpoints.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from tracker.analysis.transitions.moves import Curve
+from tracker.analysis.transitions.binned import Curve
 
 PLATEAU = 0.1
 """At most this share of a move may lie on a plateau between two of its stages,"""
@@ -24,7 +21,7 @@ STILL = 0.6
 
 
 def stages(
-    curve: "Curve", fitted: np.ndarray, part: slice, sign: int, critical: float
+    curve: Curve, fitted: np.ndarray, part: slice, sign: int, critical: float
 ) -> list[tuple[int, int]]:
     """Cut a monotone stretch where it stands still.
 
@@ -66,7 +63,10 @@ def _longest_plateau(
         for high in range(low + 1, len(way) - 1):
             if way[high] - way[low] > PLATEAU:
                 break
-            if places[high] - places[low] >= longest and _stands_still(places, way, variance, low, high) > STILL * critical:
+            if (
+                places[high] - places[low] >= longest
+                and _stands_still(places, way, variance, low, high) > STILL * critical
+            ):
                 longest, found = float(places[high] - places[low]), (low, high)
     return found
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracker.analysis.transitions.noise import PERSISTENCE, NoiseModel
+from tracker.analysis.transitions.noise import NoiseModel
 
 CHUNK = 4_000_000
 """Numbers held at a time while many curves are compared."""
@@ -28,7 +28,11 @@ class Windows:
     """(PERSISTENCE, P) by how much persistence changes the variance of the contrast."""
 
     def scores(
-        self, curves_NB: np.ndarray, variance_NB: np.ndarray, kinds_N: np.ndarray, least_P: np.ndarray | float = 0.0
+        self,
+        curves_NB: np.ndarray,
+        variance_NB: np.ndarray,
+        kinds_N: np.ndarray,
+        least_P: np.ndarray | float = 0.0,
     ) -> np.ndarray:
         """Differences over their standard errors, (N, P).
 

@@ -30,20 +30,20 @@ function drawWhy() {
   drawWhyTable(changes);
 }
 
-// A lag counts measured checkpoints from the spectrum's change to the covariate's own.
-function lagText({ verdict, lag, interval }) {
+// A lag counts octaves of training from the spectrum's half-way point to the covariate's own.
+const octaves = (value) => number(value, 2);
+function lagText({ verdict, lag, interval, direction, start, finish }) {
   const { name } = DATA.verdicts[verdict] || { name: verdict };
   if (verdict === "still" || lag === null) return name;
   const [low, high] = interval || [lag, lag],
     directed = verdict === "before" || verdict === "after";
   const range =
-    low === high
-      ? ""
-      : directed && low * high > 0
-        ? ` (${Math.min(Math.abs(low), Math.abs(high))}-${Math.max(Math.abs(low), Math.abs(high))})`
-        : ` (${low} to ${high})`;
-  if (!directed) return `${name}${range}`;
-  return `${plural(Math.abs(lag), "checkpoint")} ${verdict === "before" ? "earlier" : "later"}${range}`;
+    directed && low * high >= 0
+      ? `${octaves(Math.min(Math.abs(low), Math.abs(high)))} to ${octaves(Math.max(Math.abs(low), Math.abs(high)))} octaves`
+      : `${octaves(low)} to ${octaves(high)} octaves`;
+  const moved = direction ? `${direction === "up" ? "rises" : "falls"} ${number(start)} → ${number(finish)}, ` : "";
+  if (!directed) return `${moved}${name} (${range})`;
+  return `${moved}${range} ${verdict === "before" ? "earlier" : "later"}`;
 }
 
 function drawOrder(run, changes) {
