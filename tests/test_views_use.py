@@ -208,7 +208,7 @@ def test_lead_and_lag_are_drawn_and_counted(visit: Visit):
     bars = {trace["name"]: trace["x"] for trace in visit.plotted("verdicts-plot")}
     assert (max(bars["before"]), max(bars["after"]), max(bars["with"])) == (12, 12, 0)
     row = visit.page.locator("#why-table tbody tr").first.locator("td").all_inner_texts()
-    assert row[1:3] == ["1 checkpoint earlier (1-2)", "no change of direction"]
+    assert row[1:3] == ["1 to 2 octaves earlier", "no change beyond noise"]
     assert row[4:6] == ["3 of 8 heads", "layer 1 head 2: 25 %\nlayer 0 head 1: 13 %"]
 
 

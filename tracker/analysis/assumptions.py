@@ -114,12 +114,14 @@ class _Run:
 
 
 def _last_changes(phases: Sequence[RunPhases]) -> dict[tuple[Any, ...], int]:
-    """By run, the first checkpoint after its last detected change."""
-    return {
-        (entry.suite, entry.model, entry.seed): max(point.step_high for point in entry.change_points)
-        for entry in phases
-        if entry.change_points
-    }
+    """By run, where its last named phase ends; without one, the first checkpoint after its last change."""
+    last = {}
+    for entry in phases:
+        if entry.change_points:
+            moving = [phase.last_step for phase in entry.phases if phase.label not in (None, "initial")]
+            steps = moving or [point.step_high for point in entry.change_points]
+            last[entry.suite, entry.model, entry.seed] = max(steps)
+    return last
 
 
 def break_conditions(
