@@ -214,7 +214,7 @@ def test_the_summary_counts_seeds_that_differ_and_gives_ranges():
 def test_the_summary_of_one_seed_says_what_is_not_available():
     (row,) = rows_of(entry_of(0, (8, 16), None, None))
     assert (row["exploratory"], row["exploratory_support"]) == (
-        "between 8 and 16", "not available: one sequence",
+        "between 8 and 16", "turning point",
     )  # fmt: skip
     (row,) = rows_of(entry_of(0, None, None, 0.6))
     assert (row["exploratory"], row["exploratory_support"], row["p_value"]) == ("none detected", None, "0.6")

@@ -8,7 +8,8 @@ from typing import Any
 from tracker.analysis.labels import label_columns
 from tracker.analysis.schema import AnalysisReport, ChangePoint, RunPhases
 
-NO_SAMPLES = "not available: one sequence"
+NO_SAMPLES = "turning point"
+"""Turning points have an interval and no support of a bracket."""
 LEAST_CHECKPOINTS = 5
 """Fewer than these cannot show a change of phase."""
 

@@ -404,7 +404,7 @@ function drawStrip() {
       });
       const support =
         point.confidence === null
-          ? "no bootstrap support (no samples)"
+          ? "turning point"
           : `bootstrap support ${Math.round(100 * point.confidence)} &#37;`;
       points.push([
         (x0 + x1) / 2,

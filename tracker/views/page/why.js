@@ -41,7 +41,9 @@ function lagText({ verdict, lag, interval, direction, start, finish }) {
     directed && low * high >= 0
       ? `${octaves(Math.min(Math.abs(low), Math.abs(high)))} to ${octaves(Math.max(Math.abs(low), Math.abs(high)))} octaves`
       : `${octaves(low)} to ${octaves(high)} octaves`;
-  const moved = direction ? `${direction === "up" ? "rises" : "falls"} ${number(start)} → ${number(finish)}, ` : "";
+  const moved = direction
+    ? `${direction === "up" ? "rises" : "falls"} ${number(start)} → ${number(finish)}, `
+    : "";
   if (!directed) return `${moved}${name} (${range})`;
   return `${moved}${range} ${verdict === "before" ? "earlier" : "later"}`;
 }
