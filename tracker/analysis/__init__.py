@@ -50,7 +50,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used: ``text`` needs neither scipy nor ruptures."""
+    """Load a public name when it is first used: ``text`` needs no scipy."""
     if name in _HOMES:
         return getattr(import_module(f"tracker.analysis.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'tracker.analysis' has no attribute {name!r}")
