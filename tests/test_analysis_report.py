@@ -10,6 +10,7 @@ from tracker.analysis import AnalysisReport, trajectories
 from tracker.analysis import analyse as analysed
 from tracker.analysis.phase_report import find_run
 from tracker.analysis.scale_report import find_thresholds
+from tracker.analysis.scale_values import TURNING
 from tracker.analysis.schema import ChangePoint, Extent, Phase, RunPhases
 from tracker.analysis.synthetic import (
     SyntheticRun,
@@ -159,13 +160,14 @@ def test_analysis_has_every_run_and_is_json(two_seeds: AnalysisReport):
 def test_the_summary_says_it_in_words():
     checkpoints, sequences = nano_tables()
     summary = analyse(checkpoints, sequences)["summary"]
-    assert len(summary) == 5
+    assert len(summary) == 6
     assert summary[0].startswith("0.05m seed 0: exploratory phase from step (128, 256]")
     assert "frequency selectivity falls 0.7" in summary[0]
     assert "specialisation after it: turning point at step 1000 (90%: (512, 2000]), " in summary[0]
     # Equal values at all three sizes have no trend to report.
     few = "a threshold needs at least 8 sizes (3 measured)."
-    assert summary[3] == f"frequency selectivity at step 16000: {few}"
+    assert summary[3] == f"Frequency selectivity at step 16000 is the same in all 3 sizes; {few}"
+    assert summary[4].startswith("Half-way point of the transition ")
 
 
 def two_levels(*, turn: int = 12) -> np.ndarray:
@@ -209,19 +211,43 @@ def test_a_threshold_is_reported_with_its_models():
     assert entry["effect"] == pytest.approx(-0.08, abs=0.01)
     assert entry["confidence"] == 1.0
     assert entry["sentence"].startswith(
-        "scale sensitivity at 0.5x (averaged) at step 16 breaks between 9M and 27M non-embedding parameters: "
+        "scale sensitivity at 0.5x (averaged) at step 16 has a threshold: it falls by 0.08"
     )
-    assert entry["sentence"] in result["summary"]
+    assert "between 9M and 27M non-embedding parameters; a step is favoured " in entry["sentence"]
+    assert entry["sentence"][1:] in [sentence[1:] for sentence in result["summary"]]
 
 
-def test_no_break_is_said_too():
+def test_no_trend_is_said_too():
+    values = np.array([0.2, 0.1, 0.15, 0.2, 0.1, 0.2, 0.1, 0.15])
+    result = analyse(*scale_tables("frequency_selectivity", values))
+    assert "synthetic: no trend over 8 model sizes in frequency selectivity." in result["summary"]
+    assert "shows no trend over 8 sizes beyond the scatter" in result["thresholds"][0]["sentence"]
+
+
+def test_a_smooth_trend_is_no_threshold():
     values = np.linspace(0.2, 0.1, 8)
     result = analyse(*scale_tables("frequency_selectivity", values))
-    assert "synthetic: no break over 8 model sizes in frequency selectivity." in result["summary"]
     entry = result["thresholds"][0]
     assert (entry["low"], entry["high"], entry["interval"]) == (None, None, None)
     assert entry["p_value"] == pytest.approx(2 / 70)  # of the best step, which a line explains as well
-    assert "Over the 8 sizes it falls from size to size: 0.2 (sd over sequences " in entry["sentence"]
+    assert entry["sentence"].startswith("frequency selectivity at step 16 falls by 0.1 (90% over sequences: ")
+    assert "; a smooth trend is favoured " in entry["sentence"]
+
+
+def test_larger_models_that_turn_earlier_are_told():
+    steps, runs, rng = log_steps(16), {}, np.random.default_rng(0)
+    sizes = {f"model-{number}": int(1e6 * 3**number) for number in range(9)}
+    for number, model in enumerate(sizes):
+        curve = 1 / (1 + np.exp(-4 * (np.log2(steps + 1.0) - (9 - 0.7 * number))))
+        curves = {"spectral_entropy": 2 + curve, "frequency_selectivity": 0.7 - 0.5 * curve}
+        runs[model, 0] = SyntheticRun(steps, noisy_samples(curves, 8, rng, error=0.01), ())
+    result = analyse(*stored_tables(runs, sizes))
+    entry = next(each for each in result["thresholds"] if each["metric"] == "transition_half")
+    assert entry["values"] == pytest.approx([9 - 0.7 * number for number in range(9)], abs=0.8)
+    assert entry["shift"]["told"]
+    assert entry["low"] is None
+    assert entry["sentence"].startswith("half-way point of the transition comes earlier by 5")
+    assert entry["sentence"] in [each[:1].lower() + each[1:] for each in result["summary"]]
 
 
 def test_seeds_are_averaged_at_the_last_common_step():
@@ -290,7 +316,7 @@ def test_a_store_with_all_its_columns_is_analysed():
     full = conform("checkpoint", checkpoints.with_columns(pl.lit("k").alias("key")))
     result = analyse(full, conform("sequences", sequences))
     assert result["phases"][0]["metrics"][:2] == ["spectral_entropy", "frequency_selectivity"]
-    assert len(result["thresholds"]) == 10
+    assert [each["metric"] for each in result["thresholds"][10:]] == list(TURNING)
     json.dumps(result, allow_nan=False)
 
 

@@ -7,9 +7,9 @@ import pytest
 from tracker.analysis import analyse, judge_threshold
 from tracker.analysis.axes import indistinct, size_on, support
 from tracker.analysis.schema import LeaveOneOut, to_dict
-from tracker.analysis.splits import Trial, corrected_p_values, places_of, step_interval
+from tracker.analysis.shift import find_shift, leave_one_out, without_each
+from tracker.analysis.splits import Trial, corrected_p_values, places_of
 from tracker.analysis.synthetic import scale_values
-from tracker.analysis.thresholds import leave_one_out
 from tracker.facts import table
 
 PAPER = table("paper_table6_scaling").join(
@@ -40,10 +40,11 @@ def test_table6_breaks_on_sizes_and_the_report_says_that_it_cannot_pass_the_corr
     assert len(by_axis) == 8
     entry = by_axis["params_total"]
     assert (entry["low"], entry["high"]) == (162322944, 405334016)
-    assert entry["interval"] == [162322944, 405334016]
+    assert entry["interval"] == [162322944, 1414647808]
     assert entry["p_value"] == pytest.approx(2 / 56)
     assert entry["p_corrected"] > 0.05
-    assert "by permutation alone it could be chance: 8 models" in entry["sentence"]
+    assert entry["shift"]["step_odds"] == pytest.approx(1.6, abs=0.1)
+    assert "8 models have too few orders for less: measure more sizes" in entry["sentence"]
     assert "the data cannot separate this axis from" in entry["sentence"]
     assert entry["leave_one_out"]["of"] == 8
     selectivity = [e for e in entries if e["metric"] == "averaged_frequency_selectivity"]
@@ -69,11 +70,13 @@ def test_one_odd_model_moves_the_step_when_it_is_left_out():
     found = judge_threshold(SCALE, values).found
     assert found is not None
     names = PAPER["model"].to_list()
-    assert set(leave_one_out(SCALE, values, names, found).moved_by) <= set(names)
+    rest = without_each(SCALE, values, names)
+    assert leave_one_out(rest, (found.low, found.high)) == LeaveOneOut(6, 8, ("14m", "160m"))
     clean = np.where(np.arange(8) < 4, 1.0, 0.0) + 0.01 * np.random.default_rng(0).normal(size=8)
     kept = judge_threshold(SCALE, clean).found
     assert kept is not None
-    assert leave_one_out(SCALE, clean, names, kept) == LeaveOneOut(8, 8, ())
+    rest = without_each(SCALE, clean, names)
+    assert leave_one_out(rest, (kept.low, kept.high)) == LeaveOneOut(8, 8, ())
 
 
 def test_corrected_p_values_are_those_of_the_smallest_under_permutation():
@@ -124,9 +127,10 @@ def test_sizes_that_a_model_does_not_have_are_none():
 def test_intervals_hold_the_step():
     rng = np.random.default_rng(4)
     held = []
-    for _ in range(100):
+    for _ in range(200):
         below = int(rng.integers(2, 7))
-        values = scale_values(SCALE, "step", 3, rng, below=below)
-        low, high = step_interval(values, places_of(SCALE))
-        held.append(low <= below <= high)
-    assert np.mean(held) >= 0.85
+        found = find_shift(SCALE, scale_values(SCALE, "step", 4, rng, below=below))
+        assert found is not None
+        low, high = found.gap_interval
+        held.append(low <= SCALE[below - 1] and SCALE[below] <= high)
+    assert np.mean(held) >= 0.87

@@ -9,6 +9,7 @@ from tracker.analysis.controls import find_twins
 from tracker.analysis.encodings import compare_encodings, encodings_of
 from tracker.analysis.phase_report import find_run, seed_changes
 from tracker.analysis.scale_report import find_thresholds
+from tracker.analysis.scale_timing import find_timing
 from tracker.analysis.schema import AnalysisReport, Controls, ThresholdEntry
 from tracker.analysis.text.phases import control_sentences, lead_lag_sentences, summary_of
 from tracker.analysis.trajectories import Suspects, single_value, trajectories
@@ -54,9 +55,10 @@ def analyse(
     encodings = compare_encodings(runs, encodings_of(checkpoints), phases)
     variants = {(each.suite, one.model) for each in encodings for one in each.models[1:]}
     thresholds: list[ThresholdEntry] = []
-    for suite, members in groupby(runs, key=lambda run: run.suite):
+    for suite, members in groupby(found, key=lambda each: each.run.suite):
         # Of models of one size that differ in their encoding, only the reference stands for the size.
-        thresholds += find_thresholds(suite, [run for run in members if (suite, run.model) not in variants])
+        mine = [each for each in members if (suite, each.run.model) not in variants]
+        thresholds += [*find_thresholds(suite, [each.run for each in mine]), *find_timing(suite, mine)]
     lead_lag = [each for each in contexts if each is not None]
     controls = Controls(tuple(find_twins(runs)))
     summary = [

@@ -1,6 +1,6 @@
 """Thresholds over the models of a suite: every metric against every axis of size, for analysis.json.
 
-M: models; S: sequences of the probe.
+M: models.
 """
 
 from collections.abc import Sequence
@@ -10,103 +10,18 @@ import numpy as np
 
 from tracker.analysis.axes import AXES, FEWEST_VALUES, indistinct, size_on, support
 from tracker.analysis.labels import ENTROPY, SELECTIVITY
+from tracker.analysis.scale_values import AXIS, Sized, end_to_end, last_common_step, values_at
 from tracker.analysis.schema import ModelLeftOut, ThresholdEntry
-from tracker.analysis.shift import find_shift, shift_stability
+from tracker.analysis.shift import leave_one_out, stability_of, without_each
 from tracker.analysis.splits import Trial, corrected_p_values, places_of
 from tracker.analysis.text.scale import threshold_sentence
-from tracker.analysis.thresholds import ENOUGH, Verdict, judge_threshold, leave_one_out
+from tracker.analysis.thresholds import ENOUGH, Verdict, judge_threshold
 from tracker.analysis.trajectories import Trajectory
 from tracker.facts import table
 
 _SCALED = (ENTROPY, SELECTIVITY, "band_power_low", "scale_sensitivity_0.5", "scale_sensitivity_0.25")
 THRESHOLD_METRICS = _SCALED + tuple(f"averaged_{name}" for name in _SCALED)
 """Metrics whose thresholds the summary reports; the others stand in the table alone."""
-AXIS = "params_non_embedding"
-"""The axis that the summary reports."""
-
-
-@dataclass(frozen=True)
-class Sized:
-    """One metric of every model at one step, seeds averaged."""
-
-    metric: str
-    step: int
-    models: tuple[str, ...]
-    facts: tuple[dict[str, int | None], ...]
-    values: np.ndarray
-    """(M,)."""
-    samples: np.ndarray | None
-    """(M, S) where every model has the same number of sequences."""
-    spread: tuple[float | None, ...]
-    """Standard deviation over sequences."""
-    left_out: tuple[ModelLeftOut, ...]
-
-
-def last_common_step(runs: Sequence[Trajectory]) -> int | None:
-    """Return the last step that every model has, with any of its seeds."""
-    steps: dict[str, set[int]] = {}
-    for run in runs:
-        steps.setdefault(run.model, set()).update(int(step) for step in run.steps)
-    common = set.intersection(*steps.values()) if steps else set()
-    return max(common, default=None)
-
-
-def _value_at(run: Trajectory, metric: str, step: int) -> tuple[float, np.ndarray | None]:
-    at = int(np.searchsorted(run.steps, step))
-    sample = run.samples.get(metric)
-    value = run.metrics.get(metric)
-    return float("nan") if value is None else float(value[at]), None if sample is None else sample[at]
-
-
-@dataclass(frozen=True)
-class _Sized:
-    """One model at the common step."""
-
-    size: int
-    model: str
-    facts: dict[str, int | None]
-    value: float
-    draws: np.ndarray | None
-    """(S,) seeds averaged."""
-
-
-def _model_at(members: Sequence[Trajectory], metric: str, step: int) -> _Sized | None:
-    """The seeds of one model at ``step``; None where its size or the metric is not known there."""
-    at = [_value_at(run, metric, step) for run in members]
-    value = float(np.mean([each for each, _ in at])) if at else float("nan")
-    size = members[0].facts[AXIS] if members else None
-    if not size or not np.isfinite(value):
-        return None
-    draws = [each for _, each in at if each is not None]
-    even = len(draws) == len(at) and len({len(each) for each in draws}) == 1
-    return _Sized(size, members[0].model, members[0].facts, value, np.mean(draws, axis=0) if even else None)
-
-
-def sized(runs: Sequence[Trajectory], metric: str, step: int) -> Sized:
-    """Gather the models of ``runs`` at ``step``, in order of non-embedding parameters."""
-    rows, lost = [], []
-    for model in dict.fromkeys(run.model for run in runs):
-        members = [run for run in runs if run.model == model and step in run.steps]
-        row = _model_at(members, metric, step)
-        if row is None:
-            unknown = metric if members and members[0].facts[AXIS] else AXIS
-            lost.append(ModelLeftOut(model, f"{unknown} is not known there"))
-        else:
-            rows.append(row)
-    rows.sort(key=lambda row: (row.size, row.model))
-    draws = [row.draws for row in rows]
-    known = [each for each in draws if each is not None]
-    paired = bool(rows) and len(known) == len(rows) and len({len(each) for each in known}) == 1
-    return Sized(
-        metric,
-        step,
-        models=tuple(row.model for row in rows),
-        facts=tuple(row.facts for row in rows),
-        values=np.array([row.value for row in rows]),
-        samples=np.array(known) if paired else None,
-        spread=tuple(None if d is None or len(d) < 2 else float(np.std(d, ddof=1)) for d in draws),
-        left_out=tuple(lost),
-    )
 
 
 @dataclass(frozen=True)
@@ -126,14 +41,16 @@ class _Judged:
         return replace(self, entry=replace(self.entry, **fields))  # pyright: ignore[reportArgumentType]
 
 
-def _on_axis(suite: str, models: Sized, axis: str) -> _Judged:
+def _on_axis(suite: str, models: Sized, axis: str, main: bool) -> _Judged:
     sizes = [size_on(facts, axis) for facts in models.facts]
     known = np.array([number for number, size in enumerate(sizes) if size is not None], dtype=int)
     scale = np.array([sizes[number] for number in known], dtype=float)
     order = np.argsort(scale, kind="stable")
     kept, scale = known[order], scale[order]
-    values = models.values[kept]
-    verdict = judge_threshold(scale, values, None if models.samples is None else models.samples[kept])
+    seeds = models.seeds[kept]
+    samples = None if models.samples is None else models.samples[kept]
+    verdict = judge_threshold(scale, seeds, samples)
+    values = np.nanmean(seeds, axis=1) if len(seeds) else np.empty(0)
     entry = ThresholdEntry(
         suite,
         models.metric,
@@ -143,29 +60,30 @@ def _on_axis(suite: str, models: Sized, axis: str) -> _Judged:
         scale=tuple(scale.tolist()),
         values=tuple(values.tolist()),
         spread=tuple(models.spread[number] for number in kept),
+        seeds=tuple(int(number) for number in np.isfinite(seeds).sum(axis=1)),
         left_out=models.left_out,
         sizes=len(np.unique(scale)),
         p_value=verdict.p_value,
         factor=verdict.factor,
-        main=models.metric in THRESHOLD_METRICS and axis == AXIS,
-    )
-    entry = replace(
-        entry,
-        shift=find_shift(scale, values),
-        stability=shift_stability(scale, values, entry.models) if entry.main else None,
+        trend=end_to_end(seeds, samples),
+        shift=verdict.shift,
+        main=main and axis == AXIS,
     )
     found = verdict.found
-    if found:
-        entry = replace(
-            entry,
-            low=found.low,
-            high=found.high,
-            interval=found.interval,
-            effect=found.effect,
-            confidence=found.confidence,
-            confounded=_confounded(entry, found.low, found.high),
-            leave_one_out=leave_one_out(scale, values, entry.models, found),
-        )
+    if found or (entry.main and entry.shift):
+        rest = without_each(scale, seeds, entry.models)
+        entry = replace(entry, stability=stability_of(rest))
+        if found:
+            entry = replace(
+                entry,
+                low=found.low,
+                high=found.high,
+                interval=found.interval,
+                effect=found.effect,
+                confidence=found.confidence,
+                confounded=_confounded(entry, found.low, found.high),
+                leave_one_out=leave_one_out(rest, (found.low, found.high)),
+            )
     return _Judged(entry, verdict, scale, values, len(known) == len(models.models), kept)
 
 
@@ -229,13 +147,14 @@ def find_thresholds(suite: str, runs: Sequence[Trajectory]) -> list[ThresholdEnt
     main = [name for name in THRESHOLD_METRICS if name in known]
     if step is None:
         blank = [ThresholdEntry(suite, name, AXIS, left_out=lost) for name in main]
-        return [replace(each, sentence=threshold_sentence(each, None)) for each in blank]
+        return [replace(each, sentence=threshold_sentence(each)) for each in blank]
     many = len({run.model for run in measured}) >= ENOUGH
     judged: list[_Judged] = []
     for metric in [*main, *(sorted(known - set(main)) if many else [])]:
-        models = sized(measured, metric, step)
+        models = values_at(measured, metric, step)
         models = replace(models, left_out=lost + models.left_out)
         if metric in main or len(models.models) >= ENOUGH:
-            judged += _with_best_axes([_on_axis(suite, models, axis) for axis in (AXES if many else (AXIS,))])
-    found = _corrected(judged)
-    return [replace(each.entry, sentence=threshold_sentence(each.entry, each.verdict)) for each in found]
+            axes = AXES if many else (AXIS,)
+            judged += _with_best_axes([_on_axis(suite, models, axis, metric in main) for axis in axes])
+    found = [each.entry for each in _corrected(judged)]
+    return [replace(each, sentence=threshold_sentence(each)) for each in found]

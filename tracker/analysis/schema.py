@@ -259,6 +259,19 @@ class Shift:
     """90 % interval, over the places where it may be."""
     told: bool
     """Whether the odds against no trend are large enough to say so."""
+    stepped: bool = False
+    """Whether the odds of a step against a smooth trend are large enough to call it one."""
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """The difference of the largest model from the smallest."""
+
+    difference: float
+    interval: tuple[float, float] | None = None
+    """90 % interval; None where neither seeds nor sequences show the noise."""
+    over: str | None = None
+    """What the interval is over: seeds or sequences."""
 
 
 @dataclass(frozen=True)
@@ -286,6 +299,8 @@ class ThresholdEntry:
     values: tuple[float, ...] = ()
     spread: tuple[float | None, ...] = ()
     """Standard deviation over sequences, per model."""
+    seeds: tuple[int, ...] = ()
+    """Seeds behind each value."""
     left_out: tuple[ModelLeftOut, ...] = ()
     sizes: int = 0
     """Different sizes on the axis."""
@@ -301,6 +316,7 @@ class ThresholdEntry:
     aicc: float | None = None
     best_axes: tuple[str, ...] | None = None
     leave_one_out: LeaveOneOut | None = None
+    trend: EndToEnd | None = None
     shift: Shift | None = None
     stability: ShiftStability | None = None
     confounded: str | None = None

@@ -1,8 +1,8 @@
-"""Steps over model size: where one may be, how much it explains, how rare and how well placed it is.
+"""Steps over model size: where one may be, how much it explains, how rare it is.
 
 Many metrics and axes are tested at once, so p-values are also corrected for all of them.
 
-M: models in order of size; P: permutations; R: draws.
+M: models in order of size; P: permutations.
 """
 
 import functools
@@ -17,9 +17,6 @@ SIDE = 2
 EXACT = 8
 """Up to this many models every permutation is tried."""
 PERMUTATIONS = 20_000
-DRAWS = 1000
-INTERVAL = 0.9
-"""Coverage of the interval."""
 
 
 def places_of(sizes: np.ndarray) -> np.ndarray:
@@ -56,40 +53,6 @@ def permuted_gains(values: np.ndarray, places: np.ndarray) -> np.ndarray:
 def share_at_least(gains: np.ndarray, observed: float) -> float:
     """Compute the share of ``gains`` as large as ``observed``, rounding aside."""
     return float((gains >= observed * (1 - 1e-9)).mean())
-
-
-def step_interval(values: np.ndarray, places: np.ndarray, seed: int = 0) -> tuple[int, int]:
-    """Find the first and last place of a step that a likelihood-ratio test at 90 % keeps.
-
-    For each place the two levels and the scatter about them are taken as true, and values drawn: the place
-    is kept where the best step of the data leaves no less, relative to its own rest, than 90 % of draws.
-
-    Args:
-        values: (M,) in order of size.
-        places: from ``places_of``.
-        seed: of the draws.
-    """
-    models = len(values)
-    rng = np.random.default_rng(seed)
-    noise = rng.normal(size=(DRAWS, models))
-    observed = _excess(values[None], places)[0]
-    kept = []
-    for number, place in enumerate(places):
-        below = np.arange(models) < place
-        level = np.where(below, values[below].mean(), values[~below].mean())
-        scatter = np.sqrt(((values - level) ** 2).sum() / (models - 2))
-        drawn = _excess(level + scatter * noise, places)[:, number]
-        if observed[number] <= np.quantile(drawn, INTERVAL, method="higher") + 1e-12:
-            kept.append(int(place))
-    return min(kept), max(kept)
-
-
-def _excess(values_PM: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """What each place leaves beyond the best one, relative to what the best leaves, (P, places)."""
-    total = ((values_PM - values_PM.mean(axis=1, keepdims=True)) ** 2).sum(axis=1, keepdims=True)
-    left = np.maximum(total - step_gain(values_PM, places), 1e-15)
-    best = left.min(axis=1, keepdims=True)
-    return (left - best) / best
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ SHARED = 0.9
 """Correlation of the noise of metrics that come from one spectrum."""
 SEQUENCE_SPREAD = 3.0
 """A sequence's own level, in units of one sequence's noise at one checkpoint: some texts are harder."""
-ScaleKind = Literal["noise", "line", "sigmoid", "step"]
+ScaleKind = Literal["noise", "line", "hinge", "sigmoid", "step"]
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,8 @@ def scale_values(scale: np.ndarray, kind: ScaleKind, height: float, rng: np.rand
 
     Args:
         scale: (M,) sizes, rising.
-        kind: noise, line, sigmoid (smooth, ``width`` of the log range) or step.
+        kind: noise, line, hinge (flat up to somewhere, then a line), sigmoid (smooth, ``width`` of the log
+            range) or step.
         height: from the smallest to the largest model, in units of the noise.
         rng: source of the noise.
         below: models below the step.
@@ -168,8 +169,12 @@ def scale_values(scale: np.ndarray, kind: ScaleKind, height: float, rng: np.rand
         return noise + height * (np.arange(len(scale)) >= below)
     if kind == "noise":
         return noise
+    if kind == "hinge":
+        place = unit_range(np.log(scale))
+        bend = rng.uniform(0.1, 0.8)
+        return noise + height * np.maximum(place - bend, 0) / (1 - bend)
     if kind not in ("line", "sigmoid"):
-        raise unknown_value("kind", kind, ("noise", "line", "sigmoid", "step"))
+        raise unknown_value("kind", kind, ("noise", "line", "hinge", "sigmoid", "step"))
     return noise + height * drift(np.log(scale), kind, width)
 
 

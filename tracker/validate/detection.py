@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tracker.analysis import find_threshold
-from tracker.analysis.shift import find_shift
-from tracker.analysis.synthetic import scale_values
+from tracker.analysis import judge_threshold
+from tracker.analysis.synthetic import ScaleKind, scale_values
 from tracker.analysis.synthetic_moves import CurveNoise, MovingCurve, moving_curve
 from tracker.analysis.transition_types import CurveTransitions
 from tracker.analysis.transitions import find_transitions
@@ -38,6 +37,10 @@ CLAIMED = {6: 0.9, 10: 0.98}
 """Least share of moves that are claimed, by their size in standard deviations of a checkpoint's mean."""
 RIGHT = {("recovery", 16): 0.7, ("stages", 16): 0.5, ("recovery", 154): 0.95, ("stages", 154): 0.95}
 """Least share of runs with moves of 40 standard deviations in which all are found and no others."""
+SCALES: tuple[tuple[ScaleKind, float], ...] = (
+    ("step", 6), ("noise", 0), ("line", 5), ("line", 10), ("hinge", 10), ("sigmoid", 8), ("sigmoid", 16),
+)  # fmt: skip
+"""Curves over model size, by their height in units of the models' scatter."""
 
 
 @dataclass
@@ -126,37 +129,37 @@ def shapes(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
 
 
 def thresholds(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
-    """A step of 6 over 8 model sizes, and noise, trend and smooth sigmoid without one."""
-    kinds = (
-        ("step", 6, 0.9, None),
-        ("noise", 0, 0.02, 0.02),
-        ("line", 10, None, 0.06),
-        ("sigmoid", 8, None, 0.06),
-    )
-    for number, (kind, height, told, stepped) in enumerate(kinds):
+    """Steps over 8 model sizes, and noise and smooth trends that are none."""
+    for number, (kind, height) in enumerate(SCALES):
         rng = np.random.default_rng([seed, 200 + number])
-        shifts, steps = [], []
+        shifts, steps, held = [], [], []
         for _ in range(runs):
             below, width = int(rng.integers(2, 7)), float(rng.uniform(0.5, 1))
-            values = scale_values(SIZES, kind, height, rng, below=below, width=width)  # type: ignore[arg-type]
-            shift = find_shift(SIZES, values)
+            values = scale_values(SIZES, kind, height, rng, below=below, width=width)
+            verdict = judge_threshold(SIZES, values)
+            shift = verdict.shift
             shifts.append(shift is not None and shift.told)
-            steps.append(find_threshold(SIZES, values) is not None)
+            steps.append(verdict.found is not None)
+            if shift is not None and kind == "step":
+                low, high = shift.gap_interval
+                held.append(low <= SIZES[below - 1] and SIZES[below] <= high)
             advance()
-        named = f"{kind} of {height} over 8 sizes"
+        named = f"{kind} of {height:g} over 8 sizes" if height else f"{kind} over 8 sizes"
         if kind == "step":
-            yield at_least(f"{named}: a shift is told", _share(shifts), told or 0.0)
-        if kind == "noise":
-            yield at_most(f"{named}: a shift is told", _share(shifts), told or 0.0)
-        if stepped is not None:
-            yield at_most(f"{named}: a step is claimed", _share(steps), stepped)
+            yield at_least(f"{named}: a shift is told", _share(shifts), 0.9)
+            yield at_least(f"{named}: it is called a step", _share(steps), 0.75)
+            yield at_least(f"{named}: 90 % interval of its place holds", _share(held), HOLD)
+        else:
+            if kind == "noise":
+                yield at_most(f"{named}: a shift is told", _share(shifts), 0.02)
+            yield at_most(f"{named}: it is called a step", _share(steps), 0.06)
 
 
 PARTS = (
     (false_claims, len(NOISE) * len(POINTS)),
     (moves, len(POINTS) * len(MOVES) * len(CLAIMED)),
     (shapes, len(RIGHT)),
-    (thresholds, 4),
+    (thresholds, len(SCALES)),
 )
 """Each part, and how many kinds of run it makes."""
 

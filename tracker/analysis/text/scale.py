@@ -1,115 +1,209 @@
-"""Sentences about model size: what breaks where, how sure that is, or how many sizes are missing."""
+"""Sentences about model size: what shifts where, how sure that is, or how many sizes are missing."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from tracker.analysis.axes import AXES
-from tracker.analysis.schema import LeaveOneOut, ThresholdEntry
+from tracker.analysis.scale_values import TURNING, TURNING_REPORTED, step_at
+from tracker.analysis.schema import Shift, ThresholdEntry
+from tracker.analysis.shift import FEWEST, STEP_LIKELY
 from tracker.analysis.text import number, size_name, titled
-from tracker.analysis.thresholds import ENOUGH, LEVEL, Threshold, Verdict
+from tracker.analysis.thresholds import ENOUGH, LEVEL
 from tracker.errors import counted
 
 REPORTED_OVER_FEW_SIZES = ("frequency_selectivity", "averaged_scale_sensitivity_0.5")
 """Metrics whose plain trend the summary reports where the sizes are too few for a threshold."""
 
 
-def _trend(entry: ThresholdEntry) -> str:
-    """How the values go over the sizes, with the spread over sequences at both ends."""
-    values = np.asarray(entry.values, dtype=float)
-    if len(values) < 2 or np.ptp(values) == 0:
-        return ""
-    rises = np.diff(values)
-    way = "rises" if values[-1] > values[0] else "falls"
-    steady = bool(np.all(rises > 0) or np.all(rises < 0))
-    path = f"{way} from size to size" if steady else f"{way} from end to end, not at every size"
-
-    def end(at: int) -> str:
-        spread = entry.spread[at]
-        sd = "" if spread is None else f" (sd over sequences {number(spread)})"
-        return f"{number(values[at])}{sd} in {entry.models[at]}"
-
-    return f" Over the {len(values)} sizes it {path}: {end(0)} to {end(-1)}."
-
-
-def threshold_sentence(entry: ThresholdEntry, verdict: Verdict | None) -> str:
+def threshold_sentence(entry: ThresholdEntry) -> str:
     """Say what one metric shows over one axis of size at the last common step."""
-    title = titled(entry.metric)
-    if verdict is None:
+    title = TURNING.get(entry.metric) or titled(entry.metric)
+    if entry.step is None:
         return f"{title}: no threshold, since the models share no measured step; measure one in all."
-    where = f"at step {entry.step}"
-    if not verdict.sizes:
+    if not entry.models:
         return (
-            f"{title} {where}: no threshold, since it has no value there in any model of known size; "
-            "measure checkpoints where it is defined."
+            f"{title} at step {entry.step}: no threshold, since it has no value there in any model of known "
+            "size; measure checkpoints where it is defined."
         )
-    if verdict.found is None:
-        return f"{title} {where}: {verdict.reason}.{_trend(entry)}"
-    return f"{title} {where} {_break(entry, verdict.found)}; {verdict.reason}{_doubts(entry)}."
+    subject = title if entry.metric in TURNING else f"{title} at step {entry.step}"
+    return f"{subject} {_found(entry)}."
 
 
-def _break(entry: ThresholdEntry, found: Threshold) -> str:
-    values, scale = np.asarray(entry.values, dtype=float), np.asarray(entry.scale)
-    below, above = values[scale <= found.low].mean(), values[scale >= found.high].mean()
-    interval = ""
-    if found.interval != (found.low, found.high):
-        interval = f" (90% interval ({size_name(found.interval[0])}, {size_name(found.interval[1])}])"
+def _found(entry: ThresholdEntry) -> str:
+    if len(entry.values) < 2:
+        only = ", ".join(
+            f"{number(value)} in {model}" for value, model in zip(entry.values, entry.models, strict=True)
+        )
+        return f"was measured in one model size: {only}"
+    if entry.shift is None or not (entry.shift.told or entry.low is not None):
+        return _nothing_told(entry)
+    shift = entry.shift
+    if entry.low is None and shift.step_odds < 1 / STEP_LIKELY:
+        parts = [_ends(entry), f"a smooth trend is favoured {odds_words(1 / shift.step_odds)} over a step"]
+    else:
+        favoured = odds_words(shift.step_odds)
+        parts = [_step(entry, shift), f"a step is favoured {favoured} over a smooth trend"]
+    parts[-1] += _without_one(entry)
+    parts[-1] += f", some trend {odds_words(shift.odds)} over none"
+    if entry.low is not None:
+        parts += _doubts(entry)
+    elif shift.step_odds >= 1 / STEP_LIKELY:
+        few = len(entry.values) < ENOUGH
+        parts.append(
+            f"a threshold needs at least {ENOUGH} sizes ({len(entry.values)} measured)"
+            if few
+            else "step or slope: cannot tell"
+        )
+    return "; ".join(parts)
+
+
+def odds_words(odds: float) -> str:
+    """Return odds as people write them.
+
+    Example:
+        >>> odds_words(1.64), odds_words(21.0), odds_words(4e5)
+        ('1.6:1', '21:1', 'more than 1000:1')
+    """
+    if odds > 1000:
+        return "more than 1000:1"
+    return f"{odds:.0f}:1" if odds >= 10 else f"{odds:.1f}:1"
+
+
+def _nothing_told(entry: ThresholdEntry) -> str:
+    """Too few sizes to weigh, or no trend that exceeds the models' scatter."""
+    sizes = len(entry.values)
+    need = "" if sizes >= ENOUGH else f"; a threshold needs at least {ENOUGH} sizes ({sizes} measured)"
+    if entry.shift is None:
+        return (_ends(entry) if np.ptp(entry.values) else f"is the same in all {sizes} sizes") + need
+    odds = entry.shift.odds
+    against = f"odds for one {odds_words(odds)}" if odds >= 1 else f"none is favoured {odds_words(1 / odds)}"
+    return f"shows no trend over {sizes} sizes beyond the scatter between models ({against}){need}"
+
+
+def _value(entry: ThresholdEntry, value: float) -> str:
+    return f"step {step_at(value):.0f}" if entry.metric in TURNING else number(value)
+
+
+def _ends(entry: ThresholdEntry) -> str:
+    """The way from the smallest model to the largest."""
+    trend = entry.trend
+    ends = " to ".join(f"{_value(entry, entry.values[at])} in {entry.models[at]}" for at in (0, -1))
+    if trend is None or trend.difference == 0:
+        return f"goes from {ends}"
+    if trend.interval is None:
+        return f"{_verb(entry, trend.difference)} by {_amount(entry, trend.difference)}, from {ends}"
+    low, high = trend.interval
+    if low <= 0 <= high:
+        return (
+            f"does not differ beyond noise (by {_amount(entry, trend.difference)}, 90% over {trend.over}: "
+            f"{number(low)} to {number(high)}): {ends}"
+        )
+    near, far = sorted((abs(low), abs(high)))
     return (
-        f"breaks between {size_name(found.low)} and {size_name(found.high)} {AXES[entry.axis]}{interval}: "
-        f"{number(below)} up to there, {number(above)} beyond"
+        f"{_verb(entry, trend.difference)} by {_amount(entry, trend.difference)} (90% over {trend.over}: "
+        f"{number(near)} to {number(far)}), from {ends}"
     )
 
 
-def _doubts(entry: ThresholdEntry) -> str:
+def _verb(entry: ThresholdEntry, difference: float) -> str:
+    verbs = ("comes earlier", "comes later") if entry.metric in TURNING else ("falls", "rises")
+    return verbs[difference > 0]
+
+
+def _amount(entry: ThresholdEntry, difference: float) -> str:
+    return number(abs(difference)) + (" octaves of training" if entry.metric in TURNING else "")
+
+
+def _step(entry: ThresholdEntry, shift: Shift) -> str:
+    """How large a shift is and between which sizes."""
+    near, far = sorted(-each if shift.effect < 0 else each for each in shift.effect_interval)
+    wide = "" if shift.gap == shift.gap_interval else f" (90%: {_sizes(shift.gap_interval)})"
+    named = "" if entry.low is None else "has a threshold: it "
+    return (
+        f"{named}{_verb(entry, shift.effect)} by {_amount(entry, shift.effect)} ({number(near)} to "
+        f"{number(far)}) between {_sizes(shift.gap, ' and ')}{wide}{_unit(entry)}"
+    )
+
+
+def _sizes(gap: tuple[float, float], between: str = " to ") -> str:
+    return between.join(size_name(size) if size >= 1e5 else f"{size:g}" for size in gap)
+
+
+def _unit(entry: ThresholdEntry) -> str:
+    """``heads per layer`` and the like can be counted; width and head dimension cannot."""
+    name = AXES[entry.axis]
+    return f" in {name}" if entry.axis in ("d_model", "d_head") else f" {name}"
+
+
+def _without_one(entry: ThresholdEntry) -> str:
+    """How the odds of a step vary without one model each, where they cross even."""
+    if entry.stability is None:
+        return ""
+    low, high = entry.stability.step_odds
+    return f" ({low:.1f} to {high:.1f} without one model)" if low < 1 < high else ""
+
+
+def _doubts(entry: ThresholdEntry) -> list[str]:
     """Correction, stability and what else could be behind it."""
-    parts = [_correction(entry)] if entry.p_corrected is not None else []
-    without = entry.leave_one_out or LeaveOneOut(0, 0)
-    if without.moved_by:
-        parts.append(f"it does not stay without {' or '.join(without.moved_by)}")
-    else:
-        parts.append("it stays whichever model is left out")
+    parts = [] if entry.p_value is None else [f"permutation p = {entry.p_value:.3f}{_correction(entry)}"]
+    without = entry.leave_one_out
+    if without is not None and without.of:
+        stays = "it stays whichever model is left out"
+        lost = f"it is lost without {' or '.join(without.moved_by)}"
+        parts.append(lost if without.moved_by else stays)
     others = [AXES[axis] for axis in entry.best_axes or () if axis != entry.axis]
     if others:
-        parts.append(f"by AICc the data cannot separate this axis from {', '.join(others)}")
+        parts.append(f"the data cannot separate this axis from {', '.join(others)}")
     if entry.confounded:
         parts.append(entry.confounded)
-    return "; " + "; ".join(parts)
+    return parts
 
 
 def _correction(entry: ThresholdEntry) -> str:
-    assert entry.p_corrected is not None
-    corrected = f"corrected for every metric and axis p = {entry.p_corrected:.2f}"
+    if entry.p_corrected is None:
+        return ""
+    corrected = f", {entry.p_corrected:.2f} corrected for every metric and axis"
     if entry.p_corrected <= LEVEL:
         return corrected
-    return (
-        f"{corrected}, so by permutation alone it could be chance: {len(entry.models)} models have too few "
-        "orders; measure seeds or more sizes"
-    )
+    return f"{corrected} ({len(entry.models)} models have too few orders for less: measure more sizes)"
 
 
 def scale_summary(thresholds: Sequence[ThresholdEntry]) -> list[str]:
-    """Return a sentence for every break on the main axis, and for the rest one per suite."""
-    main = [entry for entry in thresholds if entry.main]
-    sentences = [entry.sentence for entry in main if entry.low is not None]
+    """Return a sentence for every shift on the main axis, and for the rest one per suite."""
+    main = [entry for entry in thresholds if entry.main and entry.metric not in TURNING]
+    shifts = [entry for entry in main if _told(entry)]
+    sentences = [_capital(entry.sentence) for entry in shifts]
     for suite in dict.fromkeys(entry.suite for entry in main):
-        quiet = [entry for entry in main if entry.suite == suite and entry.low is None]
-        sizes = max((len(entry.models) for entry in quiet), default=0)
-        if 2 <= sizes < ENOUGH:
-            valued = [entry for entry in quiet if entry.models]
-            first = [entry for entry in valued if entry.metric in REPORTED_OVER_FEW_SIZES] or valued[:1]
-            sentences += [entry.sentence for entry in first]
-        elif quiet and sizes < 2:
-            sentences.append(
-                f"{suite}: a threshold over size needs at least {ENOUGH} model sizes ({sizes} measured)."
-            )
-        elif quiet:
-            names = ", ".join(titled(entry.metric) for entry in quiet if len(entry.models) == sizes)
-            sentences.append(f"{suite}: no break over {counted(sizes, 'model size')} in {names}.")
+        sentences += _quiet(suite, [entry for entry in main if entry.suite == suite and not _told(entry)])
+    sentences += [_capital(entry.sentence) for entry in thresholds if entry.metric == TURNING_REPORTED]
     return sentences + _other_axes(thresholds)
 
 
+def _told(entry: ThresholdEntry) -> bool:
+    return entry.low is not None or (entry.shift is not None and entry.shift.told)
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _quiet(suite: str, quiet: Sequence[ThresholdEntry]) -> list[str]:
+    """What the metrics without a shift come to."""
+    sizes = max((len(entry.models) for entry in quiet), default=0)
+    if quiet and sizes < 2:
+        return [f"{suite}: a threshold over size needs at least {ENOUGH} model sizes ({sizes} measured)."]
+    valued = [entry for entry in quiet if len(entry.models) == sizes]
+    if sizes < FEWEST:
+        first = [entry for entry in valued if entry.metric in REPORTED_OVER_FEW_SIZES] or valued[:1]
+        return [_capital(entry.sentence) for entry in first]
+    names = ", ".join(titled(entry.metric) for entry in valued)
+    need = "" if sizes >= ENOUGH else f"; a threshold needs at least {ENOUGH}"
+    return [f"{suite}: no trend over {counted(sizes, 'model size')} in {names}{need}."] if valued else []
+
+
 def _other_axes(thresholds: Sequence[ThresholdEntry]) -> list[str]:
-    """One sentence per suite: breaks that only show on other axes or in other metrics."""
+    """One sentence per suite: thresholds that only show on other axes or in other metrics."""
     sentences = []
     for suite in dict.fromkeys(entry.suite for entry in thresholds):
         mine = [entry for entry in thresholds if entry.suite == suite]
@@ -119,7 +213,7 @@ def _other_axes(thresholds: Sequence[ThresholdEntry]) -> list[str]:
             continue
         passed = sum(entry.p_corrected is not None and entry.p_corrected <= LEVEL for entry in found)
         sentences.append(
-            f"{suite}: {len(found)} of the other {tried} pairs of metric and axis break too (analysis.json); "
-            f"{passed} of them stay below p = {LEVEL} when corrected for the {tried} pairs."
+            f"{suite}: {len(found)} of the other {tried} pairs of metric and axis have a threshold too "
+            f"(analysis.json); {passed} of them stay below p = {LEVEL} when corrected for the {tried} pairs."
         )
     return sentences
