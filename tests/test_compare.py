@@ -10,8 +10,11 @@ from rich.console import Console
 from tests.synthetic_store import SMALL, write_store
 from tracker.analysis.comparison import Column, Sample, difference
 from tracker.analysis.comparison_report import ComparedAt, choose_steps
+from tracker.analysis.comparison_timing import model_transitions
 from tracker.analysis.paper_tables import against_paper, in_words
-from tracker.analysis.text.comparison import paper_sentences
+from tracker.analysis.synthetic import SyntheticRun, log_steps, noisy_samples, stored_tables
+from tracker.analysis.text.comparison import paper_sentences, timing_sentences
+from tracker.analysis.trajectories import trajectories
 from tracker.cli import run
 from tracker.commands.comparison import compare_models, compare_stores
 from tracker.config import Compare
@@ -41,10 +44,31 @@ def test_models_stand_side_by_side_with_intervals(store):
     assert {each["kind"].split(",")[0] for each in report["archetypes"]} <= {"uniform", "specialised"}
     assert any("half of the least in the paper's table 3" in each for each in report["sentences"])
     assert "The paper's tables name none of these models." in report["sentences"]
+    assert report["sentences"][0].startswith("Transitions: 0.05m half way in (")
     console = Console(width=160, record=True)
     console.print(comparison_table(found))
     assert "frequency_selectivity" in console.export_text()
     assert len(compare_figure(report).axes) == 1
+
+
+def test_transitions_stand_side_by_side_with_their_order():
+    steps, runs, rng = log_steps(16), {}, np.random.default_rng(0)
+    for model, late in {"small": 8, "large": 4, "still": None}.items():
+        rise = 0 * steps if late is None else 1 / (1 + np.exp(-4 * (np.log2(steps + 1.0) - late)))
+        curves = {"spectral_entropy": 2 + rise, "frequency_selectivity": 0.7 - 0.5 * rise}
+        runs[model, 0] = SyntheticRun(steps, noisy_samples(curves, 8, rng, error=0.01), ())
+    tables = stored_tables(runs, {"small": 10, "large": 20, "still": 30})
+    small, large, still = model_transitions(trajectories(*tables))
+    assert small.structure is not None
+    assert (small.structure.half.step_low, small.structure.half.step_high) in {(128, 256), (256, 512)}
+    assert set(small.moves) == {"spectral_entropy", "frequency_selectivity"}
+    assert large.lag is not None
+    assert large.lag.verdict == "before"
+    assert large.lag.interval[0] <= -4 <= large.lag.interval[1]
+    assert (still.structure, still.moves, still.lag) == (None, {}, None)
+    sentence = timing_sentences([small, large, still])[0]
+    assert " octaves earlier than that of small (spectral entropy rises 2 -> 3" in sentence
+    assert sentence.endswith("; none beyond noise in still.")
 
 
 def test_equal_tokens_and_equal_steps(store):

@@ -18,6 +18,7 @@ from tracker.analysis.comparison import (
     differences,
     store_differences,
 )
+from tracker.analysis.comparison_timing import ModelTransition, model_transitions
 from tracker.analysis.encodings import compare_encodings, encodings_of
 from tracker.analysis.paper_tables import PaperRow, against_paper
 from tracker.analysis.phase_report import analyse_phases
@@ -27,6 +28,7 @@ from tracker.analysis.text.comparison import (
     difference_sentence,
     paper_sentences,
     store_sentences,
+    timing_sentences,
 )
 from tracker.analysis.trajectories import Suspects, Trajectory, trajectories
 from tracker.errors import RequestError
@@ -61,6 +63,7 @@ class ModelComparison(_Report):
     differences: tuple[Difference, ...]
     paper: tuple[PaperRow, ...]
     sentences: tuple[str, ...]
+    transitions: tuple[ModelTransition, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,9 +118,22 @@ def compare_models(tables: Tables, choice: ComparedAt) -> ModelComparison:
         )
     found = columns(runs, spreads, choose_steps(runs, choice))
     gaps, paper = differences(found), against_paper(found, runs)
-    kinds = [archetype(column) for column in found]
-    sentences = [*archetype_sentences(kinds), difference_sentence(found, gaps), *paper_sentences(paper)]
-    return ModelComparison(choice.at, tuple(found), tuple(kinds), tuple(gaps), tuple(paper), tuple(sentences))
+    kinds, timing = [archetype(column) for column in found], model_transitions(runs)
+    sentences = [
+        *timing_sentences(timing),
+        *archetype_sentences(kinds),
+        difference_sentence(found, gaps),
+        *paper_sentences(paper),
+    ]
+    return ModelComparison(
+        choice.at,
+        models=tuple(found),
+        archetypes=tuple(kinds),
+        differences=tuple(gaps),
+        paper=tuple(paper),
+        sentences=tuple(sentences),
+        transitions=tuple(timing),
+    )
 
 
 def compare_stores(tables: Tables, other: Tables) -> StoreComparison:

@@ -35,6 +35,12 @@ class RunFindings:
     phases: RunPhases
     transitions: RunTransitions
 
+    def open_dates(self) -> list[tuple[int, int]]:
+        """Return the intervals of every change point and of the half of every move: what more checkpoints
+        would narrow."""
+        halves = [move.half.interval for move in self.transitions.structure.moves]
+        return [*(point.reach for point in self.phases.change_points), *halves]
+
 
 def _measured(run: Trajectory, name: str) -> bool:
     return bool(np.isfinite(run.metrics.get(name, np.nan)).any())

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from tracker.analysis import analyse_phases
+from tracker.analysis.phase_report import find_run
 from tracker.analysis.refine import propose
+from tracker.analysis.trajectories import trajectories
 from tracker.checkpoints.audit import file as audit_file
 from tracker.config import Config, Steps
 from tracker.errors import RequestError, unknown_value
@@ -120,22 +121,22 @@ def refined(
         raise unknown_value("steps.budget", config.steps.budget, "whole numbers from 1")
     results = _measured(config, suite, spec, ledger)
     checkpoints = results.checkpoints()
-    known = audit_file.suspects(results.folder)
-    suspects = {} if config.view.suspects else known.among(checkpoints.iter_rows(named=True))
+    audited = audit_file.suspects(results.folder)
+    suspects = {} if config.view.suspects else audited.among(checkpoints.iter_rows(named=True))
     runs = by_run(found)
-    pairs = [
-        pair
-        for pair in analyse_phases(checkpoints, results.sequences(), suspects)
-        if (pair[0].model, pair[0].seed) in runs
+    known = [
+        find_run(run)
+        for run in trajectories(checkpoints, results.sequences(), suspects)
+        if (run.model, run.seed) in runs
     ]
-    intervals = [[point.reach for point in entry.change_points] for _, entry in pairs]
+    intervals = [each.open_dates() for each in known]
     if not any(intervals):
         raise RequestError(
             "steps=refine: no change is detected in the stored results, so there is nothing to narrow; "
             "measure more checkpoints with steps=log or steps=all"
         )
-    names = [(run.model, run.seed) for run, _ in pairs]
-    measured = [[int(step) for step in run.steps] for run, _ in pairs]
+    names = [(each.run.model, each.run.seed) for each in known]
+    measured = [[int(step) for step in each.run.steps] for each in known]
     proposals = propose(intervals, measured, [sorted(runs[name]) for name in names], config.steps.budget)
     if not proposals:
         raise RequestError(

@@ -3,13 +3,31 @@
 from collections.abc import Sequence
 
 from tracker.analysis.comparison import Archetype, Column, Difference, StoreDifference
+from tracker.analysis.comparison_timing import ModelTransition
 from tracker.analysis.paper_tables import TRAINING_TABLE, PaperRow
 from tracker.analysis.text import number, titled
+from tracker.analysis.text.transitions import dated, lag_order, move_words
 
 CAUTION = (
     "The paper leaves its signal, length and scaling open, and its tables 5 and 6 differ on the same final "
     "6.9b (scale sensitivity 0.740 and 0.062), so a deviation may lie in conventions as well as in models."
 )
+
+
+def timing_sentences(found: Sequence[ModelTransition]) -> list[str]:
+    """Say when every model's transition is half way, from where to where, and which comes first."""
+    moving = [each for each in found if each.structure is not None]
+    if not moving:
+        return ["No model has a transition beyond noise."]
+    parts = []
+    for each in moving:
+        assert each.structure is not None
+        moves = ", ".join(move_words(name, move) for name, move in each.moves.items())
+        order = "" if each.lag is None else f", {lag_order(each.lag, f'that of {moving[0].model}')}"
+        parts.append(f"{each.model} half way in {dated(each.structure.half)}{order} ({moves})")
+    still = [each.model for each in found if each.structure is None]
+    without = f"; none beyond noise in {', '.join(still)}" if still else ""
+    return [f"Transitions: {'; '.join(parts)}{without}."]
 
 
 def archetype_sentences(archetypes: Sequence[Archetype]) -> list[str]:

@@ -51,14 +51,21 @@ def lag_words(name: str, lag: Lag) -> str:
     """Return one covariate's part of a sentence: which way it moves, and how that lies to the transition."""
     if lag.direction is None or lag.interval is None or lag.start is None or lag.finish is None:
         return f"{titled(name)}: {VERDICTS.get(lag.verdict, lag.verdict)}"
-    low, high = lag.interval
     moved = f"{titled(name)} {VERBS[lag.direction]} {number(lag.start)} -> {number(lag.finish)}"
+    return f"{moved}{', ' if lag.verdict == 'cannot tell' else ' '}{lag_order(lag)}"
+
+
+def lag_order(lag: Lag, than: str = "") -> str:
+    """Return how much earlier or later a move is half way, at 90 %; ``than`` names what it is compared to."""
+    assert lag.interval is not None
+    low, high = lag.interval
     if lag.verdict == "with":
-        return f"{moved} together with it, within {max(-low, high):.1f} octaves"
+        return f"together with {than or 'it'}, within {max(-low, high):.1f} octaves"
     if lag.verdict == "cannot tell":
-        return f"{moved}, order unclear ({low:+.1f} to {high:+.1f} octaves)"
+        return f"order unclear ({low:+.1f} to {high:+.1f} octaves{f' against {than}' if than else ''})"
     near, far = sorted((abs(low), abs(high)))
-    return f"{moved} {near:.1f} to {far:.1f} octaves {'earlier' if lag.verdict == 'before' else 'later'}"
+    word = "earlier" if lag.verdict == "before" else "later"
+    return f"{near:.1f} to {far:.1f} octaves {word}{f' than {than}' if than else ''}"
 
 
 def context_sentence(entry: ChangeContext) -> str:
