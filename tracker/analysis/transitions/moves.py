@@ -71,6 +71,9 @@ def describe(
         for at, sign in zip(places, signs[:-1], strict=True)
     ]
     ends = [0, *tops, curve.axis.bins - 1]
+    empty = next((number for number in range(len(signs)) if ends[number] == ends[number + 1]), None)
+    if empty is not None:
+        return describe(curve, _without(signs, empty), critical, draws=draws, seed=seed)
     levels = np.array([_level_weights(fitted, curve.variance, at) for at in ends])
     drawn = fitted + curve.noise(draws, np.random.default_rng(seed))
     known = _Levels(levels @ curve.values, drawn @ levels.T)
@@ -81,6 +84,11 @@ def describe(
         found += [_move(span, cut, known, number) for cut in stages(curve, fitted, part, sign, critical)]
     turns = [_turn(curve, fitted, known, number, top, costs[number]) for number, top in enumerate(tops)]
     return found, turns
+
+
+def _without(signs: Sequence[int], number: int) -> list[int]:
+    """The signs without one that the best fit gives no room; its neighbours, which are alike, become one."""
+    return [*signs[:number], *signs[number + (2 if 0 < number < len(signs) - 1 else 1) :]]
 
 
 def fit(curve: Curve, signs: Sequence[int]) -> tuple[np.ndarray, list[int], list[np.ndarray]]:
