@@ -112,7 +112,7 @@ def _verb(entry: ThresholdEntry, difference: float) -> str:
 
 
 def _amount(entry: ThresholdEntry, difference: float) -> str:
-    return number(abs(difference)) + (" octaves of training" if entry.metric in TURNING else "")
+    return number(abs(difference)) + (" octaves" if entry.metric in TURNING else "")
 
 
 def _step(entry: ThresholdEntry, shift: Shift) -> str:
