@@ -292,5 +292,5 @@ def test_a_detected_phase_change_raises_an_alert_once(tmp_path: Path, server: Lo
     (alert,) = only_run(server).alerts
     assert (alert["title"], alert["severity"]) == ("Phase change 1: 70m seed 0", "INFO")
     assert alert["text"] == (
-        "70m seed 0 of suite pythia: exploratory begins in steps (128, 512], bootstrap support 90%"
+        "70m seed 0 of suite pythia: exploratory begins in steps (128, 512], 90% of draws of its noise"
     )

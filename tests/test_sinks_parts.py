@@ -14,6 +14,8 @@ from sink_material import (
 from wandb import Settings
 from wandb.errors import UsageError
 
+from tracker.analysis import analyse
+from tracker.analysis.synthetic import SyntheticRun, log_steps, noisy_samples, stored_tables, training_curves
 from tracker.errors import RequestError
 from tracker.records import Recorded
 from tracker.store import SCHEMAS, Store
@@ -159,6 +161,27 @@ def test_findings_say_where_phases_begin_and_not_those_of_other_conventions():
         "phases": "A phase.", "phase/initial_first_step": 0, "phase/exploratory_first_step": 128,
     }  # fmt: skip
     assert Findings(analysis | {"conventions": "other"}).summary(IDENTITY) == {}
+
+
+def test_findings_date_the_transition_and_say_what_comes_back():
+    steps = log_steps(16)
+    samples = noisy_samples(training_curves(steps), 8, np.random.default_rng(0), error=0.01)
+    report = analyse(*stored_tables({("70m", 0): SyntheticRun(steps, samples, ())}, {"70m": 19_000_000}))
+    stored = json.loads(json.dumps(report.to_dict()))
+    run = RunIdentity("synthetic", "70m", 0, report.probe, report.conventions)
+    found = Findings(stored).summary(run)
+    (entry,) = report.transitions
+    main = entry.structure.main
+    assert main is not None
+    assert (found["transition/onset_step"], found["transition/half_step"], found["transition/end_step"]) == (
+        main.onset.step_high, main.half.step_high, main.end.step_high,
+    )  # fmt: skip
+    assert found["transition/turn_step"] == 1000
+    assert found["transition/recovered"] == pytest.approx(entry.structure.turns[0].recovered)
+    levels = [found[f"transition/frequency_selectivity_{end}"] for end in ("from", "to")]
+    assert levels == sorted(levels, reverse=True)
+    assert not [name for name in Findings(stored | {"transitions": [{"suite": "synthetic"}, 3]}).summary(run)
+                if name.startswith("transition/")]  # fmt: skip
 
 
 def test_a_poll_finds_each_record_once_and_again_where_it_was_replaced(tmp_path: Path):

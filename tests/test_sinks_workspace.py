@@ -15,7 +15,7 @@ from tracker.errors import TrackerError
 from tracker.metrics.registry import checkpoint_columns
 from tracker.store import Store
 from tracker.wandb_sink import SinkOptions, publish, require_server, save_workspace
-from tracker.wandb_sink.findings import first_step_of
+from tracker.wandb_sink.findings import first_step_of, transition
 from tracker.wandb_sink.rows import HISTOGRAMS, MAPS, STEP_PLUS_ONE, TOKENS, read_row
 from tracker.wandb_sink.workspace import NAME, build_workspace
 
@@ -48,7 +48,7 @@ def test_curves_lie_over_log_steps_and_runs_of_one_size_are_one_line():
 
 def test_every_panel_draws_what_the_rows_carry(tmp_path: Path):
     row = read_row(Store(tmp_path).place(store_one(tmp_path, 1)))
-    summary = {*row.scalars, *map(first_step_of, ("exploratory", "specialisation"))}
+    summary = {*row.scalars, transition("half_step"), *map(first_step_of, ("exploratory", "specialisation"))}
     drawable = {*checkpoint_columns(own=False), *(f"std/{metric}" for metric in HISTOGRAMS)}
     for panels in sections(built()).values():
         for panel in panels:

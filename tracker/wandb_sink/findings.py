@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracker.analysis.labels import label_columns
+from tracker.analysis.schema import AnalysisReport, RunTransitions, from_dict
 from tracker.atomic import read_json
 from tracker.records import Recorded, digest
 from tracker.store.journal import live_alerts
@@ -64,6 +66,11 @@ def first_step_of(label: str) -> str:
     return f"phase/{label}_first_step"
 
 
+def transition(name: str) -> str:
+    """Return the summary's name for a number of the run's transition, such as ``half_step``."""
+    return f"transition/{name}"
+
+
 def read_analysis(folder: Path) -> dict[str, Any]:
     """Read a store's ``analysis.json``, with the alerts of live training as they are now.
 
@@ -86,8 +93,10 @@ class Findings:
         self._analysis = analysis
 
     def summary(self, identity: RunIdentity) -> dict[str, Scalar]:
-        """Return the first step of each phase as a number, and phases and thresholds as sentences."""
+        """Return the dates of the transition and of each phase as numbers, what moves from where to where,
+        and phases and thresholds as sentences."""
         phases = self._of_run(identity, "phases")
+        moves = from_dict(AnalysisReport, {"transitions": self._of_run(identity, "transitions")}).transitions
         found: dict[str, Scalar] = {
             first_step_of(phase["label"]): phase["first_step"]
             for entry in phases
@@ -99,6 +108,8 @@ class Findings:
             for entry in self._entries(identity, "thresholds")
             if entry.get("suite") == identity.suite and entry.get("main", True)
         ]
+        for entry in moves:
+            found |= _transition(entry)
         for name, entries in (("phases", phases), ("thresholds", thresholds)):
             text = " ".join(str(entry["sentence"]) for entry in entries if entry.get("sentence"))
             found |= {name: text} if text else {}
@@ -136,6 +147,28 @@ class Findings:
         return [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
 
 
+def _transition(entry: RunTransitions) -> dict[str, Scalar]:
+    """The main move of the joint curve: checkpoints by which it begins, is half way and ends, its width,
+    where it turns and what comes back; entropy and selectivity before and after."""
+    main = entry.structure.main
+    if main is None:
+        return {}
+    found: dict[str, Scalar] = {
+        transition("onset_step"): main.onset.step_high,
+        transition("half_step"): main.half.step_high,
+        transition("end_step"): main.end.step_high,
+        transition("octaves"): main.octaves,
+        transition("pace"): main.pace,
+    }
+    turn = entry.structure.ending_at(main)
+    if turn is not None:
+        found |= {transition("turn_step"): turn.step, transition("recovered"): turn.recovered}
+    for name in label_columns(list(entry.curves)) or ():
+        if move := entry.curves[name].main:
+            found |= {transition(f"{name}_from"): move.start, transition(f"{name}_to"): move.finish}
+    return found
+
+
 def _phase_change(identity: RunIdentity, entry: dict[str, Any], number: int) -> Alert:
     """Return the alert of one change point, identified by its number and the phase it leads to.
 
@@ -148,6 +181,6 @@ def _phase_change(identity: RunIdentity, entry: dict[str, Any], number: int) -> 
         digest(["phase change", number, label]),
         f"Phase change {number}: {identity.name}"[:LONGEST_TITLE],
         f"{identity.label}: {label or 'another phase'} begins in steps ({point.get('step_low')}, "
-        f"{point.get('step_high')}]" + ("" if support is None else f", bootstrap support {support:.0%}"),
+        f"{point.get('step_high')}]" + ("" if support is None else f", {support:.0%} of draws of its noise"),
         "INFO",
     )

@@ -7,7 +7,7 @@ from tracker.atomic import read_json, save_json
 from tracker.errors import RequestError, TrackerError
 from tracker.metrics.registry import checkpoint_columns, title_of
 from tracker.wandb_sink.connection import readable
-from tracker.wandb_sink.findings import first_step_of
+from tracker.wandb_sink.findings import first_step_of, transition
 from tracker.wandb_sink.ledger import ledger_folder
 from tracker.wandb_sink.options import SinkOptions
 from tracker.wandb_sink.rows import HISTOGRAMS, MAPS, STEP_PLUS_ONE, TOKENS
@@ -72,8 +72,11 @@ def _sections() -> "list[Section]":
     known = set(checkpoint_columns())
     curves = {title: [_curve(each) for each in names if each in known] for title, names in CURVES.items()}
     phases = [
-        _against_size(first_step_of(label), f"Step at which the {label} phase begins", log_y=True)
-        for label in ("exploratory", "specialisation")
+        _against_size(transition("half_step"), "Step by which the transition is half way", log_y=True),
+        *(
+            _against_size(first_step_of(label), f"Step at which the {label} phase begins", log_y=True)
+            for label in ("exploratory", "specialisation")
+        ),
     ]
     findings = [wr.MarkdownPanel(markdown=LEGEND), wr.RunComparer(diff_only="split")]
     sizes = [_against_size(metric, f"{title_of(metric)} at the last step") for metric in OVER_SIZE]
@@ -83,7 +86,7 @@ def _sections() -> "list[Section]":
     ]
     return [
         *(Section(name=title, panels=panels, is_open=True) for title, panels in curves.items()),
-        Section(name="Phases, thresholds and holes", panels=[*phases, *findings], is_open=True),
+        Section(name="Transitions, phases, thresholds and holes", panels=[*phases, *findings], is_open=True),
         Section(name="Against parameters", panels=sizes, is_open=True),
         Section(name="Heads: layer x head maps, spread over heads", panels=[*maps, *spread]),
         Section(name="Over tokens", panels=[_curve(metric, TOKENS) for metric in OVER_TOKENS]),
