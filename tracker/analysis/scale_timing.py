@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tracker.analysis.phase_report import RunFindings
-from tracker.analysis.scale_values import AXIS, TURNING, ModelValues, end_to_end, gather
+from tracker.analysis.scale_values import AXIS, TURNING, ModelValues, gather
 from tracker.analysis.schema import EndToEnd, ThresholdEntry
 from tracker.analysis.shift import find_shift, over_seeds, stability_of, without_each
 from tracker.analysis.text.scale import threshold_sentence
 from tracker.analysis.thresholds import ENOUGH
 
 FEWEST_MODELS = 2
+DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def _entry(
         values.append(ModelValues(model, mine[0].facts if mine else {AXIS: 1}, seeds))
     sized = gather(name, max(each.step for each in dates), values)
     scale = np.array([facts[AXIS] for facts in sized.facts], dtype=float)
-    drawn = {model: _draws_of(model, part, dates) for model in sized.models}
-    errors = [float(drawn[model].std()) for model in sized.models]
+    drawn = [_mean_of_seeds(model, part, dates) for model in sized.models]
+    errors = [float(each.std()) for each in drawn]
     error = float(np.sqrt(np.mean(np.square(errors)))) if errors else 0.0
     shift = find_shift(scale, sized.seeds, error=error)
     entry = ThresholdEntry(
@@ -84,7 +85,7 @@ def _entry(
         seeds=tuple(int(number) for number in np.isfinite(sized.seeds).sum(axis=1)),
         left_out=tuple(replace(each, reason="no transition") for each in sized.left_out),
         sizes=len(np.unique(scale)),
-        trend=_trend(sized.seeds, [drawn[model] for model in sized.models]),
+        trend=_trend(drawn),
         shift=shift,
         stability=stability_of(without_each(scale, sized.seeds, sized.models, error)) if shift else None,
     )
@@ -94,19 +95,19 @@ def _entry(
     return replace(entry, sentence=threshold_sentence(entry))
 
 
-def _draws_of(model: str, part: int, dates: Sequence[_Dates]) -> np.ndarray:
-    """(R,) the mean over a model's seeds in every draw."""
+def _mean_of_seeds(model: str, part: int, dates: Sequence[_Dates]) -> np.ndarray:
+    """(DRAWS,) the mean date over a model's seeds, those resampled and each of them drawn."""
     mine = [each.draws[:, part] for each in dates if each.model == model]
-    number = min(len(each) for each in mine)
-    return np.mean([each[:number] for each in mine], axis=0)
-
-
-def _trend(seeds: np.ndarray, draws: Sequence[np.ndarray]) -> EndToEnd | None:
-    """The largest model against the smallest: over seeds, or over draws of the noise of both curves."""
-    trend = end_to_end(seeds, None)
-    if trend is None or trend.interval is not None:
-        return trend
     rng = np.random.default_rng(1)
-    first, last = (rng.choice(each, 2000) for each in (draws[0], draws[-1]))
+    chosen = rng.integers(len(mine), size=(DRAWS, len(mine)))
+    drawn = np.stack([rng.choice(each, (DRAWS, len(mine))) for each in mine])
+    return np.take_along_axis(drawn, chosen[None], axis=0)[0].mean(axis=1)
+
+
+def _trend(drawn: Sequence[np.ndarray]) -> EndToEnd | None:
+    """The largest model against the smallest, over draws of the noise of both."""
+    if len(drawn) < FEWEST_MODELS:
+        return None
+    first, last = drawn[0], np.random.default_rng(2).permutation(drawn[-1])
     low, high = np.quantile(last - first, [0.05, 0.95])
-    return EndToEnd(trend.difference, (float(low), float(high)), "the noise of both curves")
+    return EndToEnd(float(np.median(last) - np.median(first)), (float(low), float(high)), "the noise of both")

@@ -16,6 +16,8 @@ from tracker.analysis.trajectories import Trajectory
 AXIS = "params_non_embedding"
 """The axis that the summary reports."""
 COVERAGE = 0.9
+ALIKE = 1e-9
+"""Seeds that differ by less, as a share of their values, show no noise."""
 TURNING_REPORTED = "transition_half"
 TURNING = {
     "transition_onset": "onset of the transition",
@@ -133,7 +135,8 @@ def end_to_end(seeds: np.ndarray, samples: np.ndarray | None) -> EndToEnd | None
         return None
     first, last = (row[np.isfinite(row)] for row in (seeds[0], seeds[-1]))
     difference = float(last.mean() - first.mean())
-    if min(len(first), len(last)) > 1 and max(np.ptp(first), np.ptp(last)) > 0:
+    spread = max(np.ptp(each) for each in (first, last)) / max(abs(first).max(), abs(last).max(), 1e-300)
+    if min(len(first), len(last)) > 1 and spread > ALIKE:
         found = stats.ttest_ind(last, first, equal_var=False).confidence_interval(COVERAGE)
         return EndToEnd(difference, (float(found.low), float(found.high)), "seeds")
     if samples is not None and samples.shape[1] > 1:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from tracker.analysis.labels import label_columns
+from tracker.analysis.scale_values import TURNING, TURNING_REPORTED
 from tracker.analysis.schema import AnalysisReport, RunPhases, RunTransitions, SeedChanges, ThresholdEntry
+from tracker.analysis.shift import STEP_LIKELY
 from tracker.analysis.text import number, size_name, titled
 from tracker.analysis.text.phases import starts
 from tracker.analysis.text.transitions import span
@@ -122,6 +124,7 @@ def findings(report: AnalysisReport) -> list[tuple[str, str]]:
     lines = [
         ("Phases", _phases(report.phases)),
         ("Size", _size(report.thresholds)),
+        ("Timing", _timing(report.thresholds)),
         ("Encodings", _encodings(report)),
         ("Controls", _controls(report)),
         ("Left out", _left_out(report.phases)),
@@ -169,35 +172,55 @@ def _of(count: int, all_of: int, thing: str) -> str:
 
 def _size(thresholds: Sequence[ThresholdEntry]) -> str:
     main = [entry for entry in thresholds if entry.main]
-    broken = [entry for entry in main if entry.low is not None and entry.high is not None]
-    if broken:
-        first = broken[0]
-        assert first.low is not None
-        assert first.high is not None
-        more = f"; {len(broken) - 1} more metrics break" if len(broken) > 1 else ""
-        return (
-            f"{titled(first.metric)} breaks between {size_name(first.low)} and {size_name(first.high)} "
-            f"parameters at step {first.step}{more}."
-        )
-    sizes = max((len(entry.models) for entry in main), default=0)
+    metrics = [entry for entry in main if entry.metric not in TURNING]
+    told = [entry for entry in metrics if entry.low is not None or (entry.shift and entry.shift.told)]
+    sizes = max((len(entry.models) for entry in metrics), default=0)
     if not sizes:
         return ""
+    if told:
+        first = next((entry for entry in told if entry.low is not None), told[0])
+        more = f"; so do {counted(len(told) - 1, 'more metric')}" if len(told) > 1 else ""
+        return f"{_shift(first)}{more}."
     if sizes < ENOUGH:
-        few = f"{counted(sizes, 'size')} cannot show a threshold (needs {ENOUGH})."
-        return f"{few} {_trend(main)}".rstrip()
-    return f"No threshold over {sizes} sizes in {counted(len(main), 'metric')}."
+        few = f"A threshold needs {ENOUGH} sizes ({sizes} here)."
+        return f"{few} {_trend(metrics)}".rstrip()
+    return f"No trend over {sizes} sizes in {counted(len(metrics), 'metric')}."
 
 
-def _trend(main: Sequence[ThresholdEntry]) -> str:
-    """``Selectivity 0.151, 0.161, 0.137: no trend.``"""
-    entry = next((each for each in main if each.metric.endswith("frequency_selectivity")), None)
-    if entry is None or len(entry.values) < 2:
+def _trend(metrics: Sequence[ThresholdEntry]) -> str:
+    """``Selectivity 0.151 to 0.137: falls by 0.0111-0.0182.``"""
+    entry = next((each for each in metrics if each.metric.endswith("frequency_selectivity")), None)
+    if entry is None or entry.trend is None:
         return ""
-    values, rises = entry.values, [b - a for a, b in zip(entry.values, entry.values[1:], strict=False)]
-    way = "rises" if min(rises) > 0 else "falls" if max(rises) < 0 else "no trend"
-    shown = values if len(values) <= SHOWN_VALUES else (values[0], values[-1])
-    joined = (", " if shown is values else " to ").join(map(number, shown))
-    return f"Selectivity {joined}: {way}."
+    ends = f"Selectivity {number(entry.values[0])} to {number(entry.values[-1])}"
+    if entry.trend.interval is None:
+        return f"{ends}."
+    low, high = entry.trend.interval
+    if low <= 0 <= high:
+        return f"{ends}: no difference beyond noise."
+    near, far = sorted((abs(low), abs(high)))
+    return f"{ends}: {'falls' if low < 0 else 'rises'} by {number(near)}-{number(far)}."
+
+
+def _shift(entry: ThresholdEntry) -> str:
+    shift = entry.shift
+    assert shift is not None
+    verb = "falls" if shift.effect < 0 else "rises"
+    moved = f"{titled(entry.metric).capitalize()} {verb} by {number(abs(shift.effect))}"
+    if entry.low is None and shift.step_odds < 1 / STEP_LIKELY:
+        return f"{moved}, smoothly, from {entry.models[0]} to {entry.models[-1]}"
+    between = f"between {size_name(shift.gap[0])} and {size_name(shift.gap[1])}"
+    return f"{moved} {between}{'' if entry.low is None else ', a step'}"
+
+
+def _timing(thresholds: Sequence[ThresholdEntry]) -> str:
+    """Whether larger models turn earlier, where that is sure."""
+    trend = next((entry.trend for entry in thresholds if entry.metric == TURNING_REPORTED), None)
+    if trend is None or trend.interval is None or trend.interval[0] <= 0 <= trend.interval[1]:
+        return ""
+    near, far = sorted((abs(trend.interval[0]), abs(trend.interval[1])))
+    way = "later" if trend.difference > 0 else "earlier"
+    return f"The largest model is half way {near:.1f} to {far:.1f} octaves {way} than the smallest."
 
 
 def _encodings(report: AnalysisReport) -> str:
