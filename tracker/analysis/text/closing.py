@@ -208,7 +208,7 @@ def _shift(entry: ThresholdEntry) -> str:
     verb = "falls" if shift.effect < 0 else "rises"
     moved = f"{titled(entry.metric).capitalize()} {verb} by {number(abs(shift.effect))}"
     if entry.low is None and shift.step_odds < 1 / STEP_LIKELY:
-        return f"{moved}, smoothly, from {entry.models[0]} to {entry.models[-1]}"
+        return f"{moved}, smoothly, from {size_name(entry.scale[0])} to {size_name(entry.scale[-1])}"
     between = f"between {size_name(shift.gap[0])} and {size_name(shift.gap[1])}"
     return f"{moved} {between}{'' if entry.low is None else ', a step'}"
 
