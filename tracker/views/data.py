@@ -7,7 +7,16 @@ from typing import Any
 
 from tracker import facts
 from tracker.analysis.axes import AXES, size_on
-from tracker.analysis.schema import AnalysisReport, ChangeContext, RunPhases, ThresholdEntry, to_dict
+from tracker.analysis.labels import label_columns
+from tracker.analysis.schema import (
+    AnalysisReport,
+    ChangeContext,
+    RunPhases,
+    RunTransitions,
+    ThresholdEntry,
+    to_dict,
+)
+from tracker.analysis.text.closing import findings, model_rows
 from tracker.checkpoints.audit import file as audit_file
 from tracker.metrics.registry import Registry, checkpoint_columns, is_custom, metric_of, title_of
 from tracker.store import SPECTRUM_BANDS, Results
@@ -24,7 +33,6 @@ from tracker.views.prepared import (
     unread_sections,
 )
 from tracker.views.runs import Run, common_steps, holes_of, model_names, runs_of
-from tracker.views.summary import summary_rows
 
 SHORT_COMMIT = 8
 AUDITED = ("step", "seed", "fault", "with", "file", "known", "sentence")
@@ -126,7 +134,9 @@ def _report(runs: list[Run], report: AnalysisReport) -> dict[str, Any]:
             "phases": trajectories.shown.key if trajectories.shown else "none",
             "lead_lag": lead_lag.shown.key if lead_lag.shown else "",
         },
-        "summary_rows": summary_rows(report),
+        "findings": [{"heading": heading, "text": text} for heading, text in findings(report)],
+        "model_rows": [to_dict(row) for row in model_rows(report)],
+        "transitions": [_transitions(entry) for entry in report.transitions if entry.steps],
         "summary": report.summary,
         "phases": [_phases(entry) for entry in report.phases],
         "lead_lag": [_change(change) for change in report.lead_lag],
@@ -148,6 +158,33 @@ def _key(entry: Any) -> str:
 def _phases(entry: RunPhases) -> dict[str, Any]:
     kept = {name: to_dict(getattr(entry, name)) for name in ("phases", "change_points", "sentence")}
     return kept | {"key": _key(entry), "spans": to_dict(spans(entry.phases))}
+
+
+def _transitions(entry: RunTransitions) -> dict[str, Any]:
+    """The moves of the joint curve with their dates, and what entropy and selectivity do in the main one."""
+    structure = entry.structure
+    main, moves = structure.main, structure.moves
+    back = main is not None and structure.ending_at(main) is not None
+    found = []
+    for number, move in enumerate(moves):
+        after = back and number and moves[number - 1] is main
+        role = ("exploratory" if move.direction == "up" else "") if move is main else "specialisation" * after
+        dates = [
+            {"between": [each.step_low, each.step_high], "interval": each.interval}
+            for each in (move.onset, move.half, move.end)
+        ]
+        kept = {name: getattr(move, name) for name in ("pace", "octaves", "open_start", "open_end")}
+        found.append(kept | {"role": role, "dates": dates, "levels": _levels(entry) if move is main else []})
+    turns = [to_dict(turn) for turn in structure.turns]
+    note = structure.note if structure.p_value is None else None
+    return {"key": _key(entry), "moves": to_dict(found), "turns": turns, "note": note}
+
+
+def _levels(entry: RunTransitions) -> list[dict[str, Any]]:
+    mains = [(name, entry.curves[name].main) for name in label_columns(list(entry.curves)) or ()]
+    return [
+        {"title": title_of(name), "start": move.start, "finish": move.finish} for name, move in mains if move
+    ]
 
 
 def _change(change: ChangeContext) -> dict[str, Any]:

@@ -39,23 +39,19 @@ function trainingAxis(runs, width) {
     showgrid: false,
   };
   if (isLinear()) return { ...axis, ...linearTicks(high, width) };
-  const ticks = [],
-    texts = [];
-  const zero = runs.some((run) => run.steps.includes(0));
-  if (zero) {
-    ticks.push(state.x === "log" ? ZERO : TOKEN_FLOOR);
-    texts.push("0");
-  }
-  const first = Math.max(
-    Math.ceil(zero && state.x === "tokens" ? low + 0.3 : low),
-    state.x === "log" ? 0 : -Infinity,
-  );
-  const stride = Math.max(1, Math.ceil((high - first + 1) / Math.max(3, Math.floor(width / 44))));
-  for (let k = first; k <= high + 1e-9; k += stride) {
-    ticks.push(k);
-    texts.push(state.x === "log" ? String(2 ** k) : count(10 ** k));
-  }
-  return { ...axis, tickvals: ticks, ticktext: texts };
+  const zero = runs.some((run) => run.steps.includes(0)),
+    text = (x) => count(Number((state.x === "log" ? 2 ** x : 10 ** x).toPrecision(3))),
+    decade = state.x === "log" ? Math.log2(10) : 1,
+    perLabel = ((high - low || 1) / width) * 46;
+  const first = zero && state.x === "tokens" ? low + 0.3 : state.x === "log" ? 0 : low;
+  const decades = [];
+  for (let k = Math.ceil(first / decade - 1e-9); k * decade <= high + 1e-9; k++) decades.push(k * decade);
+  // The last step is always named, and decades as far as there is room beside it.
+  const named = [high];
+  for (const x of decades.reverse()) if (named[named.length - 1] - x >= perLabel) named.push(x);
+  const ticks = named.filter((x) => x >= first - 1e-9).reverse();
+  if (zero) ticks.unshift(state.x === "log" ? ZERO : TOKEN_FLOOR);
+  return { ...axis, tickvals: ticks, ticktext: ticks.map((x, i) => (zero && i === 0 ? "0" : text(x))) };
 }
 const AXIS_TITLES = {
   log: "training step (log)",
@@ -101,15 +97,16 @@ function shadedSpan(x0, x1, fillcolor) {
   return { ...span, layer: "below", line: { width: 0 }, fillcolor };
 }
 
-// Shading of one run's phases, their names where they fit, and a bracket over each change point's interval.
+// Tints of one run's transitions and the names of its phases where they fit; of an analysis without
+// transitions the phases themselves.
 function phaseMarks(key, axis, width) {
   const run = RUNS.get(key),
     found = phasesOf(key);
   if (!run || !found) return { shapes: [], annotations: [] };
-  const shapes = [],
+  const shapes = transitionTints(run),
     annotations = [],
     perPixel = (axis.range[1] - axis.range[0]) / width;
-  for (const phase of found.phases) {
+  for (const phase of transitionOf(key) ? [] : found.phases) {
     const x0 = place(phase.first_step, run),
       x1 = place(phase.last_step, run);
     if (x0 === null || x1 === null || !phase.label) continue;
@@ -127,19 +124,7 @@ function phaseMarks(key, axis, width) {
       yref: "paper",
       yanchor: "bottom",
       showarrow: false,
-      font: { size: 11.5, color: phaseColour(label) },
-    });
-  }
-  for (const point of found.change_points) {
-    const x0 = place(point.step_low, run),
-      x1 = place(point.step_high, run);
-    if (x0 === null || x1 === null) continue;
-    shapes.push({
-      type: "path",
-      xref: "x",
-      yref: "paper",
-      path: `M${x0},0.96 L${x0},1 L${x1},1 L${x1},0.96`,
-      line: { color: css("--soft"), width: 1.3 },
+      font: { size: 11.5, color: css("--soft") },
     });
   }
   return { shapes, annotations };

@@ -1,7 +1,7 @@
 // State, its place in the URL, small helpers. All text enters the page by textContent; text for Plotly,
 // which reads a little HTML, goes through plotText.
 const byId = (id) => document.getElementById(id);
-let DATA, METRIC, RUNS, PHASES, DEFAULTS, state;
+let DATA, METRIC, RUNS, PHASES, TRANSITIONS, DEFAULTS, state;
 
 // The data, and what is derived from it. A served page takes new data while it is open.
 function take(data) {
@@ -9,6 +9,7 @@ function take(data) {
   METRIC = new Map(DATA.metrics.map((metric) => [metric.name, metric]));
   RUNS = new Map(DATA.runs.map((run) => [run.key, run]));
   PHASES = new Map(DATA.phases.map((entry) => [entry.key, entry]));
+  TRANSITIONS = new Map(DATA.transitions.map((entry) => [entry.key, entry]));
   DEFAULTS = {
     m: firstPanels().join(","),
     x: "log",

@@ -48,6 +48,7 @@ async function drawAll() {
   applyTheme();
   syncControls();
   drawChips();
+  drawMultiples();
   drawTrajectories();
   // The first view is painted before what lies below it is drawn, except on paper, which does not wait.
   // (No animation frame: hidden tabs have none.)

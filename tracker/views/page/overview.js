@@ -1,5 +1,4 @@
 // The findings, and the checkpoints that they rest on.
-const MOST_SENTENCES = 4;
 
 function drawOverview() {
   const { models, runs, checkpoints, failed, missing } = DATA.counts;
@@ -20,20 +19,15 @@ function drawOverview() {
   byId("unread").hidden = !DATA.unread.length;
   byId("unread").textContent =
     `analysis.json was written by another version of tracker; not shown in full: ${DATA.unread.join(", ")}. \`tracker analyse\` writes it anew.`;
-  drawSummaryTable();
-  // The table above summarises the sentences on single models; they open on request.
-  const ofModels = sentences.filter((sentence) =>
-    DATA.summary_rows.some(({ model }) =>
-      [":", ",", " seed "].some((sign) => sentence.startsWith(model + sign)),
-    ),
+  drawModelRows();
+  byId("findings").replaceChildren(
+    ...DATA.findings.flatMap(({ heading, text }) => [el("dt", {}, heading), el("dd", {}, text)]),
   );
-  const others = sentences.filter((sentence) => !ofModels.includes(sentence)),
-    rest = [...ofModels, ...others.slice(MOST_SENTENCES)];
-  const items = (texts) => texts.map((sentence) => el("li", {}, capital(sentence)));
-  byId("summary").replaceChildren(...items(others.slice(0, MOST_SENTENCES)));
-  byId("more-box").hidden = !rest.length;
-  byId("more-name").textContent = `All findings (${rest.length} more)`;
-  byId("more").replaceChildren(...items(rest));
+  byId("more-box").hidden = !DATA.summary.length;
+  byId("more-name").textContent = `All findings (${plural(sentences.length, "sentence")})`;
+  byId("more").replaceChildren(...sentences.map((sentence) => el("li", {}, capital(sentence))));
+  byId("unanalysed").hidden = DATA.summary.length > 0;
+  byId("unanalysed").textContent = sentences[0];
   drawAlerts();
   const box = byId("counts");
   box.replaceChildren(
@@ -48,7 +42,7 @@ function drawOverview() {
     box.append(", ", el("span", { class: "warn" }, holes), " (× on the curves; reasons under Provenance)");
   }
   box.append(
-    ". Curves are means over heads and sequences; phases are segments between change points of several metrics together, on the log-step axis.",
+    ". Curves are means over heads and sequences.",
   );
   drawModels();
 }
@@ -102,31 +96,23 @@ function drawModels() {
   );
 }
 
-// One row per model: its phases, where they begin, and their support.
-function drawSummaryTable() {
-  const rows = DATA.summary_rows;
+// One row per model: its transition, between which checkpoints, and from which value to which.
+function drawModelRows() {
+  const rows = DATA.model_rows,
+    columns = [
+      ["model", "Model"],
+      ["transition", "Transition"],
+      ["onset", "Onset"],
+      ["half", "Half"],
+      ["end", "End"],
+      ["interval", "Onset to end, 90 %"],
+      ["selectivity", "Selectivity"],
+      ["entropy", "Entropy"],
+    ];
   byId("phases-box").hidden = !rows.length;
-  const several = new Set(rows.map((row) => row.suite)).size > 1;
-  const titles = [
-    "Model",
-    "Exploratory phase begins",
-    "bootstrap support",
-    "Selectivity minimum (step)",
-    "Specialisation begins",
-    "bootstrap support",
-    "p (noise alone)",
-  ];
   fillTable(
     byId("phase-table"),
-    titles.map((title) => ({ title })),
-    rows.map((row) => [
-      several ? `${row.suite} ${row.model}` : row.model,
-      row.exploratory,
-      row.exploratory_support,
-      row.minimum,
-      row.specialisation,
-      row.specialisation_support,
-      row.p_value,
-    ]),
+    columns.map(([, title]) => ({ title })),
+    rows.map((row) => columns.map(([name]) => (row[name] || "–").replace(" -> ", " → "))),
   );
 }

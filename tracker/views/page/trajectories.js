@@ -92,7 +92,7 @@ function drawTrajectories() {
     byId(`enlarge-${i}`).textContent = big === i ? "All panels" : "Enlarge";
     if (!panel.hidden) drawPanel(i);
   });
-  drawStrip();
+  drawRibbon();
   drawReading();
 }
 
@@ -349,112 +349,6 @@ function eventMarks(runs) {
   return { shapes, traces };
 }
 
-// One bar per run: where its phases lie, and the step of its selectivity minimum.
-function drawStrip() {
-  const runs = visibleRuns().filter((run) => (phasesOf(run.key)?.phases || []).some((phase) => phase.label));
-  byId("strip-box").hidden = !runs.length;
-  if (!runs.length) return;
-  const shapes = [],
-    points = [],
-    peaks = [];
-  runs.forEach((run, row) => {
-    const found = phasesOf(run.key);
-    for (const phase of found.phases) {
-      const x0 = place(phase.first_step, run),
-        x1 = place(phase.last_step, run);
-      if (!phase.label || x0 === null || x1 === null) continue;
-      shapes.push({
-        type: "rect",
-        xref: "x",
-        yref: "y",
-        x0,
-        x1,
-        y0: row - 0.3,
-        y1: row + 0.3,
-        layer: "below",
-        line: { width: 0 },
-        fillcolor: faded(phaseColour(phase.label), phase.label === "initial" ? 0.35 : 0.75),
-      });
-      const steps =
-        phase.first_step === phase.last_step
-          ? `step ${phase.first_step}`
-          : `steps ${phase.first_step} to ${phase.last_step}`;
-      points.push([(x0 + x1) / 2, row, `<b>${plotText(run.label)}</b>: ${plotText(phase.label)}, ${steps}`]);
-      if (phase.peak_step !== null && phase.peak_step !== undefined)
-        peaks.push([
-          place(phase.peak_step, run),
-          row,
-          `<b>${plotText(run.label)}</b>: selectivity minimum at step ${phase.peak_step}`,
-        ]);
-    }
-    for (const point of found.change_points) {
-      const x0 = place(point.step_low, run),
-        x1 = place(point.step_high, run);
-      if (x0 === null || x1 === null) continue;
-      shapes.push({
-        type: "line",
-        xref: "x",
-        yref: "y",
-        x0,
-        x1,
-        y0: row,
-        y1: row,
-        layer: "below",
-        line: { color: css("--soft"), width: 1.3 },
-      });
-      const support =
-        point.confidence === null
-          ? "turning point"
-          : `bootstrap support ${Math.round(100 * point.confidence)} &#37;`;
-      points.push([
-        (x0 + x1) / 2,
-        row,
-        `<b>${plotText(run.label)}</b>: change between steps ${point.step_low} and ${point.step_high}<br>${support}`,
-      ]);
-    }
-  });
-  const names = ["initial", "exploratory", "specialisation"]
-    .map((label) => `<span style="color:${phaseColour(label)}">■</span> ${label}`)
-    .join("   ");
-  draw(
-    "strip",
-    [
-      marks(points, { size: 14, opacity: 0 }),
-      marks(peaks, { size: 9, symbol: "diamond", color: css("--ink") }),
-    ],
-    {
-      height: 74 + 22 * runs.length,
-      margin: { l: 52, r: 64, t: 24, b: 42 },
-      shapes,
-      annotations: [
-        ...axisBreak(runs),
-        {
-          text: `${names}   ◆ ${byId("strip").clientWidth < 480 ? "minimum" : "selectivity minimum"}`,
-          x: 0,
-          y: 1,
-          xref: "paper",
-          yref: "paper",
-          xanchor: "left",
-          yanchor: "bottom",
-          showarrow: false,
-          font: { size: 12 },
-        },
-      ],
-      xaxis: trainingAxis(runs, (byId("strip").clientWidth || 1100) - 116),
-      yaxis: {
-        range: [-0.6, runs.length - 0.4],
-        tickvals: runs.map((_, row) => row),
-        ticktext: runs.map((run) => plotText(cut(run.label, 18))),
-        showline: false,
-        ticks: "",
-        showgrid: false,
-        fixedrange: true,
-      },
-    },
-    "Phases by model over training",
-  );
-}
-
 function drawReading() {
   const bands = {
     sequences: "mean ± 1.96 standard errors over sequences (none where a metric has no value per sequence)",
@@ -465,7 +359,7 @@ function drawReading() {
     run = RUNS.get(state.phases);
   let text = `Shading around curves: ${bands[state.band]}. Larger models have ${theme() === "dark" ? "brighter" : "darker"} lines; dashes and markers distinguish seeds.`;
   if (found)
-    text += ` Shaded background: phases of ${run.label}; each bracket spans the gap between two measured checkpoints in which the change happened. ${found.sentence || ""}`;
+    text += ` Tint: the transition of ${run.label}, fading over the 90 % intervals of its onset and end; line: half way; dotted: turning point. ${found.sentence || ""}`;
   if (DATA.runs.some((each) => each.suspects.some(Boolean)))
     text += " Hollow marks: checkpoints that the audit found suspect; lines and fits leave them out.";
   byId("reading").textContent = text;
