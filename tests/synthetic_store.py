@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tracker.analysis.schema import RunTransitions, to_dict
+from tracker.analysis.transition_types import CurveTransitions, Move, Passing, Turn
 from tracker.metrics.registry import METRICS, head_columns, layer_columns, sequence_columns
 from tracker.records import Checkpoint, Conventions, Measurement, ProbeSpec, Unit, digest
 from tracker.store import SPECTRUM_BANDS, Store
@@ -208,8 +210,36 @@ def synthetic_analysis(shapes: Sequence[Shape] = SMALL, steps: Sequence[int] = S
     thresholds = [_threshold(suite, name, shapes, steps) for name in names]
     summary = [entry["sentence"] for entry in (*phases, *thresholds)]
     why = [change for entry in phases for change in _why(entry)]
+    transitions = [to_dict(_transitions(entry)) for entry in phases]
     return {"probe": PROBE.label, "conventions": Conventions().label, "phases": phases, "lead_lag": why,
-            "thresholds": thresholds, "summary": summary}  # fmt: skip
+            "transitions": transitions, "thresholds": thresholds, "summary": summary}  # fmt: skip
+
+
+def _transitions(entry: dict[str, Any]) -> RunTransitions:
+    """A rise between the two changes of a run and the way back after it."""
+    steps = entry["steps"]
+    first, second = (steps.index(point["step_high"]) for point in entry["change_points"])
+
+    def passing(at: int) -> Passing:
+        return Passing(steps[at - 1], steps[at], (steps[at - 1], steps[at]), 0.97)
+
+    def moved(start: float, finish: float, dates: Sequence[int]) -> Move:
+        onset, half, end = map(passing, dates)
+        way = "up" if finish > start else "down"
+        return Move(way, start, finish, (finish - start,) * 2, onset, half, end, 3.0, (2.0, 4.0), "gradual")
+
+    out, back = (first, (first + second) // 2, second - 1), (second, second, len(steps) - 1)
+    turns = (Turn(entry["phases"][1]["peak_step"], (steps[second - 2], steps[second]), 1, 0.4, (0.3, 0.5)),)
+    curves = {
+        name: CurveTransitions((moved(low, high, out), moved(high, turned, back)), turns, 0.0006, 0.1)
+        for name, (low, high, turned) in {
+            "spectral_entropy": (2.2, 3.6, 3.0), "frequency_selectivity": (0.7, 0.1, 0.3),
+        }.items()
+    }  # fmt: skip
+    structure = CurveTransitions((moved(0, 4, out), moved(4, 2.4, back)), turns, 0.0006, 0.1)
+    return RunTransitions(
+        entry["suite"], entry["model"], entry["seed"], tuple(steps), curves, structure
+    )
 
 
 def _why(entry: dict[str, Any]) -> list[dict[str, Any]]:
@@ -255,7 +285,7 @@ def _phases(suite: str, model: str, seed: int, steps: Sequence[int], size: float
     )
     return {"suite": suite, "model": model, "seed": seed, "steps": list(steps),
             "metrics": ["spectral_entropy"], "criterion": "planted", "change_points": points,
-            "phases": found, "left_out": [], "sentence": sentence}  # fmt: skip
+            "phases": found, "left_out": [], "p_value": 0.0006, "sentence": sentence}  # fmt: skip
 
 
 def _threshold(suite: str, metric: str, shapes: Sequence[Shape], steps: Sequence[int]) -> dict[str, Any]:

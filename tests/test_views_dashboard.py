@@ -51,14 +51,19 @@ def test_it_opens_without_a_complaint_or_a_request(visit: Visit, path: Path):
     assert [url for url in visit.requests if url.startswith("file://")] == [path.as_uri()]
     assert visit.outside() == []
     row = visit.page.locator("#phase-table tbody tr").last.inner_text().split("\t")
-    assert row[:4] == ["0.8m", "between 32 and 64 in 2 of 2 seeds", "97 %", "256"]
-    assert "no threshold is claimed over 3 sizes" in visit.text("#summary")
+    assert row[:3] == ["0.8m", "exploratory, 2/2 seeds", "(32, 64]"]
+    assert row[-2:] == ["0.7 → 0.1", "2.2 → 3.6"]
+    assert "In all 6 runs selectivity falls and entropy rises" in visit.text("#findings")
+    assert len({line["xaxis"] for line in visit.plotted("multiples")}) == 3
+    ribbon = visit.page.locator("#ribbon .ytick").all_text_contents()
+    labels = [f"{model} seed {seed}" for model in ("0.05m", "0.2m", "0.8m") for seed in (0, 1)]
+    assert [name for name in ribbon if name] == labels
     visit.page.click("#more-name")
     assert "0.8m: exploratory phase from step (32, 64]" in visit.text("#more")
     assert "3 models in 6 runs, 94 checkpoints measured, 1 failed, 1 missing" in visit.text("#counts")
     shown = ["spectral_entropy", "frequency_selectivity", "band_power_low", "loss"]
     assert [visit.chosen(f"#metric-{i}") for i in range(4)] == shown
-    assert visit.page.locator(".js-plotly-plot").count() == 11
+    assert visit.page.locator(".js-plotly-plot").count() == 12
 
 
 @browsing
@@ -76,7 +81,7 @@ def test_names_that_look_like_html_are_text(visit: Visit, tmp_path: Path):
     assert NASTY in visit.text("#more")
     assert visit.page.locator("img").count() == 0
     assert visit.page.locator("body script").count() == 3
-    ticks = "".join(visit.page.locator("#strip .ytick").all_text_contents())
+    ticks = "".join(visit.page.locator("#ribbon .ytick").all_text_contents())
     assert "<script>" in ticks
     visit.page.select_option("#phases", index=1)
     box = visit.page.locator("#panel-0 .nsewdrag").first.bounding_box()
@@ -123,7 +128,7 @@ def test_a_store_of_holes_alone_opens(visit: Visit, tmp_path: Path):
     Store(tmp_path).write_hole(unit_of("nano", SMALL[0], 0, 1), "failed", "no weights")
     visit.open(write_dashboard(open_store(tmp_path), None, tmp_path / "page.html"))
     assert visit.complaints == []
-    assert "Not analysed yet" in visit.text("#summary")
+    assert "Not analysed yet" in visit.text("#unanalysed")
     assert "no weights" in visit.text("#holes")
 
 

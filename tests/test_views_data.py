@@ -16,9 +16,7 @@ from tracker.views.data import landmarks_of
 from tracker.views.encode import json_for_html, pack, quantise, rounded, rounded_list
 from tracker.views.head_maps import MAP_METRICS
 from tracker.views.palette import line_colours
-from tracker.views.prepared import read_report
 from tracker.views.runs import Run, common_steps, runs_of
-from tracker.views.summary import summary_rows
 
 
 @pytest.fixture(scope="module")
@@ -179,48 +177,25 @@ def test_data_of_a_served_page_has_the_shapes_of_the_heads_and_no_map(results: R
     assert maps["scales"] == {}
 
 
-def entry_of(seed: int, begins: tuple[int, int] | None, confidence: float | None, p_value: float | None):
-    """A run's entry of analysis.json whose second phase, if any, begins at a step."""
-    low, high = begins or (0, 0)
-    evidence = [
-        {name: {"first": 0.7, "last": 0.2, "extremum": value, "extremum_step": step}
-         for name in ("spectral_entropy", "frequency_selectivity")}
-        for value, step in ((0.7, 8), (0.1, 64 + seed))
-    ]  # fmt: skip
-    phases: list[Any] = [
-        {"label": "initial", "first_step": 0, "last_step": 8, "evidence": evidence[0]},
-        {"label": "exploratory", "first_step": high, "last_step": 99, "evidence": evidence[1]},
-    ]
-    points = [{"step_low": low, "step_high": high, "confidence": confidence}]
-    found = (phases, points) if begins else (phases[:1], [])
-    return {"suite": "s", "model": "m", "seed": seed, "steps": list(range(9)), "p_value": p_value,
-            "phases": found[0], "change_points": found[1]}  # fmt: skip
+def test_transitions_carry_their_dates_what_they_are_and_what_moves(results: Results, runs: list[Run]):
+    data = dashboard_data(results, synthetic_analysis(seeds=2), served=True, runs=runs)
+    found = next(each for each in data["transitions"] if each["key"] == "nano/0.8m/0")
+    out, back = found["moves"]
+    assert (out["role"], back["role"]) == ("exploratory", "specialisation")
+    assert out["dates"][0]["between"] == [32, 64]
+    assert out["levels"][1] == {"title": "Frequency selectivity", "start": 0.7, "finish": 0.1}
+    assert found["turns"][0]["recovered"] == 0.4
+    assert [row["model"] for row in data["model_rows"]] == ["0.05m", "0.2m", "0.8m"]
+    assert data["model_rows"][2]["transition"] == "exploratory, 2/2 seeds"
+    assert {each["heading"] for each in data["findings"]} >= {"Phases", "Size"}
 
 
-def rows_of(*entries: dict[str, Any]) -> list[dict[str, Any]]:
-    return summary_rows(read_report({"phases": list(entries)}))
-
-
-def test_the_summary_counts_seeds_that_differ_and_gives_ranges():
-    seeds = [((8, 16), 0.97, 0.01), ((8, 16), 0.5, 0.02), ((16, 32), 1.0, 0.01)]
-    (row,) = rows_of(*(entry_of(seed, *each) for seed, each in enumerate(seeds)))
-    assert row["exploratory"] == "between 8 and 16 in 2 of 3 seeds, between 16 and 32 in 1"
-    assert row["exploratory_support"] == "50 to 100 %"
-    assert row["minimum"] == "64 to 66"
-    assert row["specialisation"] == "none detected in 3 seeds"
-    assert (row["specialisation_support"], row["p_value"]) == (None, "0.01 to 0.02")
-
-
-def test_the_summary_of_one_seed_says_what_is_not_available():
-    (row,) = rows_of(entry_of(0, (8, 16), None, None))
-    assert (row["exploratory"], row["exploratory_support"]) == (
-        "between 8 and 16", "turning point",
-    )  # fmt: skip
-    (row,) = rows_of(entry_of(0, None, None, 0.6))
-    assert (row["exploratory"], row["exploratory_support"], row["p_value"]) == ("none detected", None, "0.6")
-    (row,) = rows_of(entry_of(0, None, None, None) | {"steps": [0, 8]})
-    assert row["exploratory"] == "too few checkpoints"
-    assert rows_of() == []
+def test_an_analysis_of_before_transitions_says_where_its_first_change_lies(
+    results: Results, runs: list[Run]
+):
+    data = dashboard_data(results, synthetic_analysis() | {"transitions": []}, served=True, runs=runs)
+    assert data["transitions"] == []
+    assert data["model_rows"][2]["onset"] == "(32, 64]"
 
 
 def strip(analysis: Any, key: str) -> Any:

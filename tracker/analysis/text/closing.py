@@ -55,6 +55,8 @@ def model_rows(report: AnalysisReport) -> list[ModelRow]:
 
 def _row(name: str, runs: Sequence[RunPhases], found: RunTransitions | SeedChanges | None) -> ModelRow:
     main = None if found is None else found.structure.main
+    if found is None and any(entry.change_points for entry in runs):
+        return _row_of_phases(name, runs)
     if found is None or main is None:
         selectivity, entropy = _levels({}, runs)
         return ModelRow(name, _absence(runs), selectivity=selectivity, entropy=entropy)
@@ -68,6 +70,14 @@ def _row(name: str, runs: Sequence[RunPhases], found: RunTransitions | SeedChang
         selectivity,
         entropy,
     )
+
+
+def _row_of_phases(name: str, runs: Sequence[RunPhases]) -> ModelRow:
+    """A report of before transitions were stored: where the first change lies."""
+    point = next(entry.change_points[0] for entry in runs if entry.change_points)
+    selectivity, entropy = _levels({}, runs)
+    onset = span((point.step_low, point.step_high))
+    return ModelRow(name, _label(runs[0]), onset, selectivity=selectivity, entropy=entropy)
 
 
 def _named(runs: Sequence[RunPhases], main: Move) -> str:
@@ -204,13 +214,12 @@ def _trend(metrics: Sequence[ThresholdEntry]) -> str:
 
 def _shift(entry: ThresholdEntry) -> str:
     shift = entry.shift
-    assert shift is not None
-    verb = "falls" if shift.effect < 0 else "rises"
-    moved = f"{titled(entry.metric).capitalize()} {verb} by {number(abs(shift.effect))}"
-    if entry.low is None and shift.step_odds < 1 / STEP_LIKELY:
+    effect = (entry.effect or 0.0) if shift is None else shift.effect
+    moved = f"{titled(entry.metric).capitalize()} {'falls' if effect < 0 else 'rises'} by {number(abs(effect))}"
+    if shift is not None and entry.low is None and shift.step_odds < 1 / STEP_LIKELY:
         return f"{moved}, smoothly, from {size_name(entry.scale[0])} to {size_name(entry.scale[-1])}"
-    between = f"between {size_name(shift.gap[0])} and {size_name(shift.gap[1])}"
-    return f"{moved} {between}{'' if entry.low is None else ', a step'}"
+    low, high = (entry.low or 0.0, entry.high or 0.0) if shift is None else shift.gap
+    return f"{moved} between {size_name(low)} and {size_name(high)}{'' if entry.low is None else ', a step'}"
 
 
 def _timing(thresholds: Sequence[ThresholdEntry]) -> str:
