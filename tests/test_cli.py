@@ -178,7 +178,7 @@ def test_hydras_own_switches_work_and_write_nothing(empty_folder: Path, capsys: 
 def test_a_command_leaves_the_loggers_of_others_alone(capsys: pytest.CaptureFixture[str]):
     other = logging.getLogger("somebody.else")
     assert run(["plan", "suite.models=[0.05m]", "suite.train_steps=4"]) == 0
-    assert "units" in capsys.readouterr().out
+    assert "checkpoints" in capsys.readouterr().out
     assert not other.disabled
 
 

@@ -18,7 +18,7 @@ from tracker.analysis.trajectories import trajectories
 from tracker.cli import run
 from tracker.commands.comparison import compare_models, compare_stores
 from tracker.config import Compare
-from tracker.console.tables import comparison_table
+from tracker.console.comparison_tables import comparison_tables
 from tracker.errors import RequestError
 from tracker.store import open_store
 from tracker.views import compare_figure
@@ -46,8 +46,8 @@ def test_models_stand_side_by_side_with_intervals(store):
     assert "The paper's tables name none of these models." in report["sentences"]
     assert report["sentences"][0].startswith("Transitions: 0.05m half way in (")
     console = Console(width=160, record=True)
-    console.print(comparison_table(found))
-    assert "frequency_selectivity" in console.export_text()
+    console.print(*comparison_tables(found))
+    assert "Frequency selectivity" in console.export_text()
     assert len(compare_figure(report).axes) == 1
 
 
@@ -161,7 +161,7 @@ def test_the_command_writes_its_table_text_and_figures(store, tmp_path, capsys, 
         "archetypes.pdf", "archetypes.png", "archetypes.svg",
     ]  # fmt: skip
     assert json.loads((store / "compare.json").read_text())["at"] == "end"
-    assert "frequency_selectivity" in capsys.readouterr().out
+    assert "Frequency selectivity" in capsys.readouterr().out
     assert compared(f"compare.other={store}") == 2
     assert "is this store itself; choose another folder" in capsys.readouterr().err
     assert compared("compare.at=loss") == 2

@@ -46,35 +46,31 @@ def test_a_rate_has_the_unit_that_people_count_in(rate: float, text: str):
     assert readable_rate(rate) == text
 
 
-def test_plain_lines_carry_rate_time_left_bytes_and_note_where_there_is_no_terminal():
+def test_where_there_is_no_terminal_a_full_bar_is_one_line_with_its_time_bytes_and_note():
     console, clock = Console(file=io.StringIO(), width=200), Clock()
     bars = Bars(console, "measuring", get_time=clock)
     bars.add("70m seed 0", 4)
+    bars.add("160m seed 0", 1)
     with bars.running():
         for done in range(1, 5):
             clock.now += 0.5
             bars.advance_to("70m seed 0", done, f"step {done}", fetched=2.5e9 * done)
+        clock.now += 3
+        bars.advance_to("160m seed 0", 1, "step 0")
     assert written(console).splitlines() == [
-        "measuring 70m seed 0: 1/4, 2.5 GB fetched, step 1",
-        "measuring 70m seed 0: 2/4, 2/s, 1 s left, 5 GB fetched, step 2",
-        "measuring 70m seed 0: 3/4, 2/s, 0.5 s left, 7.5 GB fetched, step 3",
-        "measuring 70m seed 0: 4/4, 2/s, 10 GB fetched, step 4",
+        "measuring 70m seed 0: 4/4 in 2 s, 2/s, 10 GB fetched, step 4",
+        "measuring 160m seed 0: 1/1 in 3 s, step 0",
     ]
 
 
-def test_the_rate_leaves_out_what_starting_up_cost():
+def test_long_work_gives_a_sign_every_ten_minutes_and_the_rate_leaves_out_what_starting_up_cost():
     console, clock = Console(file=io.StringIO(), width=200), Clock()
     bars = Bars(console, "training", get_time=clock)
     bars.add("a", 10)
     bars.add("b", 10)
-    for clock.now, name, done in ((600.0, "a", 1), (660.0, "a", 2), (720.0, "b", 3), (724.0, "b", 5)):
+    for clock.now, name, done in ((600.0, "a", 1), (660.0, "a", 2), (720.0, "b", 3), (1324.0, "b", 5)):
         bars.advance_to(name, done)
-    assert written(console).splitlines() == [
-        "training a: 1/10",
-        "training a: 2/10, 1/min, 8 min left",
-        "training b: 3/10",
-        "training b: 5/10, 30/min, 10 s left",
-    ]
+    assert written(console).splitlines() == ["training a: 1/10", "training b: 5/10, 11.9/h, 25.2 min left"]
 
 
 @pytest.mark.parametrize("width", [80, 140])

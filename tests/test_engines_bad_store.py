@@ -51,5 +51,5 @@ def test_a_store_that_fills_up_keeps_what_is_measured_and_goes_on(tmp_path: Path
     assert 0 < before < 16
     remount(disk, "size=60m")
     again = finished(sweep(tmp_path, engine))
-    assert f"{16 - before} units measured" in again
+    assert f"{16 - before} measured now" in again
     assert package.open_store(disk / "store").checkpoints()["status"].to_list() == ["ok"] * 16

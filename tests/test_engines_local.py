@@ -219,7 +219,7 @@ def test_a_stopped_sweep_leaves_no_process_and_goes_on(hub, tmp_path: Path, how:
     done = len(list(store.glob("checkpoints/*/*/*/*")))
     assert 4 <= done < 16
     said = finished(start_sweep(tmp_path, hub.url, "engine.workers=2"))
-    assert f"{16 - done} units measured" in said
+    assert f"{16 - done} measured now" in said
     assert package.open_store(store).checkpoints()["status"].to_list() == ["ok"] * 16
 
 

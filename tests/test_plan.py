@@ -182,15 +182,15 @@ def planned(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> N
 
 PYTHIA = ("suite=pythia", "suite.models=[14m]")
 HUB = ("suite=polypythias", "suite.models=[14m]", "suite.seeds=[0]", "suite.repo_format='lab/some-{size}'")
-NO_RATE = "expected time: ?; no throughput recorded yet: give"
+NO_RATE = "expected time: ?; no {} recorded yet: sweep one checkpoint (steps.list=[0]), or give"
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (PYTHIA, f"{NO_RATE} forecast.speed=..."),
-        ((*PYTHIA, "forecast.bandwidth=10"), f"{NO_RATE} forecast.speed=..."),
-        ((*PYTHIA, "forecast.speed=1850"), f"{NO_RATE} forecast.bandwidth=..."),
+        (PYTHIA, f"{NO_RATE.format('throughput')} forecast.speed=..."),
+        ((*PYTHIA, "forecast.bandwidth=10"), f"{NO_RATE.format('throughput')} forecast.speed=..."),
+        ((*PYTHIA, "forecast.speed=1850"), f"{NO_RATE.format('download')} forecast.bandwidth=..."),
         (HUB, "expected time: ?; the size of 14m seed 0 is unknown"),
         ((*HUB, "forecast.speed=1850"), "expected time: ?; the size of 14m seed 0 is unknown"),
         ((*PYTHIA, "forecast.speed=1850", "forecast.bandwidth=1"), "network-bound; more workers will not"),

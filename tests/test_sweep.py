@@ -50,9 +50,8 @@ def test_a_sweep_leaves_a_store_a_wandb_run_per_model_an_analysis_and_a_dashboar
     report = json.loads((store / "analysis.json").read_text())
     assert {phase["model"] for phase in report["phases"]} == {"0.05m", "0.2m"}
     assert (store / "dashboard.html").stat().st_size > 1_000_000
-    assert "16 units measured" in said
-    for sentence in report["summary"]:
-        assert sentence in said
+    assert "16 measured now" in said
+    assert all(sentence not in said for sentence in report["summary"])
     for _, model in rows.group_by("model"):
         loss = dict(zip(model["step"], model["loss"], strict=True))
         assert loss[64] < loss[0] - 1
@@ -70,7 +69,7 @@ def test_a_second_sweep_trains_and_measures_nothing_and_needs_no_checkpoint_any_
     shutil.rmtree(store / "nano")
     assert run(["sweep", *SMALL]) == 0
     said = capsys.readouterr().out
-    assert "0 units measured" in said
+    assert "0 measured now" in said
     assert "training" not in said
     assert {path: path.stat().st_mtime_ns for path in (store / "checkpoints").rglob("*")} == before
     assert len(list((store / "wandb").glob("offline-run-*"))) == 2
@@ -97,14 +96,14 @@ def test_a_folder_of_checkpoints_with_a_bad_one_goes_on_and_names_it(
     assert run(["sweep", *MINE]) == 1
     said = capsys.readouterr().out
     assert "mine seed 0 step 16" in said
-    assert "2 units measured" in said
-    assert "1 checkpoint not measured:" in said
+    assert "2 measured now" in said
+    assert "1 not measured" in said
     rows = package.open_store("tracker-store").checkpoints().sort("step")
     assert rows["status"].to_list() == ["ok", "failed", "ok"]
     assert "model.safetensors" in str(rows["reason"][1])
     weights.write_bytes(whole)
     assert run(["sweep", *MINE]) == 0
-    assert "1 unit measured" in capsys.readouterr().out
+    assert "1 measured now" in capsys.readouterr().out
     for _ in range(2):  # when it is found, and when it is known
         assert run(["sweep", *MINE, "steps.list=[0,32]"]) == 1
         assert "mine seed 0 step 32: its source has no such step" in capsys.readouterr().out
@@ -147,7 +146,7 @@ def test_two_probes_live_in_one_store_and_each_sweep_shows_its_own(
     store: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert run(["sweep", *SMALL, "probe.n=64", "steps.list=[0,64]", "sink=none"]) == 0
-    assert "4 units measured" in capsys.readouterr().out
+    assert "4 measured now" in capsys.readouterr().out
     assert run(["analyse"]) == 2
     assert "several probes, which are never mixed; choose one" in capsys.readouterr().err
 
@@ -174,7 +173,7 @@ def test_an_interrupted_sweep_keeps_what_is_measured_and_resumes(
     stored = package.open_store(store).checkpoints().height
     assert 3 <= stored < 16
     assert run(["sweep", *SMALL, "sink=none"]) == 0
-    assert f"{16 - stored} units measured" in capsys.readouterr().out
+    assert f"{16 - stored} measured now" in capsys.readouterr().out
 
 
 def test_a_checkpoint_that_fails_when_measured_again_is_named_and_its_old_result_stays(
@@ -186,7 +185,7 @@ def test_a_checkpoint_that_fails_when_measured_again_is_named_and_its_old_result
     capsys.readouterr()
     assert run([*request, "remeasure=all"]) == 1
     said = capsys.readouterr().out
-    assert "0 units measured" in said
+    assert "0 measured now" in said
     assert "model.safetensors" in said
     assert package.open_store("tracker-store").checkpoints()["status"].to_list() == ["ok"]
 

@@ -32,7 +32,7 @@ def test_every_form_is_measured_holes_are_recorded_and_what_is_done_is_never_ask
     every = "steps.list=[0,128,512,1000,5000]"
     code, said = sweep(every)
     assert code == 1
-    assert "4 units measured" in said
+    assert "4 measured now" in said
     assert "14m seed 0 step 1000" in said
     rows = package.open_store(tmp_path / "tracker-store").checkpoints().sort("step")
     assert rows["step"].to_list() == [0, 128, 512, 1000, 5000]
@@ -44,14 +44,14 @@ def test_every_form_is_measured_holes_are_recorded_and_what_is_done_is_never_ask
     asked = len(hub.log)
     code, said = sweep(every)
     assert (code, len(hub.log)) == (1, asked)
-    assert "0 units measured" in said
+    assert "0 measured now" in said
     save(hub.root / REPO / "step1000", "safetensors", 9)
-    assert "1 unit measured" in sweep("steps.list=[0,1000]", "remeasure=missing")[1]
+    assert "1 measured now" in sweep("steps.list=[0,1000]", "remeasure=missing")[1]
     shutil.rmtree(hub.root / REPO / "step0")
     save(hub.root / REPO / "step0", "safetensors", 77)
     code, said = sweep("steps.list=[0,128]", "remeasure=moved")
     assert code == 0
-    assert "1 unit measured" in said
+    assert "1 measured now" in said
 
 
 def test_an_unknown_repository_is_refused(hub: Hub, capsys: pytest.CaptureFixture[str]):

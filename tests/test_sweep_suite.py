@@ -259,7 +259,7 @@ def test_a_full_disk_stops_what_needs_it_and_says_how_much_is_missing(
     try:
         assert sweep_here() == 1
         said = capsys.readouterr().out
-        assert "1 unit measured" in said
+        assert "1 measured now" in said
         assert said.count("GB are missing: the disk of") >= 2
         shutil.rmtree(place / "hub")
         assert sweep_here(bound(size, 1)) == 0

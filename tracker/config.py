@@ -240,6 +240,7 @@ class Config:
     figures: Path | None
     workspace: bool
     serve: bool
+    verbose: bool
 
 
 SECTIONS: dict[str, type[Any]] = {
@@ -299,6 +300,7 @@ def read(composed: DictConfig) -> Config:
         figures=Path(str(plain.figures)) if plain.figures else None,
         workspace=_boolean("workspace", plain.workspace),
         serve=_boolean("serve", plain.serve),
+        verbose=_boolean("verbose", plain.verbose),
     )
     _check_ranges(config)
     _check_engine(config.engine)

@@ -462,6 +462,8 @@ class AnalysisReport:
     summary: tuple[str, ...] = ()
     alerts: tuple[Condition, ...] = ()
     roles: tuple[ModelRoles, ...] = ()
+    made_of: str = ""
+    """A digest of the rows, settings and code that it was made of; empty where it is not kept."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``analysis.json`` in JSON's types; what is not finite becomes None."""

@@ -9,7 +9,7 @@ from tracker.checkpoints import Listed, look
 from tracker.checkpoints.audit import file as audit_file
 from tracker.checkpoints.audit.findings import SUSPICIOUS
 from tracker.config import Config, PublishedSuite
-from tracker.console.output import DONE, SOME_FAILED, print_findings, print_line
+from tracker.console.output import DONE, SOME_FAILED, print_findings, print_line, print_table
 from tracker.console.progress import Bars
 from tracker.console.tables import audit_table
 from tracker.errors import CheckpointError, RequestError, counted
@@ -18,6 +18,9 @@ from tracker.planning.schedule import select
 
 if TYPE_CHECKING:
     from tracker.planning.resolve import ResolvedSweep
+
+SHOWN = 3
+"""Repositories or folders that one line names."""
 
 
 def run(config: Config, console: Console) -> int:
@@ -33,9 +36,16 @@ def run(config: Config, console: Console) -> int:
             entries = audit_all(config, chosen, bars.show)
     except CheckpointError as error:
         raise RequestError(str(error)) from error
-    console.print(audit_table(entries))
     bad = [each for entry in entries for each in entry.findings if each.fault != "expected-twin"]
-    print_findings(console, bad, most=None)
+    if bad:
+        print_table(console, audit_table(entries))
+        print_findings(console, bad, most=None)
+    else:
+        checked = sum(len(entry.checked) for entry in entries)
+        names = (
+            ", ".join(entry.repo for entry in entries) if len(entries) <= SHOWN else f"{len(entries)} places"
+        )
+        print_line(console, f"{counted(checked, 'checkpoint')} of {names}: weights match their names")
     for entry in entries:
         for each in entry.disagreements:
             print_line(

@@ -1,22 +1,24 @@
 """``tracker compare``: models, position encodings, or two stores compared: text, table, compare.json."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from tracker.commands.results import chosen_results, without_suspects, write_report
 from tracker.config import Config
-from tracker.console.output import DONE, print_line
-from tracker.console.tables import comparison_table
+from tracker.console.output import DONE, print_line, print_table
 from tracker.errors import RequestError, StoreError
 from tracker.store import Results, open_store
+
+if TYPE_CHECKING:
+    from tracker.analysis.comparison_report import ModelComparison
 
 
 def run(config: Config, console: Console) -> int:
     """Compare what ``compare.*`` chooses, print it and write compare.json."""
     from tracker.commands.comparison import compare_encodings, compare_models, compare_stores
-    from tracker.console.tables import encoding_table
+    from tracker.console.comparison_tables import encoding_table
 
     results = chosen_results(config)
     _, suspects = without_suspects(results, config)
@@ -26,18 +28,36 @@ def run(config: Config, console: Console) -> int:
         found = compare_encodings(results, suspects)
         report = found.to_dict()
         for entry in found.encodings:
-            console.print(encoding_table(entry))
+            print_table(console, encoding_table(entry))
     else:
         found = compare_models(results, config.compare, suspects)
         report = found.to_dict()
-        console.print(comparison_table(found.models))
+        _print_models(found, console)
         if config.figures:
             _write_figure(report, config.figures)
-    for sentence in report["sentences"]:
+    for sentence in report["sentences"] if config.compare.by == "encoding" or config.compare.other else ():
         print_line(console, sentence)
     write_report(config.store / "compare.json", report)
     print_line(console, f"Details: {config.store / 'compare.json'}")
     return DONE
+
+
+def _print_models(found: "ModelComparison", console: Console) -> None:
+    """Print the models as tables, with the paper's values in brackets; sentences stand in compare.json."""
+    from tracker.analysis.text.comparison import CAUTION, archetype_limits, difference_line
+    from tracker.console.comparison_tables import comparison_tables, training_table
+
+    tables = comparison_tables(found.models, found.archetypes, found.paper)
+    for table in (*tables, training_table(found.paper)):
+        if table is not None:
+            print_table(console, table)
+    for sentence in (
+        "Mean and half width of its 95 % interval; in brackets the paper's value, where it has one.",
+        archetype_limits(found.archetypes),
+        difference_line(found.models, found.differences),
+        CAUTION if found.paper else "The paper's tables name none of these models.",
+    ):
+        print_line(console, sentence)
 
 
 def _other_results(config: Config) -> Results:

@@ -1,8 +1,10 @@
 """``tracker dashboard``: the store as one HTML file, as figures, or served while a sweep fills it."""
 
+from typing import Any
+
 from rich.console import Console
 
-from tracker.commands.analyse import analyse_results
+from tracker.commands.analysed import analysed
 from tracker.commands.results import chosen_results
 from tracker.config import Config
 from tracker.console.output import DONE, print_line
@@ -14,26 +16,29 @@ def run(config: Config, console: Console) -> int:
     """Analyse and draw the store again, or serve it until Ctrl-C."""
     if config.serve:
         return _serve(config, console)
-    for sentence in draw(chosen_results(config), config, console):
-        print_line(console, sentence)
+    results = chosen_results(config)
+    draw(results, analysed(results, config), config)
+    print_line(console, f"Dashboard: {config.store / 'dashboard.html'}")
+    if config.figures:
+        print_line(console, f"Figures: {config.figures}")
     return DONE
 
 
-def draw(results: Results, config: Config, console: Console) -> list[str]:
-    """Analyse results, write analysis.json, dashboard.html and, where asked for, figures; print the findings.
+def draw(results: Results, report: dict[str, Any], config: Config) -> None:
+    """Write dashboard.html and, where asked for, figures.
 
-    Returns:
-        Sentences that say where the dashboard and the figures are.
+    Args:
+        results: what is drawn.
+        report: its analysis, the content of analysis.json.
+        config: the request.
     """
-    from tracker.views import write_dashboard, write_figures
+    from tracker.views import write_dashboard
 
-    report = analyse_results(results, config, console)
-    page = write_dashboard(results, report, config.store / "dashboard.html")
-    places = [f"Dashboard: {page}"]
+    write_dashboard(results, report, config.store / "dashboard.html")
     if config.figures:
-        figures = write_figures(results, report, config.figures)
-        places.append(f"Figures: {len(figures)} files in {config.figures}")
-    return places
+        from tracker.views import write_figures
+
+        write_figures(results, report, config.figures)
 
 
 def _serve(config: Config, console: Console) -> int:
@@ -44,8 +49,8 @@ def _serve(config: Config, console: Console) -> int:
     server = DashboardServer(ServedStore(config.store, lambda: chosen_results(config)), config.view.port)
     recorded = next(record_folders(config.store), None) is not None
     if recorded and not any(sweep["alive"] for sweep in Watch(config.store).look()):
-        for sentence in draw(chosen_results(config), config, console):
-            print_line(console, sentence)
+        results = chosen_results(config)
+        draw(results, analysed(results, config), config)
     elif not recorded:
         print_line(
             console, f"{config.store}: holds no measurement yet; the page fills when a sweep stores some"

@@ -12,7 +12,14 @@ from tracker.checkpoints.audit.findings import SUSPICIOUS
 from tracker.checkpoints.audit.register import reports
 from tracker.commands.audit import brief_steps
 from tracker.config import Config
-from tracker.console.output import DONE, print_holes, print_line, readable_bytes, readable_time
+from tracker.console.output import (
+    DONE,
+    print_holes,
+    print_line,
+    print_table,
+    readable_bytes,
+    readable_time,
+)
 from tracker.console.tables import by_model, plan_table
 from tracker.engines.placement import worker_count
 from tracker.errors import counted
@@ -20,6 +27,16 @@ from tracker.planning.estimate import Costs, costs_of, duration, recorded_rates,
 from tracker.planning.memory import Need, expected_need, free_memory, how_to_run
 from tracker.planning.resolve import ResolvedSweep, checkpoint_cache, resolve, suite_name
 from tracker.records import Checkpoint, PlannedUnit
+
+UNKNOWN = {
+    "speed": "no throughput recorded yet: sweep one checkpoint (steps.list=[0]), or give forecast.speed=... "
+    "(billions of parameters times tokens in a second)",
+    "bandwidth": "no download recorded yet: sweep one checkpoint (steps.list=[0]), or give "
+    "forecast.bandwidth=... (MB in a second)",
+}
+"""What would tell how long a sweep takes, by what is not known."""
+LEAST_HOURS = 0.01
+"""Worker hours worth a mention."""
 
 
 def run(config: Config, console: Console) -> int:
@@ -41,11 +58,14 @@ def run(config: Config, console: Console) -> int:
         for name, units in groups.items()
     }
     workers = worker_count(config)
-    console.print(plan_table(sweep.plan, rows))
     print_line(console, opening(config, sweep))
-    for sentence in _disk(config, list(costs.values()), cache, workers):
-        print_line(console, sentence)
-    print_line(console, expected_time(config, costs, workers))
+    print_table(console, plan_table(sweep.plan, rows))
+    if sweep.plan.pending:
+        for sentence in _disk(config, list(costs.values()), cache, workers):
+            print_line(console, sentence)
+        print_line(console, expected_time(config, costs, workers))
+    else:
+        print_line(console, "nothing to measure")
     holes = [each for each in sweep.plan.units if each.state in ("missing", "known missing", "retry")]
     print_holes(console, list(holes))
     for sentence in _suspect_sentences(suspects):
@@ -56,10 +76,12 @@ def run(config: Config, console: Console) -> int:
 def opening(config: Config, sweep: ResolvedSweep) -> str:
     """Return the first line of plan and sweep: how many checkpoints there are, and how many are measured."""
     plan = sweep.plan
-    models = len(by_model(plan.units))
+    runs = len(by_model(plan.units))
+    models = len({planned.unit.checkpoint.model for planned in plan.units})
+    seeds = f" ({runs} runs)" if runs > models else ""
     return (
-        f"{suite_name(config)}: {counted(len(plan.units), 'checkpoint')} of {counted(models, 'model')}, "
-        f"{plan.count('done')} measured, {len(plan.pending)} to measure, into {config.store}"
+        f"{suite_name(config)}: {counted(len(plan.units), 'checkpoint')} of {counted(models, 'model')}"
+        f"{seeds}, {plan.count('done')} measured, {len(plan.pending)} to measure, into {config.store}"
     )
 
 
@@ -73,7 +95,7 @@ def expected_time(config: Config, costs: Mapping[str, Costs], workers: int) -> s
         unknown = [name for name, each in costs.items() if getattr(each, lacking) is None]
         return f"expected time: ?; the size of {', '.join(unknown)} is unknown"
     if isinstance(found, str):
-        return f"expected time: ?; no throughput recorded yet: give forecast.{found}=..."
+        return f"expected time: ?; {UNKNOWN[found]}"
     if not found.seconds:
         return "expected time: 0 s"
     assumed = [f"forecast.{name}={value:g}" for name, value in vars(given).items() if value is not None]
@@ -83,10 +105,12 @@ def expected_time(config: Config, costs: Mapping[str, Costs], workers: int) -> s
         if found.measuring >= found.fetching
         else "network-bound; more workers will not help"
     )
+    hours = found.measuring * workers / 3600
+    parts = [f"{hours:.3g} worker hours"] if hours >= LEAST_HOURS else []
+    parts += [f"{readable_time(found.fetching)} of download"] if found.fetching else []
     return (
         f"expected time: ~{readable_time(found.seconds)} with {counted(workers, 'worker')} at {at}: "
-        f"{found.measuring * workers / 3600:.3g} worker hours, {readable_time(found.fetching)} of download; "
-        f"{bound}"
+        f"{'; '.join([', '.join(parts), bound] if parts else [bound])}"
     )
 
 
@@ -103,8 +127,8 @@ def _disk(config: Config, costs: Sequence[Costs], cache: CheckpointCache, worker
     else:
         peak = min(float(cache.max_bytes), at_once * largest, math.inf if fetch is None else fetch)
         why = f"up to {at_once} checkpoints at once, removed when measured"
-    disk = f"; peak disk: {_approximate(peak, readable_bytes)} ({why})" if fetch != 0 else ""
-    sentences = [f"to fetch: {_approximate(fetch, readable_bytes)}{disk}"]
+    disk = f"; peak disk: {_approximate(peak, readable_bytes)} ({why})"
+    sentences = [f"to fetch: {_approximate(fetch, readable_bytes)}{disk}"] if fetch != 0 else []
     place = next((each for each in (cache.folder, *cache.folder.parents) if each.is_dir()), None)
     free = shutil.disk_usage(place).free if place is not None else None
     if peak is not None and free is not None and peak > free:

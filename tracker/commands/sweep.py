@@ -4,20 +4,21 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from tracker.commands.analysed import analysed
 from tracker.commands.audit import audit_pending
 from tracker.commands.dashboard import draw
 from tracker.commands.nano import prepare_store, train
 from tracker.commands.plan import opening
 from tracker.commands.stream import sink_options
+from tracker.commands.swept import Swept, print_swept
 from tracker.config import Config, NanoSuite
-from tracker.console.output import DONE, SOME_FAILED, print_holes, print_line, readable_time
+from tracker.console.output import DONE, SOME_FAILED, print_line, readable_time
 from tracker.console.progress import Bars
 from tracker.console.tables import by_model
 from tracker.engines.launch import check_workers, launch
-from tracker.errors import counted
 from tracker.planning.estimate import note_transfer
 from tracker.planning.resolve import ResolvedSweep, checkpoint_cache, resolve, sweep_results
-from tracker.records import Outcome, PlannedUnit
+from tracker.records import Outcome
 from tracker.store import Store
 from tracker.store.progress import SweepProgress, report_progress
 
@@ -49,12 +50,14 @@ def run(config: Config, console: Console) -> int:
             outcomes = _measure(config, sweep, console, progress) if pending else []
             _tidy(config, sweep, needed=False)
             progress.begin("analysing")
-            views = draw(sweep_results(config, sweep), config, console)
+            results = sweep_results(config, sweep)
+            analysis = analysed(results, config)
+            draw(results, analysis, config)
         finally:
             sentences = _finish(publisher)
-    for sentence in [*views, *sentences]:
-        print_line(console, sentence)
-    return _report(sweep, outcomes, console)
+    report = Swept(config, sweep, outcomes, analysis, sentences)
+    print_swept(report, console)
+    return SOME_FAILED if report.holes else DONE
 
 
 def _measure(
@@ -106,20 +109,3 @@ def _finish(publisher: "PublisherHandle") -> list[str]:
         return publisher.finish()
     except KeyboardInterrupt:
         return ["W&B delivery unfinished; run `tracker stream` to send the rest"]
-
-
-def _report(sweep: ResolvedSweep, outcomes: list[Outcome], console: Console) -> int:
-    """Print how many units were measured and name every planned checkpoint that is not; the exit code."""
-    measured = [outcome for outcome in outcomes if outcome.status == "ok"]
-    others = sum(outcome.elsewhere for outcome in measured)
-    elsewhere = f", {others} by concurrent sweeps" if others else ""
-    print_line(console, f"{counted(len(measured) - others, 'unit')} measured{elsewhere}")
-    holes: list[Outcome | PlannedUnit] = [outcome for outcome in outcomes if outcome.status != "ok"]
-    ended = {outcome.unit.id for outcome in outcomes}
-    holes += [
-        planned for planned in sweep.plan.units if planned.unit.id not in ended and planned.state != "done"
-    ]
-    if holes:
-        print_line(console, f"{counted(len(holes), 'checkpoint')} not measured:")
-        print_holes(console, holes)
-    return SOME_FAILED if holes else DONE

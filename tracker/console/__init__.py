@@ -14,7 +14,7 @@ from tracker.console.output import (
     readable_time,
 )
 from tracker.console.progress import Bars
-from tracker.console.tables import audit_table, by_model, comparison_table, encoding_table, plan_table
+from tracker.console.tables import audit_table, by_model, plan_table
 
 __all__ = [
     "DONE",
@@ -22,8 +22,6 @@ __all__ = [
     "Bars",
     "audit_table",
     "by_model",
-    "comparison_table",
-    "encoding_table",
     "make_console",
     "plan_table",
     "print_alerts",

@@ -1,8 +1,10 @@
 """Lines of text in the terminal, amounts as people read them, and exit codes."""
 
+import io
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.table import Table
 
 from tracker.checkpoints.audit.findings import Finding
 from tracker.records import Outcome, PlannedUnit
@@ -26,6 +28,18 @@ def print_line(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
+def print_table(console: Console, table: Table) -> None:
+    """Print a table; where there is no terminal without the blanks that fill its lines."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    plain = Console(file=io.StringIO(), width=max(console.width, PLAIN_WIDTH), color_system=None)
+    plain.print(table)
+    assert isinstance(plain.file, io.StringIO)
+    for line in plain.file.getvalue().splitlines():
+        console.print(line.rstrip(), markup=False, highlight=False, soft_wrap=True)
+
+
 def print_findings(console: Console, findings: Sequence[Finding], most: int | None = SHOWN_LINES) -> None:
     """Print the findings of an audit, with the source where one was reported before; at most so many."""
     lines = []
@@ -38,12 +52,19 @@ def print_findings(console: Console, findings: Sequence[Finding], most: int | No
 
 def print_holes(console: Console, holes: Sequence[Outcome | PlannedUnit]) -> None:
     """Print every unit that was not measured, with its reason; many are cut short."""
+    for line in hole_lines(holes):
+        print_line(console, f"  {line}")
+
+
+def hole_lines(holes: Sequence[Outcome | PlannedUnit], most: int = SHOWN_LINES) -> list[str]:
+    """Return a line for every unit that was not measured, with its reason; many are cut short."""
     lines = []
-    for hole in holes:
+    for hole in holes[:most]:
         label, reason = hole.unit.checkpoint.label, str(hole.reason or "no reason recorded")
-        lines.append(f"  {reason if reason.startswith(label) else f'{label}: {reason}'}")
-    more = "  ... and {} more; `tracker plan` and the dashboard list them"
-    _print_some(console, lines, SHOWN_LINES, more)
+        lines.append(reason if reason.startswith(label) else f"{label}: {reason}")
+    if len(holes) > most:
+        lines.append(f"... and {len(holes) - most} more; `tracker plan` and the dashboard list them")
+    return lines
 
 
 def print_alerts(console: Console, sentences: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Progress bars in the terminal; plain lines where there is none."""
+"""Progress bars in the terminal; where there is none a line per bar when it is full."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +12,8 @@ from tracker.console.output import print_line, readable_bytes, readable_rate, re
 
 RATE_PERIOD = 3600.0
 """Seconds over which a rate is averaged: one checkpoint may take minutes."""
+SILENCE = 600.0
+"""Seconds without a line after which one says how far it is, where there is no terminal."""
 WIDE = 110
 """Columns from which a bar also has room for its note."""
 
@@ -29,7 +31,7 @@ class Listener(Protocol):
 
 
 class Bars:
-    """Progress bars in a terminal; without one, a plain line at every tenth of the way.
+    """Progress bars in a terminal; without one a line per bar when it is full, and one every ten minutes.
 
     One bar per name, with its rate and the time left as rich estimates them: from the steps behind the first
     one, which also pays for starting up.
@@ -52,7 +54,7 @@ class Bars:
         if listener is not None:
             listener.begin(title)
         self._tasks: dict[str, TaskID] = {}
-        self._tenths: dict[str, int] = {}
+        self._clock, self._said, self._begun = get_time, get_time(), dict[str, float]()
         wide = console.width >= WIDE
         columns: list[ProgressColumn] = [
             TextColumn("{task.description}", markup=False),
@@ -91,11 +93,21 @@ class Bars:
         self._bars.update(task.id, pace=pace)
         if self._listener is not None:
             self._listener.moved(name, done, total, pace, note)
-        tenth = 10 * done // max(total, 1)
-        if not self._console.is_terminal and tenth != self._tenths.get(name):
-            self._tenths[name] = tenth
-            parts = ", ".join(part for part in (f"{done}/{total}", pace, note) if part)
-            print_line(self._console, f"{self._title} {name}: {parts}")
+        if not self._console.is_terminal:
+            self._say(task, name, pace, note)
+
+    def _say(self, task: Task, name: str, pace: str, note: str) -> None:
+        """Print a line where a bar is full, and where nothing was printed for long."""
+        now, done, total = self._clock(), int(task.completed), int(task.total or 0)
+        begun = self._begun.setdefault(name, self._said)
+        if done == total:
+            parts = f"{done}/{total} in {readable_time(now - begun)}", pace, note
+        elif now - self._said >= SILENCE:
+            parts = f"{done}/{total}", pace, note
+        else:
+            return
+        self._said = now
+        print_line(self._console, f"{self._title} {name}: {', '.join(part for part in parts if part)}")
 
     def show(self, name: str, done: int, total: int) -> None:
         """Move a bar, and add it where there is none yet."""

@@ -1,25 +1,21 @@
-"""Tables in the terminal: the plan, an audit, models side by side, position encodings side by side."""
+"""Tables in the terminal: the plan and an audit."""
 
-import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.table import Table
 from rich.text import Text
 
 from tracker.checkpoints.audit.findings import FAULTS
-from tracker.metrics.registry import title_of
 from tracker.planning.plan import Plan
 from tracker.records import PlannedUnit
 
 if TYPE_CHECKING:
-    from tracker.analysis.comparison import Column
-    from tracker.analysis.schema import EncodedModel, EncodingComparison
     from tracker.checkpoints.audit.file import RepoAudit
 
-SHOWN_STEPS = 6
+NOTHING = {"", "?", "0", "0 B", "0 s"}
+"""Cells that say nothing."""
 
 
 def by_model(units: tuple[PlannedUnit, ...]) -> dict[str, list[PlannedUnit]]:
@@ -34,124 +30,63 @@ def by_model(units: tuple[PlannedUnit, ...]) -> dict[str, list[PlannedUnit]]:
 def plan_table(plan: Plan, rows: dict[str, tuple[str, str, str, str]]) -> Table:
     """Tabulate the plan by model: how many units are in each state, how it is run, bytes to fetch and time.
 
+    A column that says nothing is left out: one that is zero for every model, and the number to do where that
+    is all of them.
+
     Args:
         plan: the units.
         rows: per ``model seed s`` four texts: how many are suspect, how it is run, bytes to fetch,
             expected time.
     """
-    table = Table(box=None, pad_edge=False)
-    for heading in ("model", "steps"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("units", "done", "to do", "failed", "missing", "suspect", "run", "to fetch", "expected"):
-        table.add_column(heading, no_wrap=True, justify="right")
+    columns: dict[str, list[str]] = {}
     for name, units in by_model(plan.units).items():
-        part = Plan(tuple(units))
-        steps = [planned.unit.checkpoint.step for planned in units]
-        cells = [
-            f"{min(steps)} to {max(steps)}",
-            len(units),
-            part.count("done"),
-            part.count("to do"),
-            part.count("retry"),
-            part.count("missing", "known missing"),
-            *rows.get(name, ("", "", "", "")),
-        ]
-        table.add_row(name, *map(str, cells))
+        for heading, cell in _plan_cells(name, units, rows.get(name, ("", "", "", ""))).items():
+            columns.setdefault(heading, []).append(cell)
+    if columns and columns["to do"] == columns["checkpoints"]:
+        del columns["to do"]
+    table = Table(box=None, pad_edge=False)
+    shown = {heading: cells for heading, cells in columns.items() if not set(cells) <= NOTHING}
+    for heading in shown:
+        table.add_column(heading, no_wrap=True, justify="left" if heading in ("model", "steps") else "right")
+    for cells in zip(*shown.values(), strict=True):
+        table.add_row(*map(Text, cells))
     return table
 
 
+def _plan_cells(name: str, units: list[PlannedUnit], row: tuple[str, str, str, str]) -> dict[str, str]:
+    part = Plan(tuple(units))
+    steps = [planned.unit.checkpoint.step for planned in units]
+    suspect, run, fetch, expected = row
+    return {
+        "model": name,
+        "steps": f"{min(steps)} to {max(steps)}",
+        "checkpoints": str(len(units)),
+        "done": str(part.count("done")),
+        "to do": str(part.count("to do")),
+        "failed": str(part.count("retry")),
+        "missing": str(part.count("missing", "known missing")),
+        "suspect": suspect,
+        "run": run if part.pending else "",
+        "to fetch": "" if fetch in NOTHING - {"?"} else fetch,
+        "expected": "" if expected in NOTHING - {"?"} else expected,
+    }
+
+
 def audit_table(entries: "Sequence[RepoAudit]") -> Table:
-    """Tabulate an audit, a row per repository or folder: how many steps have each fault.
+    """Tabulate the faults of an audit, a row per repository or folder that has one.
 
     Args:
         entries: ``repos`` of audit.json.
     """
+    found = {entry.repo: Counter(finding.fault for finding in entry.findings) for entry in entries}
+    faults = [fault for fault in FAULTS if any(counts[fault] for counts in found.values())]
     table = Table(box=None, pad_edge=False)
     table.add_column("repository", overflow="fold", min_width=24)
-    for heading in ("checked", *(fault.replace("-", "\n", 1) for fault in FAULTS)):
+    for heading in ("checked", *faults):
         table.add_column(heading, overflow="fold", justify="right")
     for entry in entries:
-        counts = Counter(finding.fault for finding in entry.findings)
-        table.add_row(Text(entry.repo), str(len(entry.checked)), *(str(counts[each]) for each in FAULTS))
+        counts = found[entry.repo]
+        if counts:
+            cells = (str(counts[fault] or "") for fault in faults)
+            table.add_row(Text(entry.repo), str(len(entry.checked)), *cells)
     return table
-
-
-def comparison_table(found: "Sequence[Column]") -> Table:
-    """Tabulate models as columns, metrics as rows: mean and half width of its 95 % interval."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("at its checkpoint", no_wrap=True)
-    for column in found:
-        seeds = f" ({len(column.seeds)} seeds)" if len(column.seeds) > 1 else ""
-        table.add_column(Text(f"{column.model}{seeds}"), justify="right")
-    table.add_row("step", *(str(column.step) for column in found))
-    for name in dict.fromkeys(name for column in found for name in column.samples):
-        samples = [column.samples.get(name) for column in found]
-        table.add_row(name, *(_interval(each.value, each.half) if each else "" for each in samples))
-    return table
-
-
-def shown_steps(steps: list[int], most: int = SHOWN_STEPS) -> list[int]:
-    """Choose at most so many steps: the first, the last, and between them about evenly on a log axis."""
-    if len(steps) <= most:
-        return steps
-    wanted = np.linspace(0, np.log1p(steps[-1]), most)
-    places = np.log1p(np.array(steps))
-    return sorted({steps[int(np.abs(places - place).argmin())] for place in wanted})
-
-
-def encoding_table(entry: "EncodingComparison") -> Table:
-    """Tabulate position encodings, as the paper's table 4 over training.
-
-    Rows: metrics at some steps of training; columns: encodings; cells: mean and half width of the 95 %
-    interval over seeds; a star where the end differs from the reference.
-
-    Args:
-        entry: one of the comparisons in analysis.json.
-    """
-    models = entry.models
-    table = Table(box=None, pad_edge=False, title=_title(entry), title_justify="left")
-    table.add_column("metric", no_wrap=True)
-    table.add_column("step", justify="right")
-    for model in models:
-        own = " (own architecture)" if model.own_body else ""
-        table.add_column(Text(f"{_short(model.model)}{own}"), justify="right", overflow="fold")
-    shared = set.intersection(*(set(model.steps) for model in models))
-    stars = {(each.model, each.metric) for each in entry.differences if each.matters}
-    for metric in dict.fromkeys(name for model in models for name in model.metrics):
-        for number, step in enumerate(shown_steps(sorted(shared))):
-            last = step == max(shared)
-            cells = [_encoding_cell(model, metric, step, stars if last else ()) for model in models]
-            table.add_row("" if number else title_of(metric), str(step), *cells, end_section=last)
-    for label in ("exploratory", "specialisation"):
-        counts = [f"{model.phases[label]} of {len(model.seeds)}" for model in models]
-        table.add_row(f"Runs with phase {label}", "", *counts)
-    return table
-
-
-def _title(entry: "EncodingComparison") -> str:
-    seeds = sorted({len(model.seeds) for model in entry.models})
-    return (
-        f"{entry.suite}, {entry.reference}: {' or '.join(map(str, seeds))} seeds, mean and half width "
-        "of the 95% interval over seeds; *: differs from the first column at the end"
-    )
-
-
-def _short(model: str) -> str:
-    size, _, encoding = model.partition("-")
-    return encoding or f"{size} (rotary)"
-
-
-def _encoding_cell(model: "EncodedModel", metric: str, step: int, marked: Collection[tuple[str, str]]) -> str:
-    band = model.metrics.get(metric)
-    if band is None:
-        return ""
-    at = model.steps.index(step)
-    star = "*" if (model.model, metric) in marked else ""
-    return _interval(band.mean[at], band.half[at]) + star
-
-
-def _interval(mean: float | None, half: float | None) -> str:
-    """``3.61 ± 0.02``; empty where there is no mean."""
-    if mean is None or math.isnan(mean):
-        return ""
-    return f"{mean:.3g}" + ("" if half is None else f" ± {half:.1g}")

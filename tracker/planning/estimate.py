@@ -128,12 +128,14 @@ def costs_of(
 
 
 def _seconds(name: str, rates: Mapping[str, list[float]]) -> float | None:
-    """Return the seconds of measuring one; of an unmeasured Pythia size, scaled by parameters from others."""
-    if rates.get(name):
-        return statistics.median(rates[name])
+    """Return the seconds of measuring one: of another seed where this one is not measured, of an unmeasured
+    Pythia size scaled by parameters from others."""
+    model = name.partition(" seed ")[0]
+    alike = [each for label, rate in rates.items() if label.partition(" seed ")[0] == model for each in rate]
+    if rates.get(name) or alike:
+        return statistics.median(rates.get(name) or alike)
     table = facts.table("pythia_suite")
     sizes = dict(zip(table["size"], table["params_total"], strict=True))
-    model = name.partition(" seed ")[0]
     if model not in sizes:
         return None
     known = [

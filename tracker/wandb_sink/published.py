@@ -67,4 +67,4 @@ class Published:
             return ["W&B: nothing new to send."]
         if self.urls:
             return [f"W&B: {sent} at {', '.join(self.urls)}"]
-        return [f"W&B, offline: {sent} written to {folder}; after `wandb login`, {sync} delivers them."]
+        return [f"W&B: {sent}, offline; to send: wandb login && {sync.strip('`')}"]

@@ -8,6 +8,7 @@ from tracker.analysis.paper_tables import TRAINING_TABLE, PaperRow
 from tracker.analysis.text import number, titled
 from tracker.analysis.text.transitions import dated, lag_order, move_words
 
+MOST_DIFFERENCES = 2
 CAUTION = (
     "The paper leaves its signal, length and scaling open, and its tables 5 and 6 differ on the same final "
     "6.9b (scale sensitivity 0.740 and 0.062), so a deviation may lie in conventions as well as in models."
@@ -40,15 +41,22 @@ def archetype_sentences(archetypes: Sequence[Archetype]) -> list[str]:
     ]
     if not parts:
         return []
+    return [f"Heads: {'; '.join(parts)}. {archetype_limits(archetypes)}"]
+
+
+def archetype_limits(archetypes: Sequence[Archetype]) -> str:
+    """Say where archetypes part; empty where there are none."""
+    if not archetypes:
+        return ""
     limits = archetypes[0].limits
-    return [
-        f"Heads: {'; '.join(parts)}. Specialised from an sd of {number(limits.entropy_over_heads)}, broad "
-        f"below a selectivity of {number(limits.selectivity)}: half of the least in the paper's table 3."
-    ]
+    return (
+        f"Heads are specialised from an sd of {number(limits.entropy_over_heads)}, broad below a selectivity "
+        f"of {number(limits.selectivity)}: half of the least in the paper's table 3."
+    )
 
 
-def difference_sentence(found: Sequence[Column], gaps: Sequence[Difference]) -> str:
-    """Say what differs so that it matters, from the smallest to the largest model."""
+def _sure(found: Sequence[Column], gaps: Sequence[Difference]) -> list[Difference]:
+    """What differs so that it matters from the smallest to the largest model, relatively largest first."""
     first, last = found[0], found[-1]
 
     def relative(gap: Difference) -> float:
@@ -56,11 +64,17 @@ def difference_sentence(found: Sequence[Column], gaps: Sequence[Difference]) -> 
         return abs(gap.difference) / max(largest, 1e-12)
 
     ends = [gap for gap in gaps if (gap.first, gap.second) == (first.model, last.model) and gap.matters]
+    return sorted(ends, key=relative, reverse=True)
+
+
+def difference_sentence(found: Sequence[Column], gaps: Sequence[Difference]) -> str:
+    """Say what differs so that it matters, from the smallest to the largest model."""
+    first, last = found[0], found[-1]
     parts = [
         f"{titled(gap.metric)} {number(first.samples[gap.metric].value)} to "
         f"{number(last.samples[gap.metric].value)} (difference {number(gap.difference)} ± "
         f"{number(gap.half or 0.0)})"
-        for gap in sorted(ends, key=relative, reverse=True)
+        for gap in _sure(found, gaps)
     ]
     head = (
         f"Differences of a tenth or more that are sure at 95% for all {len(gaps)} comparisons "
@@ -69,6 +83,15 @@ def difference_sentence(found: Sequence[Column], gaps: Sequence[Difference]) -> 
     if parts:
         return f"{head}. From {first.model} to {last.model}: {'; '.join(parts)}."
     return f"{head}. Between {first.model} and {last.model}: none."
+
+
+def difference_line(found: Sequence[Column], gaps: Sequence[Difference]) -> str:
+    """Say in one line how many differences matter, and which most from the smallest to the largest model."""
+    sure = [f"{titled(gap.metric)} {gap.difference:+.2g}" for gap in _sure(found, gaps)[:MOST_DIFFERENCES]]
+    ends = f"; {found[0].model} to {found[-1].model}: {', '.join(sure)}" if sure else ""
+    return (
+        f"{sum(gap.matters for gap in gaps)} of {len(gaps)} differences are sure and a tenth or more{ends}."
+    )
 
 
 def paper_sentences(rows: Sequence[PaperRow]) -> list[str]:

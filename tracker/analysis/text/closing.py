@@ -1,0 +1,238 @@
+"""What a sweep found, in brief: a row per model and findings of one line each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from tracker.analysis.labels import label_columns
+from tracker.analysis.schema import AnalysisReport, RunPhases, RunTransitions, SeedChanges, ThresholdEntry
+from tracker.analysis.text import number, size_name, titled
+from tracker.analysis.text.phases import starts
+from tracker.analysis.text.transitions import span
+from tracker.analysis.thresholds import ENOUGH
+from tracker.analysis.transition_types import CurveTransitions, Move
+from tracker.errors import counted
+
+SHOWN_VALUES = 4
+"""Values over model size that a line lists."""
+SHOWN_NAMES = 16
+"""Characters of models' names that a line lists."""
+Names = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One model in the table that a sweep ends with, its seeds together; empty texts where there is none."""
+
+    model: str
+    transition: str
+    onset: str = ""
+    half: str = ""
+    end: str = ""
+    interval: str = ""
+    """From the onset to the end of the transition at 90 %; ``1000+`` where it may go on after the last."""
+    selectivity: str = ""
+    entropy: str = ""
+
+
+def model_rows(report: AnalysisReport) -> list[ModelRow]:
+    """Return a row per model of a report, in its order; the suite is named where there are several."""
+    moves = {(each.suite, each.model, each.seed): each for each in report.transitions}
+    means = {(each.suite, each.model): each for each in report.seeds}
+    several = len({entry.suite for entry in report.phases}) > 1
+    rows = []
+    for (suite, model), members in groupby(report.phases, key=lambda entry: (entry.suite, entry.model)):
+        runs = list(members)
+        name = f"{suite} {model}" if several else model
+        found: RunTransitions | SeedChanges | None = means.get((suite, model))
+        if len(runs) == 1 or found is None:
+            found = moves.get((suite, model, runs[0].seed))
+        rows.append(_row(name, runs, found))
+    return rows
+
+
+def _row(name: str, runs: Sequence[RunPhases], found: RunTransitions | SeedChanges | None) -> ModelRow:
+    main = None if found is None else found.structure.main
+    if found is None or main is None:
+        selectivity, entropy = _levels({}, runs)
+        return ModelRow(name, _absence(runs), selectivity=selectivity, entropy=entropy)
+    selectivity, entropy = _levels(found.curves, runs)
+    return ModelRow(
+        name,
+        _named(runs, main),
+        *(span((each.step_low, each.step_high)) for each in (main.onset, main.half)),
+        "may go on" if main.open_end else span((main.end.step_low, main.end.step_high)),
+        f"({main.onset.interval[0]}, {main.end.interval[1]}{'+' * main.open_end}]",
+        selectivity,
+        entropy,
+    )
+
+
+def _named(runs: Sequence[RunPhases], main: Move) -> str:
+    """``exploratory, gradual``: the phase that the transition leads into, and its pace or its seeds."""
+    labels = [_label(entry) for entry in runs]
+    label = max(dict.fromkeys(labels), key=labels.count)
+    if len(runs) > 1:
+        return f"{label}, {labels.count(label)}/{len(runs)} seeds"
+    return label if main.pace == "unclear" else f"{label}, {main.pace}"
+
+
+def _label(entry: RunPhases) -> str:
+    return next((each for each in ("exploratory", "specialisation") if starts(entry, each)), "transition")
+
+
+def _absence(runs: Sequence[RunPhases]) -> str:
+    if not any(entry.steps for entry in runs):
+        return "not measured"
+    return "too few checkpoints" if all(each.p_value is None for each in runs) else "none beyond noise"
+
+
+def _levels(curves: Mapping[str, CurveTransitions], runs: Sequence[RunPhases]) -> tuple[str, str]:
+    """Selectivity and entropy before and after; without a move at the first and the last checkpoint."""
+    columns = label_columns(list(curves)) or _evident(runs)
+    if columns is None:
+        return "", ""
+    mains = [curves[name].main if name in curves else None for name in columns]
+    entropy, selectivity = (
+        _ends(name, runs) if main is None else f"{number(main.start)} -> {number(main.finish)}"
+        for name, main in zip(columns, mains, strict=True)
+    )
+    return selectivity, entropy
+
+
+def _evident(runs: Sequence[RunPhases]) -> Names | None:
+    return label_columns([name for entry in runs for phase in entry.phases[:1] for name in phase.evidence])
+
+
+def _ends(name: str, runs: Sequence[RunPhases]) -> str:
+    """A metric at the first and the last checkpoint, as means over the seeds that have both."""
+    ends = [
+        (entry.phases[0].evidence[name].first, entry.phases[-1].evidence[name].last)
+        for entry in runs
+        if entry.phases and all(name in phase.evidence for phase in (entry.phases[0], entry.phases[-1]))
+    ]
+    if not ends:
+        return ""
+    first, last = (sum(each) / len(ends) for each in zip(*ends, strict=True))
+    return f"{number(first)} -> {number(last)}"
+
+
+def findings(report: AnalysisReport) -> list[tuple[str, str]]:
+    """Return what was found as (heading, one line): phases, size, controls, and what else there is."""
+    lines = [
+        ("Phases", _phases(report.phases)),
+        ("Size", _size(report.thresholds)),
+        ("Encodings", _encodings(report)),
+        ("Controls", _controls(report)),
+        ("Left out", _left_out(report.phases)),
+        ("Alerts", _alerts(report)),
+    ]
+    return [(heading, line) for heading, line in lines if line]
+
+
+def _phases(entries: Sequence[RunPhases]) -> str:
+    runs = [entry for entry in entries if entry.steps]
+    if not runs:
+        return "No checkpoint is measured."
+    tested = [entry for entry in runs if entry.p_value is not None]
+    if not tested:
+        return "Too few checkpoints to find transitions; measure more steps."
+    thing = "model" if len({(each.suite, each.model) for each in runs}) == len(runs) else "run"
+    exploring = [entry for entry in tested if starts(entry, "exploratory")]
+    turning = [entry for entry in tested if starts(entry, "specialisation")]
+    moving = sum(bool(entry.change_points) for entry in tested)
+    if exploring:
+        back = f"; specialisation in {_some(turning, len(runs))}" if turning else ""
+        where = exploring[0].model if len(runs) == 1 else _of(len(exploring), len(runs), thing)
+        return f"In {where} selectivity falls and entropy rises{back}."
+    if moving:
+        return f"Transitions in {_of(moving, len(runs), thing)}, none of them exploratory."
+    return f"No transition beyond noise in {counted(len(runs), thing)}."
+
+
+def _some(entries: Sequence[RunPhases], all_of: int) -> str:
+    """``2 (0.2m, 0.8m)``; of many only the number."""
+    names = ", ".join(dict.fromkeys(entry.model for entry in entries))
+    if all_of == 1:
+        return "it too"
+    if len(entries) == all_of:
+        return f"all {all_of}"
+    return f"{len(entries)} ({names})" if len(names) <= SHOWN_NAMES else str(len(entries))
+
+
+def _of(count: int, all_of: int, thing: str) -> str:
+    """``all 3 models``, ``2 of 3 models``, ``1 model``."""
+    if 1 < count == all_of:
+        return f"all {counted(all_of, thing)}"
+    return counted(1, thing) if all_of == 1 else f"{count} of {counted(all_of, thing)}"
+
+
+def _size(thresholds: Sequence[ThresholdEntry]) -> str:
+    main = [entry for entry in thresholds if entry.main]
+    broken = [entry for entry in main if entry.low is not None and entry.high is not None]
+    if broken:
+        first = broken[0]
+        assert first.low is not None
+        assert first.high is not None
+        more = f"; {len(broken) - 1} more metrics break" if len(broken) > 1 else ""
+        return (
+            f"{titled(first.metric)} breaks between {size_name(first.low)} and {size_name(first.high)} "
+            f"parameters at step {first.step}{more}."
+        )
+    sizes = max((len(entry.models) for entry in main), default=0)
+    if not sizes:
+        return ""
+    if sizes < ENOUGH:
+        few = f"{counted(sizes, 'size')} cannot show a threshold (needs {ENOUGH})."
+        return f"{few} {_trend(main)}".rstrip()
+    return f"No threshold over {sizes} sizes in {counted(len(main), 'metric')}."
+
+
+def _trend(main: Sequence[ThresholdEntry]) -> str:
+    """``Selectivity 0.151, 0.161, 0.137: no trend.``"""
+    entry = next((each for each in main if each.metric.endswith("frequency_selectivity")), None)
+    if entry is None or len(entry.values) < 2:
+        return ""
+    values, rises = entry.values, [b - a for a, b in zip(entry.values, entry.values[1:], strict=False)]
+    way = "rises" if min(rises) > 0 else "falls" if max(rises) < 0 else "no trend"
+    shown = values if len(values) <= SHOWN_VALUES else (values[0], values[-1])
+    joined = (", " if shown is values else " to ").join(map(number, shown))
+    return f"Selectivity {joined}: {way}."
+
+
+def _encodings(report: AnalysisReport) -> str:
+    if not report.encodings:
+        return ""
+    differences = [each for entry in report.encodings for each in entry.differences]
+    others = sum(len(entry.models) - 1 for entry in report.encodings)
+    matter = sum(each.matters for each in differences)
+    return f"{counted(others, 'variant')} beside rotary: {matter} of {len(differences)} differences are sure."
+
+
+def _controls(report: AnalysisReport) -> str:
+    twins = report.controls.twins
+    apart = sum(not twin.same for twin in twins)
+    parts = []
+    if twins:
+        parts.append(
+            f"{apart} of {counted(len(twins), 'pair')} of equal weights differ: tracker audit."
+            if apart
+            else f"{counted(len(twins), 'pair')} of equal weights measure alike."
+        )
+    p_values = [entry.p_value for entry in report.phases if entry.change_points and entry.p_value is not None]
+    if p_values:
+        parts.append(f"Noise alone shows such a move with p <= {max(p_values):.1g}.")
+    return " ".join(parts)
+
+
+def _left_out(entries: Sequence[RunPhases]) -> str:
+    suspect = sum(each.reason.startswith("suspect") for entry in entries for each in entry.left_out)
+    if not suspect:
+        return ""
+    return f"{counted(suspect, 'checkpoint')} whose weights may not match their names: tracker audit"
+
+
+def _alerts(report: AnalysisReport) -> str:
+    count = len(report.alerts)
+    verb = "contradicts" if count == 1 else "contradict"
+    return f"{counted(count, 'result')} {verb} the paper's mechanisms: tracker analyse" if count else ""

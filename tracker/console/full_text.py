@@ -1,0 +1,58 @@
+"""The full text of an analysis: its sentences, and what moves before, with and after each transition."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tracker.analysis.schema import AnalysisReport, ChangeContext, Lag
+from tracker.analysis.text import number, titled
+from tracker.analysis.text.transitions import VERDICTS, context_sentence, span
+from tracker.console.output import print_line, print_table
+
+NO_CAUSE = "Temporal order does not imply causation."
+
+
+def print_sentences(console: Console, report: AnalysisReport) -> None:
+    """Print the summary of a report in full sentences, without what ``print_contexts`` tabulates."""
+    tabulated = {NO_CAUSE, *(context_sentence(entry) for entry in report.lead_lag)}
+    for sentence in report.summary:
+        if sentence not in tabulated:
+            print_line(console, sentence)
+
+
+def print_contexts(console: Console, contexts: Sequence[ChangeContext]) -> None:
+    """Print what else moves around every transition; nothing where there is none."""
+    known = [each for each in contexts if any(lag.verdict != "undefined" for lag in each.covariates.values())]
+    if not known:
+        return
+    console.print()
+    print_table(console, context_table(known))
+    print_line(console, NO_CAUSE)
+
+
+def context_table(contexts: Sequence[ChangeContext]) -> Table:
+    """Tabulate covariates under their models: from which value to which, half between which steps, and how
+    that lies to the half of the transition in octaves (doublings of the step, 90 %)."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("what else moves", "from -> to", "half", "to the transition", "octaves (90 %)"):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis")
+    for entry in contexts:
+        place = span((entry.step_low, entry.step_high))
+        table.add_row(Text(f"{entry.model} seed {entry.seed}", style="bold"), "", place, "half way", "")
+        for name, lag in entry.covariates.items():
+            if lag.verdict != "undefined":
+                table.add_row(f"  {titled(name)}", *_cells(lag))
+        if (heads := entry.contributions.get("frequency_selectivity")) is not None:
+            table.add_row("  heads: half of selectivity", f"{heads.half_by} of {heads.of}", "", "", "")
+    return table
+
+
+def _cells(lag: Lag) -> tuple[str, str, str, str]:
+    verdict = VERDICTS.get(lag.verdict, lag.verdict)
+    if lag.start is None or lag.finish is None or lag.bracket is None or lag.interval is None:
+        return "", "", verdict, ""
+    low, high = lag.interval
+    moved = f"{number(lag.start)} -> {number(lag.finish)}"
+    return moved, span(lag.bracket), verdict, f"{low:+.1f} to {high:+.1f}"
