@@ -18,7 +18,7 @@ from tracker.cli import run
 from tracker.console.closing import MOST_LINES, print_closing
 from tracker.store import open_store
 
-MANY = tuple(replace(SMALL[0], model=f"a-model-with-a-long-name-{size}", non_embedding=size) for size in
+MANY = tuple(replace(SMALL[0], model=f"{size}-is-a-model-with-a-long-name", non_embedding=size) for size in
              range(30_000, 930_000, 20_000))  # fmt: skip
 STORES = {
     "one": (SMALL[:1], SMALL_STEPS, 1),
@@ -76,7 +76,7 @@ def test_a_row_says_which_transition_between_which_steps_and_from_which_value_to
             assert row.transition in ("exploratory", "none beyond noise")  # of three checkpoints no pace
         else:
             assert row.transition.startswith("exploratory")
-        assert row.half.startswith("(")
+        assert row.half.startswith("(") == (row.transition != "none beyond noise")
         for levels, falls in ((row.selectivity, True), (row.entropy, False)):
             first, last = map(float, levels.split(" -> "))
             assert (last < first) == falls
