@@ -4,6 +4,7 @@ Each dataclass mirrors a group below ``conf/``; a value of the wrong type or nam
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pywt import wavelist  # pyright: ignore[reportAttributeAccessIssue]
 
-from tracker.errors import RequestError, unknown_value
+from tracker.errors import RequestError, closest, unknown_value
 from tracker.metrics.registry import custom_metrics, load_metrics, registered_identities
 from tracker.records import CONVENTION_CHOICES, Conventions
 
@@ -23,6 +24,7 @@ DTYPE_NAMES = ("float32", "float64", "bfloat16", "float16")
 STEP_CHOICES = ("paper", "log", "all", "window", "list", "refine")
 COMPARE_BY = ("model", "encoding")
 COMPARE_AT = ("end", "step", "tokens")
+DEVICES = ("auto", "cpu", "cuda")
 ENGINES = ("local", "inline", "dask")
 STREAM = ("auto", "always", "never")
 VALIDATIONS = ("auto", "experiments", "breaks", "analysis", "all")
@@ -292,12 +294,12 @@ def read(composed: DictConfig) -> Config:
         sink=dict(plain.sink),
         metric_files=tuple(map(str, plain.spectrum.get("metrics") or ())),
         what=_chosen("what", plain.what, VALIDATIONS),
-        store=Path(_text("store", plain.store)),
+        store=Path(_text("store", plain.store)).expanduser(),
         dtype=_chosen("dtype", plain.dtype, DTYPE_NAMES),
-        device=_text("device", plain.device),
+        device=_device(plain.device),
         shard=_shard(plain.shard),
         remeasure=_chosen("remeasure", plain.remeasure, REMEASURE),
-        figures=Path(str(plain.figures)) if plain.figures else None,
+        figures=Path(str(plain.figures)).expanduser() if plain.figures else None,
         workspace=_boolean("workspace", plain.workspace),
         serve=_boolean("serve", plain.serve),
         verbose=_boolean("verbose", plain.verbose),
@@ -364,9 +366,20 @@ def _positive(name: str, value: float | None, null: str) -> None:
         raise unknown_value(name, value, f"numbers above 0, or null for {null}")
 
 
-def unknown_field(name: str, known: Iterable[str]) -> RequestError:
-    """Return the error for a field that does not exist, named as the user writes it (``suite.modles``)."""
-    return RequestError(f"unknown field '{name}'; choose from {', '.join(sorted(known)) or 'none'}")
+def unknown_field(name: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> RequestError:
+    """Return the error for a field that does not exist, named as the user writes it (``suite.modles``).
+
+    Args:
+        name: as it was given.
+        known: fields that stand beside it.
+        elsewhere: whole names of other fields, among which the one that was meant may be.
+    """
+    known = sorted(known)
+    section, _, leaf = name.rpartition(".")
+    prefix = f"{section}." if section else ""
+    same = [each for each in elsewhere if each.rpartition(".")[2] == leaf]
+    meant = f"; did you mean {same[0]}?" if same else closest(name, [f"{prefix}{each}" for each in known])
+    return RequestError(f"unknown field '{name}'; choose from {', '.join(known) or 'none'}{meant}")
 
 
 def _refuse_unknown(section: str, node: DictConfig, known: set[str]) -> None:
@@ -477,6 +490,13 @@ def _text(name: str, value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise unknown_value(name, value, "a text")
     return value
+
+
+def _device(value: object) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(value)):
+        meant = "; did you mean cuda?" if value == "gpu" else closest(str(value), DEVICES)
+        raise unknown_value("device", value, f"one of auto, cpu, cuda, cuda:1{meant}")
+    return str(value)
 
 
 def _chosen(name: str, value: object, allowed: tuple[str, ...]) -> str:

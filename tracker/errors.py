@@ -1,5 +1,7 @@
 """Exceptions that cross packages, and the phrases their messages share."""
 
+from collections.abc import Iterable
+
 
 class TrackerError(Exception):
     """Base of every error that tracker raises on purpose."""
@@ -7,6 +9,10 @@ class TrackerError(Exception):
 
 class RequestError(TrackerError):
     """The request itself is wrong: names the field, the value and what is allowed. Exit code 2."""
+
+
+class Finished(TrackerError):
+    """There is nothing left to do; says so. Exit code 0."""
 
 
 class CheckpointError(TrackerError):
@@ -29,8 +35,24 @@ def unknown_value(field: str, value: object, allowed: object) -> RequestError:
         value: what was given.
         allowed: an iterable of accepted values, or a phrase describing them.
     """
-    expected = allowed if isinstance(allowed, str) else f"one of {', '.join(map(str, allowed))}"  # type: ignore[call-overload]
+    if isinstance(allowed, str):
+        return RequestError(f"{field}={value}: invalid value; expected {allowed}")
+    known = list(map(str, allowed))  # type: ignore[call-overload]
+    expected = f"one of {', '.join(known)}{closest(str(value), known)}"
     return RequestError(f"{field}={value}: invalid value; expected {expected}")
+
+
+def closest(given: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean X?`` for what is nearest to a misspelt name; empty where nothing is near.
+
+    Example:
+        >>> closest("swep", ["sweep", "plan"]), closest("x", ["sweep"])
+        ('; did you mean sweep?', '')
+    """
+    from difflib import get_close_matches
+
+    near = get_close_matches(given, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near and near[0] != given else ""
 
 
 def counted(count: int, thing: str) -> str:

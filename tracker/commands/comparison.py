@@ -22,13 +22,14 @@ def compare_models(results: Results, choice: Compare, suspects: Suspects | None 
 
     Args:
         results: the opened store.
-        choice: at which checkpoints.
+        choice: at which checkpoints; ``step`` and ``tokens`` say so by themselves.
         suspects: checkpoints that are left out, and why.
 
     Raises:
         RequestError: there is one model only, or no checkpoint of that choice.
     """
-    at = ComparedAt(choice.at, choice.step, choice.tokens)
+    implied = "step" if choice.step is not None else "tokens" if choice.tokens is not None else "end"
+    at = ComparedAt(implied if choice.at == "end" else choice.at, choice.step, choice.tokens)
     return comparison_report.compare_models(_tables(results, suspects), at)
 
 

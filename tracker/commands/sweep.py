@@ -29,13 +29,16 @@ if TYPE_CHECKING:
 def run(config: Config, console: Console) -> int:
     """Train, measure, stream, analyse and draw; 1 where any planned checkpoint is not measured."""
     from tracker.wandb_sink import start_publisher
+    from tracker.wandb_sink.connection import destination, offline_unless_asked
 
     options = sink_options(config)
+    if isinstance(config.suite, NanoSuite):
+        options = offline_unless_asked(options)
     sweep = resolve(config)
     pending = sweep.plan.pending
     if pending:
         check_workers(config)
-    print_line(console, opening(config, sweep))
+    print_line(console, f"{opening(config, sweep)}; {destination(options, config.store)}")
     if not sweep.plan.units:
         print_line(console, f"shard {config.shard[0]}/{config.shard[1]} of this plan is empty: nothing to do")
         return DONE

@@ -17,10 +17,16 @@ PLAIN_WIDTH = 120
 """Columns of a table where no terminal gives its own."""
 
 
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line how a command ends when nobody reads on."""
+        raise BrokenPipeError
+
+
 def make_console() -> Console:
     """Make the console of a command; where output goes to a file it is wide enough for a table."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+    console = _Output()
+    return console if console.is_terminal else _Output(width=PLAIN_WIDTH)
 
 
 def print_line(console: Console, text: str) -> None:

@@ -1,11 +1,16 @@
 """How many workers there are, and on which device each of them runs."""
 
+import sys
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 from tracker.config import Config
 from tracker.errors import RequestError, unknown_value
 from tracker.planning.memory import free_memory
+
+GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")
+"""Below /dev where Linux has a GPU; without any of them nobody need wait for torch to count none."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ def worker_count(config: Config) -> int:
         return 1
     if engine.workers is not None or engine.name == "dask" or config.device not in ("auto", "cuda"):
         return engine.workers or 1
+    if sys.platform == "linux" and not any(Path("/dev").glob(name) for name in GPU_FILES):
+        return 1
     import torch
 
     return max(1, torch.cuda.device_count())

@@ -108,17 +108,7 @@ def resolve(config: Config, *, ask: bool = False) -> ResolvedSweep:
     Raises:
         RequestError: the request is wrong; names the field, the value and what is allowed.
     """
-    source = ProbeSource(**{each.name: getattr(config.probe, each.name) for each in fields(ProbeSource)})
-    default = NANO_SEQUENCES if isinstance(config.suite, NanoSuite) else DEFAULT_SEQUENCES
-    probe = probe_spec(
-        source,
-        name=config.probe.name,
-        n=config.probe.n,
-        number=default if config.probe.sequences is None else config.probe.sequences,
-        seed=config.probe.seed,
-        bos=config.probe.bos,
-        target_error=config.probe.target_error,
-    )
+    probe, source = requested_probe(config), _probe_source(config)
     _refuse_lengths(config)
     spec = MeasurementSpec(probe, config.conventions, config.dtype)
     found = available(config)
@@ -137,6 +127,34 @@ def resolve(config: Config, *, ask: bool = False) -> ResolvedSweep:
         commits=_commits(chosen, spec, ledger) if config.remeasure == "moved" else {},
     )
     return ResolvedSweep(plan, probe, source, config.conventions, ledger)
+
+
+def requested_probe(config: Config, sequences: int | None = None) -> ProbeSpec:
+    """Identify the probe of a request.
+
+    Args:
+        config: the request.
+        sequences: how many where the request does not say; None: what its suite has by default.
+
+    Raises:
+        RequestError: a file that is not there, more than one source, or numbers out of range.
+    """
+    asked = config.probe
+    default = NANO_SEQUENCES if isinstance(config.suite, NanoSuite) else DEFAULT_SEQUENCES
+    usual = default if sequences is None else sequences
+    return probe_spec(
+        _probe_source(config),
+        name=asked.name,
+        n=asked.n,
+        number=usual if asked.sequences is None else asked.sequences,
+        seed=asked.seed,
+        bos=asked.bos,
+        target_error=asked.target_error,
+    )
+
+
+def _probe_source(config: Config) -> ProbeSource:
+    return ProbeSource(**{each.name: getattr(config.probe, each.name) for each in fields(ProbeSource)})
 
 
 def mark_missing(chosen: list[Checkpoint]) -> list[Checkpoint]:

@@ -8,13 +8,14 @@ from tracker.analysis.refine import propose
 from tracker.analysis.trajectories import trajectories
 from tracker.checkpoints.audit import file as audit_file
 from tracker.config import Config, Steps
-from tracker.errors import RequestError, unknown_value
+from tracker.errors import Finished, RequestError, unknown_value
 from tracker.planning.plan import MeasurementSpec
 from tracker.records import Checkpoint
 from tracker.store import Ledger, Results, open_store
 
 PAPER_STEPS = (0, 128, 512, 1000, 5000, 10000, 143000)
 """Steps of the paper's table 5."""
+MOST_NEAREST = 6
 
 
 def wanted_steps(choice: Steps, steps: Sequence[int]) -> tuple[int, ...]:
@@ -73,8 +74,30 @@ def select(checkpoints: Iterable[Checkpoint], choice: Steps) -> list[Checkpoint]
             chosen.append(family.get(step) or _absent(some, step))
     if not chosen or all(checkpoint.exists is False for checkpoint in chosen):
         present = sorted({step for family in families.values() for step in family})
-        raise RequestError(f"steps={choice.name} selects no existing checkpoint; steps: {_brief(present)}")
+        asked = f"steps={choice.name}" if choice.list is None else f"steps.list={_given(choice.list)}"
+        wanted = () if choice.list is None else choice.list
+        raise RequestError(
+            f"{asked} selects no existing checkpoint; steps: {_brief(present)}{nearest(wanted, present)}"
+        )
     return chosen
+
+
+def nearest(wanted: Sequence[int], present: Sequence[int]) -> str:
+    """Return ``; nearest: 2, 4`` for steps that do not exist; empty where there are none.
+
+    Example:
+        >>> nearest([3, 8], [0, 1, 2, 4, 8])
+        '; nearest: 2, 4'
+    """
+    ends: set[int] = set()
+    for step in set(wanted) - set(present):
+        below, above = [each for each in present if each < step], [each for each in present if each > step]
+        ends |= {*below[-1:], *above[:1]}
+    return f"; nearest: {', '.join(map(str, sorted(ends)[:MOST_NEAREST]))}" if ends else ""
+
+
+def _given(steps: Sequence[int]) -> str:
+    return f"[{','.join(map(str, steps))}]"
 
 
 def by_run(checkpoints: Iterable[Checkpoint]) -> dict[tuple[str, int], dict[int, Checkpoint]]:
@@ -115,7 +138,8 @@ def refined(
         ledger: the store's records.
 
     Raises:
-        RequestError: nothing is measured yet, no change is detected, or none can be narrowed.
+        RequestError: nothing is measured yet, or no change is detected.
+        Finished: none can be narrowed.
     """
     if config.steps.budget < 1:
         raise unknown_value("steps.budget", config.steps.budget, "whole numbers from 1")
@@ -139,8 +163,9 @@ def refined(
     measured = [[int(step) for step in each.run.steps] for each in known]
     proposals = propose(intervals, measured, [sorted(runs[name]) for name in names], config.steps.budget)
     if not proposals:
-        raise RequestError(
-            "steps=refine: every detected change already lies between neighbouring checkpoints that exist"
+        raise Finished(
+            "steps=refine: every detected change already lies between neighbouring checkpoints that exist; "
+            "nothing to measure"
         )
     return sorted(
         (runs[names[each.run]][each.step] for each in proposals),

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from tracker.wandb_sink.options import SinkOptions
 logger = logging.getLogger(__name__)
 OFFLINE = "offline"
 """Stands for the server's address where rows only go to disk."""
+DEFAULT_SERVER = "https://api.wandb.ai"
 ANSWER_SECONDS = 3.0
 """How long the server may take to give any answer, before anything else waits for it."""
 RETRY_SECONDS = 20.0
@@ -39,6 +41,23 @@ def resolve_mode(options: SinkOptions, server: str) -> str:
         return options.mode
     asked = MODE_OF_ENVIRONMENT.get(os.environ.get("WANDB_MODE", "").strip().lower())
     return asked or ("online" if has_key(server) else "offline")
+
+
+def offline_unless_asked(options: SinkOptions) -> SinkOptions:
+    """Return options that send nothing to a server unless they, or ``WANDB_MODE``, ask for it.
+
+    For what somebody runs to look around: a key on the machine is no request to upload a demonstration.
+    """
+    asked = os.environ.get("WANDB_MODE", "").strip().lower() in MODE_OF_ENVIRONMENT
+    return options if asked or options.mode != "auto" else replace(options, mode="offline")
+
+
+def destination(options: SinkOptions, folder: Path) -> str:
+    """Say where rows will go, before W&B's client is imported: ``W&B: offline, DIR/wandb``."""
+    mode = resolve_mode(options, os.environ.get("WANDB_BASE_URL") or DEFAULT_SERVER)
+    if mode == "online":
+        return f"W&B: {'/'.join(filter(None, (options.entity, options.project)))}"
+    return "W&B: nothing" if mode == "disabled" else f"W&B: offline, {folder / 'wandb'}"
 
 
 def has_key(server: str) -> bool:

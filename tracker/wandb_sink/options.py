@@ -24,7 +24,8 @@ class SinkOptions:
     entity: str | None = None
     """The W&B user or team; None: the default one of the key."""
     mode: str = "auto"
-    """``auto`` sends where there is a key and writes to disk where there is none."""
+    """``auto`` sends where there is a key and writes to disk where there is none; a sweep of the embedded
+    suite then writes to disk."""
     histograms: bool = True
     """Whether every checkpoint carries histograms over heads."""
     maps: bool = True

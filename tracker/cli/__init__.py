@@ -2,14 +2,15 @@
 
 import contextlib
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tracker.cli.overrides import RENAMED, readable_overrides, with_current_names
 from tracker.commands import COMMANDS
+from tracker.errors import Finished, TrackerError, closest
 from tracker.measurement.process import share_buffers_of_products
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
     from tracker.config import Config
 
-DONE, WRONG_REQUEST, INTERRUPTED = 0, 2, 130
+__all__ = ["EXIT_CODES", "RENAMED", "main", "run", "run_script", "usage", "with_current_names"]
+
+DONE, WRONG_REQUEST, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
 EXIT_CODES = {
     DONE: "done",
     1: "some checkpoints are not measured, each named with its reason; of `audit`: a fault was found; "
@@ -25,15 +28,11 @@ EXIT_CODES = {
     WRONG_REQUEST: "the request was wrong: one line says which field and what is allowed, and nothing was "
     "written; also a store that fills up on the way, where what was measured stays",
     INTERRUPTED: "interrupted; progress saved; run the same command to resume",
+    BROKEN_PIPE: "whoever read the output stopped reading it, as `head` does; progress saved",
 }
 """Every exit code of the command line and what it means; documentation follows from it."""
-RENAMED = {
-    "engine.least": "engine.min_workers",
-    "engine.stint": "engine.batch",
-    "probe.number": "probe.sequences",
-    "suite.dense": "suite.dense_steps",
-}
-"""Fields under the names that they had in earlier versions, which scripts may still use."""
+SCRIPTS = {"drivers": "drivers.py", "prune": "prune_heads.py"}
+"""What used to be a command, or an argument of ``roles``, and is a script now."""
 
 
 def usage() -> str:
@@ -45,6 +44,7 @@ def usage() -> str:
 
 Arguments are Hydra overrides: tracker sweep suite=pythia steps=paper suite.models=[70m,410m] store=DIR
 `tracker sweep --help` lists every group and field, `--cfg job` shows the composed request.
+Tab completion: eval "$(tracker -sc install=bash)"; also install=zsh, install=fish.
 """
 
 
@@ -58,26 +58,32 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code.
 
     Returns:
-        0 done, 1 some units failed, 2 the request was wrong, 130 interrupted.
+        0 done, 1 some units failed, 2 the request was wrong, 130 interrupted, 141 nobody reads the output.
     """
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(usage())
         return DONE
     command, *overrides = arguments
-    if command in ("-V", "--version", "version"):
+    if command in ("-V", "--version", "version") or "--version" in overrides:
         from tracker.records import tracker_version
 
         sys.stdout.write(f"tracker {tracker_version()}\n")
         return DONE
-    if command == "drivers" or (command == "roles" and any(each.startswith("prune=") for each in overrides)):
-        script = "drivers.py" if command == "drivers" else "prune_heads.py"
+    if command in ("-sc", "--shell-completion") or {"-sc", "--shell-completion"} & set(overrides):
+        from tracker.cli.completion import complete
+
+        return complete(arguments)
+    script = SCRIPTS.get("prune" if any(each.startswith("prune=") for each in overrides) else command)
+    if script and command in ("drivers", "roles"):
         return _refuse(f"this is a script now: python sweeps/studies/{script}, with the same overrides")
     if command not in COMMANDS:
-        return _refuse(f"unknown command '{command}'; choose from {', '.join(COMMANDS)}")
-    try:
-        return _compose_and_run(command, with_current_names(overrides))
-    except KeyboardInterrupt:
-        return _interrupted()
+        return _refuse(_unknown_command(command))
+    if {"-h", "--help"} & set(overrides):
+        from tracker.cli.help import command_help
+
+        sys.stdout.write(command_help(COMMANDS[command], overrides))
+        return DONE
+    return _guarded(lambda: _compose_and_run(command, overrides))
 
 
 def run_script(command: Callable[["Config", "Console"], int], arguments: Sequence[str]) -> int:
@@ -90,45 +96,57 @@ def run_script(command: Callable[["Config", "Console"], int], arguments: Sequenc
     Returns:
         As ``run``.
     """
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write((sys.modules["__main__"].__doc__ or usage()).strip() + "\n")
+        return DONE
+    return _guarded(lambda: _run_script(command, arguments))
+
+
+def _run_script(command: Callable[["Config", "Console"], int], arguments: Sequence[str]) -> int:
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     from tracker import config
+    from tracker.cli.refusals import one_line
     from tracker.console.output import make_console
-    from tracker.errors import TrackerError
 
-    if {"-h", "--help"} & set(arguments):
-        sys.stdout.write((sys.modules["__main__"].__doc__ or usage()).strip() + "\n")
-        return DONE
-    overrides = with_current_names(arguments)
+    overrides = readable_overrides(arguments)
     try:
         with initialize_config_dir(str(config.folder()), version_base="1.3"):
             composed = compose("config", overrides=overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        return _refuse(_one_line(error, overrides))
+        return _refuse(one_line(error, overrides))
+    return command(config.read(composed), make_console())
+
+
+def _guarded(job: Callable[[], int]) -> int:
+    """Run a job and return its exit code, or that of how it ended otherwise."""
     try:
-        return command(config.read(composed), make_console())
+        code = job()
+        sys.stdout.flush()
+        return code
+    except Finished as finished:
+        sys.stdout.write(f"{finished}\n")
+        return DONE
     except TrackerError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
-        return _interrupted()
+        return _refuse("interrupted; progress saved; run the same command to resume", INTERRUPTED)
+    except BrokenPipeError:
+        # What is still buffered must not fail again when the interpreter ends.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
 
 
-def with_current_names(overrides: Sequence[str]) -> list[str]:
-    """Return overrides with fields under their current names; each old name costs a line on stderr."""
-    current = []
-    for override in overrides:
-        match = re.fullmatch(r"([+~]*)([\w.]+)((?:=.*)?)", override, flags=re.DOTALL)
-        if match and match[2] in RENAMED:
-            name = RENAMED[match[2]]
-            sys.stderr.write(f"tracker: {match[2]} is now called {name}; the old name will be removed\n")
-            override = f"{match[1]}{name}{match[3]}"
-        current.append(override)
-    return current
+def _unknown_command(command: str) -> str:
+    if "=" in command:
+        return f"{command} stands where a command belongs: tracker sweep {command}"
+    return f"unknown command '{command}'; choose from {', '.join(COMMANDS)}{closest(command, COMMANDS)}"
 
 
-def _compose_and_run(command: str, overrides: list[str]) -> int:
+def _compose_and_run(command: str, arguments: Sequence[str]) -> int:
     """Let Hydra compose the request, once or for every job of a multirun; the worst job's code counts."""
     import hydra
     from hydra.errors import HydraException
@@ -136,27 +154,27 @@ def _compose_and_run(command: str, overrides: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from tracker import config
-    from tracker.errors import TrackerError
+    from tracker.cli.refusals import one_line
 
     codes: list[int] = []
     sweeps: set[Path] = set()
 
     def job(composed: DictConfig) -> None:
         sweeps.add(Path(str(composed.store)) / ".multirun")
-        codes.append(_run_command(command, composed))
+        if not {INTERRUPTED, BROKEN_PIPE} & set(codes):  # what ends one job ends those behind it
+            codes.append(_guarded(lambda: _run_command(command, composed)))
 
+    overrides = readable_overrides(arguments)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come here as they are, to be one line
     sys.argv = [f"tracker {command}", *overrides]
     try:
         hydra.main(version_base="1.3", config_path=str(config.folder()), config_name="config")(job)()
     except (HydraException, OmegaConfBaseException) as error:
-        return _refuse(_one_line(error, overrides))
-    except TrackerError as error:
-        return _refuse(str(error))
+        return _refuse(one_line(error, overrides))
     except ValueError as error:  # Hydra's way to refuse `probe=null`
         if sweeps:
             raise
-        return _refuse(_one_line(error, overrides))
+        return _refuse(one_line(error, overrides))
     except SystemExit as stop:  # Hydra's argument parser has said what was wrong
         return stop.code if isinstance(stop.code, int) else WRONG_REQUEST
     finally:
@@ -178,46 +196,12 @@ def _remove_traces(sweeps: set[Path]) -> None:
 def _run_command(command: str, composed: object) -> int:
     from tracker import config
     from tracker.console.output import make_console
-    from tracker.errors import TrackerError
 
     # polars' own handler lets waits go on behind it: Ctrl-C would be heard only when the next unit ends.
     signal.siginterrupt(signal.SIGINT, True)
-    try:
-        return COMMANDS[command].load()(config.read(composed), make_console())  # type: ignore[arg-type]
-    except TrackerError as error:
-        return _refuse(str(error))
+    return COMMANDS[command].load()(config.read(composed), make_console())  # type: ignore[arg-type]
 
 
-def _one_line(error: Exception, overrides: list[str]) -> str:
-    """Return the first lines of one of Hydra's messages as one, with the fields to choose from."""
-    parts = [part.strip() for part in str(error).splitlines() if part.strip()]
-    if "Config search path:" in parts:
-        parts = parts[: parts.index("Config search path:")]
-    if match := re.fullmatch(r"Could not override '(.+)'\.", parts[0]):
-        return _unknown_field(match[1], overrides)
-    return " ".join(part for part in parts if not part.startswith(("full_key:", "object_type=", "See https")))
-
-
-def _unknown_field(name: str, overrides: list[str]) -> str:
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    from tracker import config
-
-    groups = [each.name for each in config.folder().iterdir() if each.is_dir()]
-    choices = [override for override in overrides if override.split("=")[0] in groups]
-    with initialize_config_dir(str(config.folder()), version_base="1.3"):
-        composed = compose("config", overrides=choices)
-    parent = name.rpartition(".")[0]
-    node = OmegaConf.select(composed, parent) if parent else composed
-    return str(config.unknown_field(name, map(str, node) if OmegaConf.is_dict(node) else ()))
-
-
-def _refuse(message: str) -> int:
+def _refuse(message: str, code: int = WRONG_REQUEST) -> int:
     sys.stderr.write(f"tracker: {message}\n")
-    return WRONG_REQUEST
-
-
-def _interrupted() -> int:
-    sys.stderr.write("tracker: interrupted; progress saved; run the same command to resume\n")
-    return INTERRUPTED
+    return code
