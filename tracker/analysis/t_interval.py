@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 
 def t_quantile(level: float, freedom: float) -> float:
     """Return the two-sided quantile of Student's t that holds ``level`` of the distribution."""
-    return float(stats.t.ppf((1 + level) / 2, freedom))
+    return float(stdtrit(freedom, (1 + level) / 2))
 
 
 def t_half_width(values: np.ndarray | Sequence[float], level: float = 0.95) -> float | None:
