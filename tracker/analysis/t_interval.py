@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import stdtrit
 
 
 def t_quantile(level: float, freedom: float) -> float:
     """Return the two-sided quantile of Student's t that holds ``level`` of the distribution."""
+    from scipy.special import stdtrit  # slow to import: whoever only reads a report does not need it
+
     return float(stdtrit(freedom, (1 + level) / 2))
 
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from tracker.analysis.labels import label_columns
+from tracker.analysis.scale_values import TURNING
 from tracker.analysis.schema import AnalysisReport, RunPhases, RunTransitions, SeedChanges, ThresholdEntry
 from tracker.analysis.text import number, size_name, titled
 from tracker.analysis.text.phases import starts
+from tracker.analysis.text.scale import REPORTED_OVER_FEW_SIZES
 from tracker.analysis.text.transitions import span
 from tracker.analysis.thresholds import ENOUGH
 from tracker.analysis.transition_types import CurveTransitions, Move
@@ -168,24 +170,33 @@ def _of(count: int, all_of: int, thing: str) -> str:
 
 
 def _size(thresholds: Sequence[ThresholdEntry]) -> str:
-    main = [entry for entry in thresholds if entry.main]
-    broken = [entry for entry in main if entry.low is not None and entry.high is not None]
-    if broken:
-        first = broken[0]
-        assert first.low is not None
-        assert first.high is not None
-        more = f"; {len(broken) - 1} more metrics break" if len(broken) > 1 else ""
-        return (
-            f"{titled(first.metric)} breaks between {size_name(first.low)} and {size_name(first.high)} "
-            f"parameters at step {first.step}{more}."
-        )
+    main = [entry for entry in thresholds if entry.main and entry.metric not in TURNING]
+    told = [
+        entry for entry in main if entry.low is not None or (entry.shift is not None and entry.shift.told)
+    ]
+    told.sort(key=lambda entry: (entry.low is None, entry.metric not in REPORTED_OVER_FEW_SIZES))
+    if told:
+        more = f"; {counted(len(told) - 1, 'more metric')} too" if len(told) > 1 else ""
+        return f"{_shifted(told[0])}{more}."
     sizes = max((len(entry.models) for entry in main), default=0)
     if not sizes:
         return ""
     if sizes < ENOUGH:
         few = f"{counted(sizes, 'size')} cannot show a threshold (needs {ENOUGH})."
         return f"{few} {_trend(main)}".rstrip()
-    return f"No threshold over {sizes} sizes in {counted(len(main), 'metric')}."
+    return f"No trend over {sizes} sizes in {counted(len(main), 'metric')}."
+
+
+def _shifted(entry: ThresholdEntry) -> str:
+    """``Selectivity has a threshold between 302M and 805M``, or goes from end to end."""
+    name = titled(entry.metric)
+    name = name[0].upper() + name[1:]
+    low, high = entry.low, entry.high
+    if low is not None and high is not None:
+        return f"{name} has a threshold between {size_name(low)} and {size_name(high)}"
+    ends = f"{number(entry.values[0])} -> {number(entry.values[-1])}"
+    sizes = f"{name} {'rises' if entry.values[-1] > entry.values[0] else 'falls'} with size, {ends}"
+    return f"{sizes}; a threshold needs {ENOUGH} sizes" if len(entry.values) < ENOUGH else sizes
 
 
 def _trend(main: Sequence[ThresholdEntry]) -> str:
