@@ -105,7 +105,7 @@ def test_a_name_taken_by_another_place_is_refused_before_anything_is_measured():
             Steps("window", low=5, high=6),
             r"steps=window selects no existing checkpoint; steps: 0, 128",
         ),
-        (Steps("list", list=[7]), r"steps=list selects no existing checkpoint"),
+        (Steps("list", list=[7]), r"steps.list=\[7\] selects no existing checkpoint; .*nearest: 0, 128"),
     ],
 )
 def test_a_choice_that_cannot_be_met_says_what_there_is(choice: Steps, message: str):

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from tracker.analysis.schema import EndToEnd, ModelLeftOut
 from tracker.analysis.t_interval import t_half_width
@@ -137,6 +136,8 @@ def end_to_end(seeds: np.ndarray, samples: np.ndarray | None) -> EndToEnd | None
     difference = float(last.mean() - first.mean())
     spread = max(np.ptp(each) for each in (first, last)) / max(abs(first).max(), abs(last).max(), 1e-300)
     if min(len(first), len(last)) > 1 and spread > ALIKE:
+        from scipy import stats  # slow to import, and needed with seeds alone
+
         found = stats.ttest_ind(last, first, equal_var=False).confidence_interval(COVERAGE)
         return EndToEnd(difference, (float(found.low), float(found.high)), "seeds")
     if samples is not None and samples.shape[1] > 1:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
 
 from tracker.analysis.schema import LeaveOneOut, Shift, ShiftStability
 from tracker.analysis.smooth import sigmoids, unit_range
@@ -155,6 +154,8 @@ class _Evidence:
         shape = (number - 1) / 2
         log = -len(columns) / 2 * np.log1p(number) - shape * np.log(squares)
         if self.floor:
+            from scipy import special  # slow to import, and needed with seeds alone
+
             log += np.log(special.gammainc(shape, squares / self.floor**2) + 1e-300)
         return float(log)
 
@@ -180,7 +181,5 @@ def _effects(
         left = float(((below - below.mean()) ** 2).sum() + ((above - above.mean()) ** 2).sum())
         scatter = max(np.sqrt(left / (number - 2)), evidence.floor)
         error = scatter * np.sqrt(1 / len(below) + 1 / len(above))
-        drawn.append(
-            above.mean() - below.mean() + error * stats.t.rvs(number - 2, size=count, random_state=rng)
-        )
+        drawn.append(above.mean() - below.mean() + error * rng.standard_t(number - 2, size=count))
     return np.concatenate(drawn)

@@ -47,7 +47,7 @@ def _print_models(found: "ModelComparison", console: Console) -> None:
     from tracker.analysis.text.comparison import CAUTION, archetype_limits, difference_line
     from tracker.console.comparison_tables import comparison_tables, training_table
 
-    tables = comparison_tables(found.models, found.archetypes, found.paper)
+    tables = comparison_tables(found.models, found.archetypes, found.paper, found.transitions)
     for table in (*tables, training_table(found.paper)):
         if table is not None:
             print_table(console, table)

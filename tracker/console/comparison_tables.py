@@ -9,10 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from tracker.analysis.paper_tables import TRAINING_TABLE
+from tracker.analysis.text.transitions import dated
 from tracker.metrics.registry import title_of
 
 if TYPE_CHECKING:
     from tracker.analysis.comparison import Archetype, Column, Sample
+    from tracker.analysis.comparison_timing import ModelTransition
     from tracker.analysis.paper_tables import PaperRow
     from tracker.analysis.schema import EncodedModel, EncodingComparison
 
@@ -33,7 +35,10 @@ SHORT |= {f"averaged_{name}": text for name, text in SHORT.items()}
 
 
 def comparison_tables(
-    found: "Sequence[Column]", kinds: "Sequence[Archetype]" = (), paper: "Sequence[PaperRow]" = ()
+    found: "Sequence[Column]",
+    kinds: "Sequence[Archetype]" = (),
+    paper: "Sequence[PaperRow]" = (),
+    transitions: "Sequence[ModelTransition]" = (),
 ) -> list[Table]:
     """Tabulate models side by side: mean and half width of its 95 % interval, the paper's value in brackets.
 
@@ -43,12 +48,16 @@ def comparison_tables(
         found: the models.
         kinds: what their heads are.
         paper: what the paper has for them.
+        transitions: when each of them changes.
     """
     theirs = {(row.model, row.metric): row.paper for row in paper if row.table != TRAINING_TABLE}
     cells: dict[str, list[str]] = {"step": [str(column.step) for column in found]}
     for name in dict.fromkeys(name for column in found for name in column.samples):
         samples = [(column.samples.get(name), theirs.get((column.model, name))) for column in found]
         cells[name] = [_beside(sample, value) for sample, value in samples]
+    if transitions:
+        halves = [None if each.structure is None else each.structure.half for each in transitions]
+        cells["transition half way"] = ["" if each is None else dated(each) for each in halves]
     if any(each.kind for each in kinds):
         cells["heads"] = [each.kind or "" for each in kinds]
     names = [

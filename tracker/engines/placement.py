@@ -80,7 +80,7 @@ def worker_count(config: Config) -> int:
         return 1
     if engine.workers is not None or engine.name == "dask" or config.device not in ("auto", "cuda"):
         return engine.workers or 1
-    if sys.platform == "linux" and not any(Path("/dev").glob(name) for name in GPU_FILES):
+    if sys.platform == "linux" and not any(any(Path("/dev").glob(name)) for name in GPU_FILES):
         return 1
     import torch
 

@@ -3,9 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from tracker.analysis.phase_report import find_run
-from tracker.analysis.refine import propose
-from tracker.analysis.trajectories import trajectories
 from tracker.checkpoints.audit import file as audit_file
 from tracker.config import Config, Steps
 from tracker.errors import Finished, RequestError, unknown_value
@@ -141,6 +138,11 @@ def refined(
         RequestError: nothing is measured yet, or no change is detected.
         Finished: none can be narrowed.
     """
+    # What only this choice needs is slow to import.
+    from tracker.analysis.phase_report import find_run
+    from tracker.analysis.refine import propose
+    from tracker.analysis.trajectories import trajectories
+
     if config.steps.budget < 1:
         raise unknown_value("steps.budget", config.steps.budget, "whole numbers from 1")
     results = _measured(config, suite, spec, ledger)

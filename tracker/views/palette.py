@@ -7,7 +7,6 @@ Lightness alone orders them, so the order survives colour blindness and a black-
 from typing import Literal
 
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap, to_hex
 
 Theme = Literal["light", "dark"]
 
@@ -38,5 +37,7 @@ VERDICTS = {
 def line_colours(count: int, theme: Theme = "light") -> list[str]:
     """Return ``count`` colours, ``#rrggbb``, from the smallest model's to the largest's."""
     shares = [0.6] if count == 1 else np.linspace(0, 1, count)
-    colours = LinearSegmentedColormap.from_list("lines", LINES[theme])
-    return [to_hex(colours(float(share))) for share in shares]
+    ends = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in LINES[theme]])
+    levels = np.linspace(0, 1, len(ends))
+    mixed = [[round(float(np.interp(share, levels, channel))) for channel in ends.T] for share in shares]
+    return ["#{:02x}{:02x}{:02x}".format(*colour) for colour in mixed]

@@ -10,6 +10,7 @@ from tracker.analysis.schema import AnalysisReport, RunPhases, RunTransitions, S
 from tracker.analysis.shift import STEP_LIKELY
 from tracker.analysis.text import number, size_name, titled
 from tracker.analysis.text.phases import starts
+from tracker.analysis.text.scale import REPORTED_OVER_FEW_SIZES
 from tracker.analysis.text.transitions import span
 from tracker.analysis.thresholds import ENOUGH
 from tracker.analysis.transition_types import CurveTransitions, Move
@@ -187,10 +188,10 @@ def _size(thresholds: Sequence[ThresholdEntry]) -> str:
     sizes = max((len(entry.models) for entry in metrics), default=0)
     if not sizes:
         return ""
+    told.sort(key=lambda entry: (entry.low is None, entry.metric not in REPORTED_OVER_FEW_SIZES))
     if told:
-        first = next((entry for entry in told if entry.low is not None), told[0])
         more = f"; so do {counted(len(told) - 1, 'more metric')}" if len(told) > 1 else ""
-        return f"{_shift(first)}{more}."
+        return f"{_shift(told[0])}{more}."
     if sizes < ENOUGH:
         few = f"A threshold needs {ENOUGH} sizes ({sizes} here)."
         return f"{few} {_trend(metrics)}".rstrip()
@@ -215,7 +216,8 @@ def _trend(metrics: Sequence[ThresholdEntry]) -> str:
 def _shift(entry: ThresholdEntry) -> str:
     shift = entry.shift
     effect = (entry.effect or 0.0) if shift is None else shift.effect
-    moved = f"{titled(entry.metric).capitalize()} {'falls' if effect < 0 else 'rises'} by {number(abs(effect))}"
+    verb = "falls" if effect < 0 else "rises"
+    moved = f"{titled(entry.metric).capitalize()} {verb} by {number(abs(effect))}"
     if shift is not None and entry.low is None and shift.step_odds < 1 / STEP_LIKELY:
         return f"{moved}, smoothly, from {size_name(entry.scale[0])} to {size_name(entry.scale[-1])}"
     low, high = (entry.low or 0.0, entry.high or 0.0) if shift is None else shift.gap
