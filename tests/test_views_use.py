@@ -12,6 +12,7 @@ from views_browser import Visit, browsing, chromium, shared_store, visiting
 
 from tracker.store import Results, open_store
 from tracker.views import write_dashboard
+from tracker.views.data import dashboard_data
 
 
 @pytest.fixture(scope="module")
@@ -343,3 +344,28 @@ def test_it_prints_in_light_colours_on_a_page(visit: Visit):
     assert max(visit.page.evaluate(right)) <= 680
     visit.page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert visit.page.get_attribute("html", "data-theme") == "dark"
+
+
+@browsing
+def test_escape_leaves_an_enlarged_panel(visit: Visit):
+    visit.page.click("#enlarge-1")
+    assert visit.page.locator("#panels .panel:visible").count() == 1
+    visit.page.keyboard.press("Escape")
+    assert visit.page.locator("#panels .panel:visible").count() == 4
+
+
+@browsing
+def test_axes_name_decades_and_the_last_step_and_no_tick_has_a_prefix(visit: Visit):
+    ticks = [text for text in visit.page.locator("#ribbon .xtick").all_text_contents() if text]
+    assert ticks == ["0", "1", "10", "100", "1k", "10k", "16k"]
+    for text in visit.page.locator(".ytick").all_text_contents():
+        assert not {"µ", "n", "m"} & set(text[-1:] if text[:1].isdigit() else "")
+
+
+@browsing
+def test_sizes_that_all_models_share_are_no_axis(visit: Visit, stored: Results):
+    data = dashboard_data(stored, None, served=True)
+    values = {axis["title"]: {run["facts"][axis["name"]] for run in data["runs"]} for axis in data["axes"]}
+    assert any(len(found) < 2 for found in values.values())
+    offered = visit.page.locator("#sx option").all_text_contents()
+    assert set(offered) == {title for title, found in values.items() if len(found - {None}) > 1}

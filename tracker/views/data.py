@@ -212,6 +212,14 @@ def _audit(results: Results, runs: list[Run]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def _short(commit: str | None) -> str | None:
+    """A commit's first characters; those of a folder's fingerprint follow its prefix."""
+    if not commit:
+        return None
+    prefix, dash, digits = commit.rpartition("-")
+    return f"{prefix}{dash}{digits[:SHORT_COMMIT]}"
+
+
 def _only(results: Results, column: str) -> str | None:
     values = results.checkpoints([column])[column].unique().to_list()
     return values[0] if values else None
@@ -244,7 +252,7 @@ def _run(run: Run) -> dict[str, Any]:
         "rank": run.rank, "order": run.order, "steps": run.steps, "tokens": rounded_list(run.tokens, 12),
         "facts": run.facts | {"all_heads": size_on(run.facts, "all_heads")},
         "suspects": run.suspects,
-        "commits": [commit[:SHORT_COMMIT] if commit else None for commit in run.commits],
+        "commits": [_short(commit) for commit in run.commits],
         "series": {
             name: {"mean": rounded_list(series.mean), "half": rounded_list(series.half, 2),
                    "q25": rounded_list(series.q25), "q75": rounded_list(series.q75)}

@@ -148,6 +148,11 @@ function fillTable(table, heads, rows) {
 }
 
 // --- text ---
+// Parts in backticks become code.
+const coded = (text) =>
+  String(text)
+    .split("`")
+    .map((part, i) => (i % 2 ? el("code", {}, part) : part));
 const SIGNS = { "&": "&amp;", "<": "&lt;", ">": "&gt;", "%": "&#37;", "{": "&#123;", $: "&#36;" };
 const plotText = (text) => String(text).replace(/[&<>%{$]/g, (sign) => SIGNS[sign]);
 
@@ -229,6 +234,7 @@ function draw(id, traces, layout, label) {
     ticklen: 4,
     automargin: true,
     showline: true,
+    exponentformat: "power",
   };
   const base = {
     font: { family: css("--sans"), size: 12.5, color: css("--soft") },

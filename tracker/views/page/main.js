@@ -101,6 +101,11 @@ function wire() {
     event.preventDefault();
     byId("trajectories").focus();
   });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !state.big) return;
+    set({ big: "" });
+    drawTrajectories();
+  });
   let width = window.innerWidth,
     timer = null;
   window.addEventListener("resize", () => {

@@ -17,17 +17,20 @@ function drawOverview() {
       ];
   byId("stale").hidden = !DATA.stale;
   byId("unread").hidden = !DATA.unread.length;
-  byId("unread").textContent =
-    `analysis.json was written by another version of tracker; not shown in full: ${DATA.unread.join(", ")}. \`tracker analyse\` writes it anew.`;
+  byId("unread").replaceChildren(
+    ...coded(
+      `analysis.json was written by another version of tracker; not shown in full: ${DATA.unread.join(", ")}. \`tracker analyse\` writes it anew.`,
+    ),
+  );
   drawModelRows();
   byId("findings").replaceChildren(
-    ...DATA.findings.flatMap(({ heading, text }) => [el("dt", {}, heading), el("dd", {}, text)]),
+    ...DATA.findings.flatMap(({ heading, text }) => [el("dt", {}, heading), el("dd", {}, ...coded(text))]),
   );
   byId("more-box").hidden = !DATA.summary.length;
   byId("more-name").textContent = `All findings (${plural(sentences.length, "sentence")})`;
-  byId("more").replaceChildren(...sentences.map((sentence) => el("li", {}, capital(sentence))));
+  byId("more").replaceChildren(...sentences.map((sentence) => el("li", {}, ...coded(capital(sentence)))));
   byId("unanalysed").hidden = DATA.summary.length > 0;
-  byId("unanalysed").textContent = sentences[0];
+  byId("unanalysed").replaceChildren(...coded(sentences[0]));
   drawAlerts();
   const box = byId("counts");
   box.replaceChildren(
@@ -53,7 +56,7 @@ function drawAlerts() {
   byId("alerts-box").hidden = !alerts.length;
   byId("alerts-name").textContent =
     `${plural(alerts.length, "alert")}: results that contradict the paper's mechanisms, or unstable training`;
-  byId("alerts").replaceChildren(...alerts.map((alert) => el("li", {}, alert.sentence)));
+  byId("alerts").replaceChildren(...alerts.map((alert) => el("li", {}, ...coded(alert.sentence))));
 }
 
 function drawModels() {

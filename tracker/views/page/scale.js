@@ -3,7 +3,7 @@ function fillScaleControls() {
   fillSelect(byId("sm"), metricOptions(), state.sm);
   fillSelect(
     byId("sx"),
-    DATA.axes.map(({ name, title }) => ({ id: name, text: title })),
+    varyingAxes().map(({ name, title }) => ({ id: name, text: title })),
     state.sx,
   );
   const steps = [...DATA.shared_steps].reverse();
@@ -87,6 +87,13 @@ function drawAxes(step) {
   );
 }
 
+// Axes on which the models differ: the same size for all says nothing.
+const varyingAxes = () =>
+  DATA.axes.filter(
+    ({ name }) =>
+      name === "params_non_embedding" ||
+      new Set(DATA.runs.map((run) => run.facts[name]).filter((size) => size !== null && size !== undefined)).size > 1,
+  );
 const thresholdFor = (step, axis = state.sx) =>
   DATA.thresholds.find((t) => t.metric === state.sm && t.axis === axis && t.step === step);
 
