@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -363,9 +364,13 @@ def test_axes_name_decades_and_the_last_step_and_no_tick_has_a_prefix(visit: Vis
 
 
 @browsing
-def test_sizes_that_all_models_share_are_no_axis(visit: Visit, stored: Results):
-    data = dashboard_data(stored, None, served=True)
+def test_sizes_that_all_models_share_are_no_axis(browser: Browser, tmp_path: Path):
+    wider = replace(SMALL[0], model="wider", non_embedding=99_000)
+    results = open_store(write_store(tmp_path, (SMALL[0], wider), (0, 8), holes=False))
+    data = dashboard_data(results, None, served=True)
     values = {axis["title"]: {run["facts"][axis["name"]] for run in data["runs"]} for axis in data["axes"]}
     assert any(len(found) < 2 for found in values.values())
-    offered = visit.page.locator("#sx option").all_text_contents()
+    with visiting(browser) as visit:
+        visit.open(write_dashboard(results, None, tmp_path / "page.html"))
+        offered = visit.page.locator("#sx option").all_text_contents()
     assert set(offered) == {title for title, found in values.items() if len(found - {None}) > 1}

@@ -190,7 +190,7 @@ def _size(thresholds: Sequence[ThresholdEntry]) -> str:
         return ""
     told.sort(key=lambda entry: (entry.low is None, entry.metric not in REPORTED_OVER_FEW_SIZES))
     if told:
-        more = f"; so do {counted(len(told) - 1, 'more metric')}" if len(told) > 1 else ""
+        more = f"; so do {len(told) - 1} more" if len(told) > 1 else ""
         return f"{_shift(told[0])}{more}."
     if sizes < ENOUGH:
         few = f"A threshold needs {ENOUGH} sizes ({sizes} here)."
