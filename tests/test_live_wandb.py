@@ -50,7 +50,7 @@ def test_a_run_of_trackers_own_is_a_sweeps_and_carries_the_alerts(tmp_path: Path
     (path,) = wandb_file.wandb_files(tmp_path / "store")
     assert [row["checkpoint/step"] for row in wandb_file.history(path)] == [0, 1, 2, 4, 8, 12]
     assert wandb_file.run_of(path).display_name == "run seed 0"
-    assert callback.account.sentences[-1].startswith("W&B, offline: 6 checkpoints in 1 run")
+    assert callback.account.sentences[-1].startswith("W&B: 6 checkpoints in 1 run, offline")
     found = live_alerts(tmp_path / "store")
     assert len(found) == callback.account.alerts > 0
     assert found[0]["model"] == "run"

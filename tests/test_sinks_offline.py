@@ -37,8 +37,7 @@ def test_every_stored_row_is_written_once_with_the_values_of_the_store(tmp_path:
     assert (published.rows, published.runs, published.urls, published.failure) == (12, 3, (), None)
     assert not any(name.startswith(("heads/", "maps/")) for row in all_history(tmp_path) for name in row)
     assert published.sentences == [
-        f"W&B, offline: 12 checkpoints in 3 runs written to {tmp_path / 'wandb'}; after `wandb login`, "
-        f"`wandb sync {tmp_path / 'wandb'}` delivers them."
+        f"W&B: 12 checkpoints in 3 runs, offline; to send: wandb login && wandb sync {tmp_path / 'wandb'}"
     ]
     files = wandb_file.wandb_files(tmp_path)
     assert len(files) == 3

@@ -62,8 +62,7 @@ def test_it_follows_the_store_and_sends_the_rest_when_asked_to_end(tmp_path: Pat
     store_one(tmp_path, 0, "160m")
     sentences = handle.finish()
     assert sentences == [
-        f"W&B, offline: 4 checkpoints in 2 runs written to {tmp_path / 'wandb'}; after `wandb login`, "
-        f"`wandb sync {tmp_path / 'wandb'}` delivers them."
+        f"W&B: 4 checkpoints in 2 runs, offline; to send: wandb login && wandb sync {tmp_path / 'wandb'}"
     ]
     assert_rows_equal_store(all_history(tmp_path), tmp_path)
     assert len(wandb_file.wandb_files(tmp_path)) == 2

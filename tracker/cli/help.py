@@ -64,12 +64,14 @@ def _fields(path: Path, prefix: str) -> list[str]:
 
 def _chosen(overrides: Sequence[str]) -> dict[str, str]:
     """The file of each group: that of the overrides, else that which the suite prefers, else the default."""
-    given = dict(each.partition("=")[::2] for each in overrides if "=" in each)
+    given = {name: value for name, given, value in (each.partition("=") for each in overrides) if given}
     text = (config.folder() / "config.yaml").read_text("utf-8")
-    usual = dict(re.findall(r"^  - (\w+): ([\w-]+)$", text, flags=re.MULTILINE))
+    usual: dict[str, str] = dict(re.findall(r"^  - (\w+): ([\w-]+)$", text, flags=re.MULTILINE))
     suite = config.folder() / "suite" / f"{given.get('suite', usual['suite'])}.yaml"
     text = suite.read_text("utf-8") if suite.is_file() else ""
-    preferred = dict(re.findall(r"^  - override /(\w+)\S*: ([\w-]+)", text, flags=re.MULTILINE))
+    preferred: dict[str, str] = dict(
+        re.findall(r"^  - override /(\w+)\S*: ([\w-]+)", text, flags=re.MULTILINE)
+    )
     return usual | preferred | given
 
 

@@ -1,5 +1,6 @@
 """``tracker dashboard``: the store as one HTML file, as figures, or served while a sweep fills it."""
 
+import threading
 from typing import Any
 
 from rich.console import Console
@@ -8,6 +9,7 @@ from tracker.commands.analysed import analysed
 from tracker.commands.results import chosen_results
 from tracker.config import Config
 from tracker.console.output import DONE, print_line
+from tracker.errors import TrackerError
 from tracker.store import Results, record_folders
 from tracker.store.progress import Watch
 
@@ -48,16 +50,24 @@ def _serve(config: Config, console: Console) -> int:
 
     server = DashboardServer(ServedStore(config.store, lambda: chosen_results(config)), config.view.port)
     recorded = next(record_folders(config.store), None) is not None
-    if recorded and not any(sweep["alive"] for sweep in Watch(config.store).look()):
-        results = chosen_results(config)
-        draw(results, analysed(results, config), config)
-    elif not recorded:
+    print_line(console, f"Serving {server.address} to this machine alone; Ctrl-C ends it")
+    if not recorded:
         print_line(
             console, f"{config.store}: holds no measurement yet; the page fills when a sweep stores some"
         )
-    print_line(console, f"Serving {server.address} to this machine alone; Ctrl-C ends it")
+    elif not any(sweep["alive"] for sweep in Watch(config.store).look()):
+        results = chosen_results(config)
+        threading.Thread(target=_draw_behind, args=(results, config, console), daemon=True).start()
     try:
         server.serve()
     except KeyboardInterrupt:
         print_line(console, "Stopped serving; nothing is lost")
     return DONE
+
+
+def _draw_behind(results: Results, config: Config, console: Console) -> None:
+    """Analyse and draw while the page is already served, which shows the analysis as soon as it is there."""
+    try:
+        draw(results, analysed(results, config), config)
+    except TrackerError as error:
+        print_line(console, str(error))

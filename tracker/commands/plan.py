@@ -155,7 +155,7 @@ def _suspects(config: Config, units: Sequence[PlannedUnit]) -> dict[int, str]:
     for planned in units:
         checkpoint = planned.unit.checkpoint
         reason = known.of(checkpoint)
-        audit = audited.get(checkpoint.location)
+        audit = audited.get(audit_file.placed(checkpoint.location))
         looked_at = set() if audit is None else {each.name for each in audit.revisions}
         if reason is None and checkpoint.kind == "hub" and checkpoint.revision not in looked_at:
             reason = _reported(checkpoint)

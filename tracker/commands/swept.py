@@ -100,10 +100,15 @@ def _places(swept: Swept) -> list[tuple[str, str]]:
     ]
 
 
+def _can_be_tried_again(hole: Outcome | PlannedUnit) -> bool:
+    """Whether a checkpoint failed; one that its source does not have is not there next time either."""
+    return hole.status == "failed" if isinstance(hole, Outcome) else hole.state == "retry"
+
+
 def _next(swept: Swept) -> list[tuple[str, str]]:
     config, proposals = swept.config, []
-    if swept.holes:
-        proposals = ["what is not measured: the same command again"]
+    if any(_can_be_tried_again(hole) for hole in swept.holes):
+        proposals = ["what failed: the same command again, when its reason is gone"]
     elif isinstance(config.suite, NanoSuite):
         plain = suite_name(config) == "nano" and not store_argument(config)
         command = "tracker sweep" if plain else "the same command with"

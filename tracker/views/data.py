@@ -200,7 +200,7 @@ def _threshold(threshold: ThresholdEntry, shared: list[int]) -> dict[str, Any]:
 
 def _audit(results: Results, runs: list[Run]) -> list[dict[str, Any]]:
     """What audit.json says of the repositories and folders shown, as far as the page shows it."""
-    shown = {run.facts["repo"] for run in runs}
+    shown = {audit_file.placed(run.facts["repo"]) for run in runs}
     return [
         {
             "repo": repo, "checked": len(entry["checked"]),

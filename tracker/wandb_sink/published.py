@@ -55,16 +55,17 @@ class Published:
         return found + [f"W&B: the artifact {name} was not sent: {why}" for name, why in self.refused.items()]
 
     def _delivery(self, folder: Path, stream: str) -> list[str]:
-        sent = f"{counted(self.rows, 'checkpoint')} in {counted(self.runs, 'run')}"
-        sync = f"`wandb sync {shlex.quote(str(folder))}`"
+        runs = counted(self.runs, "run")
+        sent = f"{counted(self.rows, 'checkpoint')} in {runs}" if self.rows else f"findings of {runs}"
+        sync = f"wandb sync {shlex.quote(str(folder))}"
         if self.failure is not None:
             return [
                 f"W&B failed ({self.failure}); nothing is lost: {sent} saved in {folder}.",
                 f"Once W&B answers, {stream} sends what is missing; or deliver the files that were written "
-                f"offline with {sync}.",
+                f"offline with `{sync}`.",
             ]
         if not self.runs:
             return ["W&B: nothing new to send."]
         if self.urls:
             return [f"W&B: {sent} at {', '.join(self.urls)}"]
-        return [f"W&B: {sent}, offline; to send: wandb login && {sync.strip('`')}"]
+        return [f"W&B: {sent}, offline; to send: wandb login && {sync}"]

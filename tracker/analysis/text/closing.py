@@ -65,11 +65,12 @@ def _row(name: str, runs: Sequence[RunPhases], found: RunTransitions | SeedChang
     return ModelRow(
         name,
         _named(runs, main),
-        *(span((each.step_low, each.step_high)) for each in (main.onset, main.half)),
-        "may go on" if main.open_end else span((main.end.step_low, main.end.step_high)),
-        f"({main.onset.interval[0]}, {main.end.interval[1]}{'+' * main.open_end}]",
-        selectivity,
-        entropy,
+        onset=span((main.onset.step_low, main.onset.step_high)),
+        half=span((main.half.step_low, main.half.step_high)),
+        end="may go on" if main.open_end else span((main.end.step_low, main.end.step_high)),
+        interval=f"({main.onset.interval[0]}, {main.end.interval[1]}{'+' * main.open_end}]",
+        selectivity=selectivity,
+        entropy=entropy,
     )
 
 

@@ -1,5 +1,6 @@
 """``audit.json`` of a store: what was compared, what was found, and which checkpoints are suspect."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +15,19 @@ from tracker.records import Checkpoint
 NAME = "audit.json"
 LOCK = ".audit.lock"
 MAIN = "main"
+EMBEDDED = re.compile(r"(?:.*/)?(nano/[^/]+/[^/]+/seed-\d+)")
+"""Folders of the embedded suite, which lie in the store and move with it."""
+
+
+def placed(repo: str) -> str:
+    """Return what an audit calls a repository or folder: the embedded suite's relative to the store.
+
+    Example:
+        >>> placed("/data/old/nano/d826-95f4/0.2m/seed-0"), placed("EleutherAI/pythia-70m")
+        ('nano/d826-95f4/0.2m/seed-0', 'EleutherAI/pythia-70m')
+    """
+    match = EMBEDDED.fullmatch(repo.replace("\\", "/"))
+    return match[1] if match else repo
 
 
 @dataclass(frozen=True)
@@ -21,7 +35,7 @@ class RepoAudit:
     """The audit of one repository or folder."""
 
     repo: str
-    """Its name, or the folder."""
+    """Its name, or the folder, as ``placed``."""
     checked: tuple[int, ...]
     """Steps that were compared."""
     findings: tuple[Finding, ...]
@@ -46,11 +60,12 @@ class Suspects:
     """Checkpoints whose weights may not match their names, as the last audit of a store found them."""
 
     reasons: Mapping[tuple[str, str], tuple[str | None, str]]
-    """(repository or folder, revision) -> the commit that was looked at, and why it is suspect."""
+    """(repository or folder as ``placed``, revision) -> the commit that was looked at, and why it is
+    suspect."""
 
     def why(self, repo: str, revision: str, commit: str | None = None) -> str | None:
         """Return why a checkpoint is suspect; None where it is not, or has moved to another commit since."""
-        looked_at, reason = self.reasons.get((repo, revision), (None, None))
+        looked_at, reason = self.reasons.get((placed(repo), revision), (None, None))
         return None if commit and looked_at and commit != looked_at else reason
 
     def of(self, checkpoint: Checkpoint) -> str | None:
@@ -68,7 +83,7 @@ class Suspects:
 
 
 def read(store: Path) -> dict[str, RepoAudit]:
-    """Read the audited repositories and folders of a store, by name; empty where there was no audit.
+    """Read the audited repositories and folders of a store, as ``placed``; empty where there was no audit.
 
     Raises:
         StoreError: the file is damaged.
@@ -77,7 +92,8 @@ def read(store: Path) -> dict[str, RepoAudit]:
     if not path.is_file():
         return {}
     try:
-        return {entry["repo"]: _repo_audit(entry) for entry in read_json(path)["repos"]}
+        entries = [_repo_audit(entry) for entry in read_json(path)["repos"]]
+        return {entry.repo: entry for entry in entries}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path} does not read back ({error!r}); remove it and run tracker audit") from error
 
@@ -148,7 +164,7 @@ def audit_of(
     found = sorted([*findings(evidence), *bad], key=lambda each: (each.seed, each.step))
     checked = sorted({revision.step or 0 for revision in evidence.revisions})
     return RepoAudit(
-        repo,
+        placed(repo),
         tuple(checked),
         tuple(replace(finding, known=source_of(known, finding)) for finding in found),
         tuple(disagreements(known, found, checked)),
@@ -193,7 +209,7 @@ def _plain_revision(revision: Revision) -> dict[str, Any]:
 
 def _repo_audit(entry: Mapping[str, Any]) -> RepoAudit:
     return RepoAudit(
-        entry["repo"],
+        placed(entry["repo"]),
         tuple(entry["checked"]),
         tuple(_finding(each) for each in entry["findings"]),
         tuple(Disagreement(**each) for each in entry["disagreements"]),

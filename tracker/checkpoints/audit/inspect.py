@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tracker.checkpoints import Listed, files, hub, listing
-from tracker.checkpoints.audit.file import MAIN, RepoAudit, audit_of, record
+from tracker.checkpoints.audit.file import MAIN, RepoAudit, audit_of, placed, record
 from tracker.checkpoints.audit.findings import TENSORS, Evidence, Finding, Revision, revision_of
 from tracker.checkpoints.cached import cache_folder, find
 from tracker.checkpoints.listing import RemoteFile, Tree
@@ -67,7 +67,7 @@ def audit_listed(config: Config, chosen: Sequence[Checkpoint], listed: Listed) -
     }
 
     def audits(before: Mapping[str, RepoAudit]) -> list[RepoAudit]:
-        return [audit_of(place, found, before=before.get(place)) for place, found in evidence.items()]
+        return [audit_of(place, found, before=before.get(placed(place))) for place, found in evidence.items()]
 
     return record(config.store, audits) if evidence else []
 
