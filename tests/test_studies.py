@@ -86,7 +86,7 @@ def test_studies_keep_the_folder_and_the_bound_of_the_cache(
 @pytest.mark.parametrize("study", [drivers, prune_heads])
 def test_a_wrong_request_is_one_line(study, capsys: pytest.CaptureFixture[str], tmp_path: Path):
     for request, message in (
-        (["suite.models=[70m]"], "suite.models=70m: invalid value; expected one of 0.05m"),
+        (["suite.models=[70m]"], "suite.models=70m: invalid value; expected one of 0.01m"),
         ([f"store={tmp_path / 'none'}"], "none"),
         (["suit=nano"], "unknown field 'suit'"),
         (["probe=null"], "must be a string"),
