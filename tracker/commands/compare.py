@@ -8,7 +8,7 @@ from rich.console import Console
 from tracker.commands.results import chosen_results, without_suspects, write_report
 from tracker.config import Config
 from tracker.console.output import DONE, print_line
-from tracker.console.tables import comparison_table
+from tracker.console.tables import comparison_table, paper_tables
 from tracker.errors import RequestError, StoreError
 from tracker.store import Results, open_store
 
@@ -31,6 +31,8 @@ def run(config: Config, console: Console) -> int:
         found = compare_models(results, config.compare, suspects)
         report = found.to_dict()
         console.print(comparison_table(found.models))
+        for table in paper_tables(found.placed, console.width):
+            console.print(table)
         if config.figures:
             _write_figure(report, config.figures)
     for sentence in report["sentences"]:
