@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 from tracker.atomic import save_folder
 from tracker.errors import RequestError, TrackerError
@@ -56,8 +57,8 @@ def convert(weights: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = {"gguf_file": weights.name, "local_files_only": True}
-    model = AutoModelForCausalLM.from_pretrained(weights.parent, dtype=torch.float32, **source)
+    source: dict[str, Any] = {"gguf_file": weights.name, "local_files_only": True}
+    model: Any = AutoModelForCausalLM.from_pretrained(weights.parent, dtype=torch.float32, **source)
     tokenizer = AutoTokenizer.from_pretrained(weights.parent, **source)
     model.hf_quantizer = (
         None  # the weights are no longer quantised, and save_pretrained refuses those that are
