@@ -66,6 +66,7 @@ def test_transitions_stand_side_by_side_with_their_order():
     assert set(small.moves) == {"spectral_entropy", "frequency_selectivity"}
     assert large.lag is not None
     assert large.lag.verdict == "before"
+    assert large.lag.interval is not None
     assert large.lag.interval[0] <= -4 <= large.lag.interval[1]
     assert (still.structure, still.moves, still.lag) == (None, {}, None)
     sentence = timing_sentences([small, large, still])[0]
