@@ -224,6 +224,17 @@ def test_no_trend_is_said_too():
     assert "shows no trend over 8 sizes beyond the scatter" in result["thresholds"][0]["sentence"]
 
 
+def test_models_of_one_size_are_not_counted_as_sizes():
+    checkpoints, sequences = scale_tables(
+        "frequency_selectivity", np.array([0.2, 0.1, 0.15, 0.2, 0.1, 0.2, 0.1, 0.15])
+    )
+    params = pl.col("params_non_embedding")
+    twins = pl.when(params == params.max()).then(params.min()).otherwise(params)
+    result = analyse(checkpoints.with_columns(params_non_embedding=twins), sequences)
+    assert "synthetic: no trend over 8 models of 7 sizes in frequency selectivity." in result["summary"]
+    assert "no trend over 8 models of 7 sizes beyond" in result["thresholds"][0]["sentence"]
+
+
 def test_a_smooth_trend_is_no_threshold():
     values = np.linspace(0.2, 0.1, 8)
     result = analyse(*scale_tables("frequency_selectivity", values))

@@ -35,7 +35,7 @@ REFUSALS = [
     (["sweep", "+foo=1"], "unknown field 'foo'; choose from cache, compare, device"),
     (["sweep", "+suite.foo=1"], "unknown field 'suite.foo'; choose from batch, dense"),
     (["sweep", "+sink.foo=1"], "unknown field 'sink.foo'; choose from artifact, entity"),
-    (["sweep", "suite.models=[70m]"], "suite.models=70m: invalid value; expected one of 0.05m, 0.2m, 0.8m"),
+    (["sweep", "suite.models=[70m]"], "suite.models=70m: invalid value; expected one of 0.01m, 0.025m"),
     (["sweep", "suite=pythia", "suite.models=[71m]"], "suite.models=71m: invalid value; expected one of 14m"),
     (
         ["sweep", "steps=fast"],

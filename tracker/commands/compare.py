@@ -46,18 +46,20 @@ def _print_models(found: "ModelComparison", console: Console) -> None:
     """Print the models as tables, with the paper's values in brackets; sentences stand in compare.json."""
     from tracker.analysis.text.comparison import CAUTION, archetype_limits, difference_line
     from tracker.console.comparison_tables import comparison_tables, training_table
+    from tracker.console.paper_tables import paper_tables
 
     tables = comparison_tables(found.models, found.archetypes, found.paper, found.transitions)
-    for table in (*tables, training_table(found.paper)):
+    for table in (*tables, training_table(found.paper), *paper_tables(found.placed, console.width)):
         if table is not None:
             print_table(console, table)
     for sentence in (
         "Mean and half width of its 95 % interval; in brackets the paper's value, where it has one.",
         archetype_limits(found.archetypes),
         difference_line(found.models, found.differences),
-        CAUTION if found.paper else "The paper's tables name none of these models.",
+        CAUTION if found.paper or found.placed else "",
     ):
-        print_line(console, sentence)
+        if sentence:
+            print_line(console, sentence)
 
 
 def _other_results(config: Config) -> Results:

@@ -26,7 +26,7 @@ def compare_models(results: Results, choice: Compare, suspects: Suspects | None 
         suspects: checkpoints that are left out, and why.
 
     Raises:
-        RequestError: there is one model only, or no checkpoint of that choice.
+        RequestError: nothing is measured, or there is no checkpoint of that choice.
     """
     implied = "step" if choice.step is not None else "tokens" if choice.tokens is not None else "end"
     at = ComparedAt(implied if choice.at == "end" else choice.at, choice.step, choice.tokens)

@@ -16,7 +16,7 @@ LAST_DOUBLING = 512
 
 @dataclass(frozen=True)
 class Size:
-    """The shape of one model. All sizes have 16 dimensions a head, so that 4 of them rotate."""
+    """The shape of one model."""
 
     width: int
     layers: int
@@ -30,12 +30,20 @@ class Size:
 
 
 SIZES: dict[str, Size] = {
+    "0.01m": Size(width=16, layers=3, heads=1),
+    "0.025m": Size(width=32, layers=2, heads=2),
     "0.05m": Size(width=48, layers=2, heads=3),
+    "0.05m_6h": Size(width=48, layers=2, heads=6),
+    "0.1m": Size(width=64, layers=2, heads=4),
     "0.2m": Size(width=64, layers=4, heads=4),
+    "0.2m_2h": Size(width=64, layers=4, heads=2),
+    "0.4m": Size(width=64, layers=8, heads=4),
     "0.8m": Size(width=128, layers=4, heads=8),
     "3m": Size(width=256, layers=4, heads=16),
 }
-"""Named by non-embedding parameters, smallest first. Only the first three are trained by default."""
+"""Named by non-embedding parameters, smallest first, with 16 dimensions a head, of which 4 rotate. A suffix
+gives other heads a layer at the same size: ``0.2m_2h`` has 2, of 32 dimensions each. Equal sizes of other
+heads, and equal widths of other depths, are there to tell the axes of size apart."""
 
 DEFAULT_MODELS = ("0.05m", "0.2m", "0.8m")
 

@@ -85,7 +85,7 @@ def _shade_threshold(axes: Axes, threshold: ThresholdEntry) -> None:
 
 
 def compare_figure(comparison: Mapping[str, Any]) -> Figure:
-    """Draw each model's mean spectral entropy against its standard deviation over heads.
+    """Draw each model's mean spectral entropy of averaged attention against its spread over heads.
 
     Args:
         comparison: content of compare.json.
@@ -96,9 +96,9 @@ def compare_figure(comparison: Mapping[str, Any]) -> Figure:
     """
     kinds = [each for each in comparison["archetypes"] if each["kind"]]
     halves = {
-        each["model"]: each["metrics"]["spectral_entropy"]["half"] or 0.0
+        each["model"]: each["metrics"]["averaged_spectral_entropy"]["half"] or 0.0
         for each in comparison["models"]
-        if "spectral_entropy" in each["metrics"]
+        if "averaged_spectral_entropy" in each["metrics"]
     }
     with style():
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
@@ -117,7 +117,7 @@ def compare_figure(comparison: Mapping[str, Any]) -> Figure:
                           ha="right", fontsize=7.5, color=SOFT)  # fmt: skip
             axes.set_ylim(0, 1.2 * max(limit, *(each["entropy_over_heads"] for each in kinds)))
         axes.margins(x=0.15)
-        axes.set_xlabel("mean spectral entropy (nats)")
+        axes.set_xlabel("spectral entropy of averaged attention (nats)")
         axes.set_ylabel("standard deviation over heads (nats)")
         axes.set_title("Uniform or specialised heads")
     return figure

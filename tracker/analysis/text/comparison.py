@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from tracker.analysis.comparison import Archetype, Column, Difference, StoreDifference
 from tracker.analysis.comparison_timing import ModelTransition
+from tracker.analysis.paper_ranges import Placed
 from tracker.analysis.paper_tables import TRAINING_TABLE, PaperRow
-from tracker.analysis.text import number, titled
+from tracker.analysis.text import listed, number, titled
 from tracker.analysis.text.transitions import dated, lag_order, move_words
 
 MOST_DIFFERENCES = 2
@@ -13,6 +14,8 @@ CAUTION = (
     "The paper leaves its signal, length and scaling open, and its tables 5 and 6 differ on the same final "
     "6.9b (scale sensitivity 0.740 and 0.062), so a deviation may lie in conventions as well as in models."
 )
+
+MOST_NAMED = 3
 
 
 def timing_sentences(found: Sequence[ModelTransition]) -> list[str]:
@@ -34,7 +37,7 @@ def timing_sentences(found: Sequence[ModelTransition]) -> list[str]:
 def archetype_sentences(archetypes: Sequence[Archetype]) -> list[str]:
     """Name the archetype of every model that has one, and the limits."""
     parts = [
-        f"{each.model} {each.kind} (spectral entropy {number(each.entropy or 0)}, sd over heads "
+        f"{each.model} {each.kind} (averaged spectral entropy {number(each.entropy or 0)}, sd over heads "
         f"{number(each.entropy_over_heads or 0)}; selectivity {number(each.selectivity or 0)})"
         for each in archetypes
         if each.kind
@@ -108,6 +111,29 @@ def paper_sentences(rows: Sequence[PaperRow]) -> list[str]:
         ]
         sentences.append(f"{model} against the paper: {'; '.join(parts)}.")
     return [*sentences, CAUTION]
+
+
+def range_sentences(placed: Sequence[Placed]) -> list[str]:
+    """Say which signal of each model lies among the paper's trained models, and in which metrics."""
+    return [
+        f"{model} among the paper's models of 410M and more (tables 1, 2, 3 and 6): "
+        f"averaged {_places(model, placed, True)}; rows {_places(model, placed, False)}."
+        for model in dict.fromkeys(each.model for each in placed)
+    ]
+
+
+def _places(model: str, placed: Sequence[Placed], averaged: bool) -> str:
+    mine = [
+        each for each in placed if each.model == model and each.metric.startswith("averaged_") == averaged
+    ]
+    middle = sum(each.place == "middle half" for each in mine)
+    within = sum(each.place == "range" for each in mine)
+    outside = [each.metric.removeprefix("averaged_") for each in mine if each.place in ("below", "above")]
+    others = f" ({listed(outside)})" if 0 < len(outside) <= MOST_NAMED else ""
+    return (
+        f"{middle} of {len(mine)} metrics in their middle half, {within} more in their range, "
+        f"{len(outside)} outside{others}"
+    )
 
 
 def store_sentences(rows: Sequence[StoreDifference]) -> list[str]:

@@ -10,7 +10,6 @@ from tracker.analysis.schema import Shift, ThresholdEntry
 from tracker.analysis.shift import FEWEST, STEP_LIKELY
 from tracker.analysis.text import number, size_name, titled
 from tracker.analysis.thresholds import ENOUGH, LEVEL
-from tracker.errors import counted
 
 REPORTED_OVER_FEW_SIZES = ("frequency_selectivity", "averaged_scale_sensitivity_0.5")
 """Metrics whose plain trend the summary reports where the sizes are too few for a threshold."""
@@ -78,7 +77,13 @@ def _nothing_told(entry: ThresholdEntry) -> str:
         return (_ends(entry) if np.ptp(entry.values) else f"is the same in all {sizes} sizes") + need
     odds = entry.shift.odds
     against = f"odds for one {odds_words(odds)}" if odds >= 1 else f"none is favoured {odds_words(1 / odds)}"
-    return f"shows no trend over {sizes} sizes beyond the scatter between models ({against}){need}"
+    return f"shows no trend over {_models(entry)} beyond the scatter between models ({against}){need}"
+
+
+def _models(entry: ThresholdEntry, sizes: str = "sizes") -> str:
+    """How many models there are, and of how many sizes where some are equal."""
+    models = len(entry.values)
+    return f"{models} {sizes}" if entry.sizes == models else f"{models} models of {entry.sizes} sizes"
 
 
 def _value(entry: ThresholdEntry, value: float) -> str:
@@ -199,7 +204,8 @@ def _quiet(suite: str, quiet: Sequence[ThresholdEntry]) -> list[str]:
         return [_capital(entry.sentence) for entry in first]
     names = ", ".join(titled(entry.metric) for entry in valued)
     need = "" if sizes >= ENOUGH else f"; a threshold needs at least {ENOUGH}"
-    return [f"{suite}: no trend over {counted(sizes, 'model size')} in {names}{need}."] if valued else []
+    over = _models(valued[0], "model sizes") if valued else ""
+    return [f"{suite}: no trend over {over} in {names}{need}."] if valued else []
 
 
 def _other_axes(thresholds: Sequence[ThresholdEntry]) -> list[str]:
