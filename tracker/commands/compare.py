@@ -10,7 +10,7 @@ from tracker.config import Config
 from tracker.console.output import DONE, print_line
 from tracker.console.tables import comparison_table
 from tracker.errors import RequestError, StoreError
-from tracker.store import Results, open_store
+from tracker.store import Results, select_results
 
 
 def run(config: Config, console: Console) -> int:
@@ -55,7 +55,7 @@ def _other_results(config: Config) -> Results:
             f"compare.other={choice.other}: is this store itself; choose another folder, or what differs in "
             "it with compare.other_probe, compare.other_conventions or compare.other_suite"
         )
-    return open_store(choice.other, probe=other[0], conventions=other[1], suite=other[2])
+    return select_results(choice.other, probe=other[0], conventions=other[1], suite=other[2])
 
 
 def _write_figure(report: dict[str, Any], folder: Path) -> None:

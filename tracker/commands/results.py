@@ -7,7 +7,7 @@ from tracker.atomic import save_json
 from tracker.checkpoints.audit.file import suspects as suspects_of
 from tracker.config import Config
 from tracker.errors import StoreError
-from tracker.store import Results, open_store
+from tracker.store import Results, select_results
 
 if TYPE_CHECKING:
     import polars as pl
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def chosen_results(config: Config) -> Results:
     """Open the stored results that ``view.*`` chooses."""
     view = config.view
-    return open_store(config.store, probe=view.probe, conventions=view.conventions, suite=view.suite)
+    return select_results(config.store, probe=view.probe, conventions=view.conventions, suite=view.suite)
 
 
 def without_suspects(results: Results, config: Config) -> "tuple[pl.DataFrame, Suspects]":

@@ -77,25 +77,21 @@ def launch(
         signatures=recorded_signatures(resolved.ledger, without={planned.unit.id for planned in pending}),
         metric_files=config.metric_files,
     )
-    # A retried unit has a record; one newer than all that the plan saw is another sweep's. Floats round.
-    seen = resolved.ledger.latest + 1e-6
-    with Reservations(Store(config.store), heartbeat, seen) as reservations:
+    with Reservations(Store(config.store), heartbeat) as reservations:
         if config.engine.name == "dask":
             run = _on_dask(config, resolved, spec, reservations, cache, inspected)
         else:
             supply = Prefetch(
                 pending, cache, depth=config.engine.prefetch, inspected=inspected, reservations=reservations
             )
-            run = Run(_on_this_machine(config, spec, supply, reservations.since), supply.transfer)
+            run = Run(_on_this_machine(config, spec, supply), supply.transfer)
         try:
             yield run
         finally:
             run.outcomes.close()  # ends its processes before the reservations are given back
 
 
-def _on_this_machine(
-    config: Config, spec: WorkerSpec, supply: Prefetch, since: float
-) -> Generator[Outcome, None, None]:
+def _on_this_machine(config: Config, spec: WorkerSpec, supply: Prefetch) -> Generator[Outcome, None, None]:
     engine = config.engine
     places = placements(config.device, engine.workers, engine.threads)
     if runs_inline(config, places):
@@ -106,7 +102,7 @@ def _on_this_machine(
     from tracker.engines.local import PoolOptions, run_local
 
     recycle = None if engine.recycle_gb is None else int(engine.recycle_gb * 1e9)
-    return run_local(supply, spec, PoolOptions(places, engine.timeout, engine.retries, recycle), since)
+    return run_local(supply, spec, PoolOptions(places, engine.timeout, engine.retries, recycle))
 
 
 def _on_dask(
@@ -124,7 +120,6 @@ def _on_dask(
     context = SweepContext(
         worker_spec=spec.with_absolute_paths(),
         heartbeat=reservations.heartbeat.path.absolute(),
-        since=reservations.since,
         cache=cache.folder.absolute(),
         cache_bytes=cache.max_bytes,
         device=config.device,

@@ -33,8 +33,6 @@ class SweepContext:
     """With absolute paths; its store is one folder for all machines."""
     heartbeat: Path
     """The driver's, in the store: there as long as the sweep is on."""
-    since: float
-    """When the plan was made, by the store's clock."""
     cache: Path
     cache_bytes: int | None = None
     """Bound of the cache; None: none."""
@@ -91,7 +89,7 @@ def carry_out(
         outcomes: list[Outcome] = []
         with (
             Heartbeat(store.folder) as heartbeat,
-            Reservations(store, heartbeat, context.since) as reservations,
+            Reservations(store, heartbeat) as reservations,
             Prefetch(
                 batch.units,
                 CheckpointCache(context.cache, context.cache_bytes),

@@ -122,7 +122,9 @@ def read_text(source: ProbeSource) -> str:
             lines = path.read_text(encoding="utf-8").split("\n")
             return "\n\n".join(json.loads(line)[source.field] for line in lines if line.strip())
         if path.suffix == ".parquet":
-            return "\n\n".join(pl.read_parquet(path, columns=[source.field])[source.field].drop_nulls())
+            return "\n\n".join(
+                pl.read_parquet(path, columns=[source.field], glob=False)[source.field].drop_nulls()
+            )
         return path.read_text(encoding="utf-8")
     except (ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise RequestError(
