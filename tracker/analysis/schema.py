@@ -462,6 +462,8 @@ class AnalysisReport:
     summary: tuple[str, ...] = ()
     alerts: tuple[Condition, ...] = ()
     roles: tuple[ModelRoles, ...] = ()
+    damaged: tuple[str, ...] = ()
+    """Records that were left out, since their files are not those that were written: path and reason."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``analysis.json`` in JSON's types; what is not finite becomes None."""

@@ -8,7 +8,7 @@ from rich.console import Console
 from tracker.commands.results import assumption_limits, chosen_results, without_suspects, write_report
 from tracker.config import Config
 from tracker.console.charts import show_charts
-from tracker.console.output import DONE, print_alerts, print_line
+from tracker.console.output import DONE, print_alerts, print_damaged, print_line
 from tracker.store import Results
 from tracker.store.journal import live_alerts
 
@@ -37,11 +37,13 @@ def analyse_results(results: Results, config: Config, console: Console) -> dict[
     )
     alerts = alerts_of(break_conditions(checkpoints, found.phases, assumption_limits(config)))
     roles = head_roles(results.heads(COLUMNS), checkpoints, config.conventions)
-    report = replace(found, alerts=alerts, roles=tuple(roles)).to_dict()
+    damaged = tuple(map(str, results.damaged))
+    report = replace(found, alerts=alerts, roles=tuple(roles), damaged=damaged).to_dict()
     report["alerts"] += live_alerts(config.store, found.probe, found.conventions)
     write_report(config.store / "analysis.json", report)
     show_charts(console, checkpoints, report["phases"])
     for sentence in report["summary"]:
         print_line(console, sentence)
     print_alerts(console, [alert["sentence"] for alert in report["alerts"]])
+    print_damaged(console, results.damaged)
     return report

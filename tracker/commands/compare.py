@@ -7,7 +7,7 @@ from rich.console import Console
 
 from tracker.commands.results import chosen_results, without_suspects, write_report
 from tracker.config import Config
-from tracker.console.output import DONE, print_line
+from tracker.console.output import DONE, print_damaged, print_line
 from tracker.console.tables import comparison_table
 from tracker.errors import RequestError, StoreError
 from tracker.store import Results, select_results
@@ -19,6 +19,7 @@ def run(config: Config, console: Console) -> int:
     from tracker.console.tables import encoding_table
 
     results = chosen_results(config)
+    print_damaged(console, results.damaged)
     _, suspects = without_suspects(results, config)
     if config.compare.other is not None:
         report = compare_stores(results, _other_results(config)).to_dict()

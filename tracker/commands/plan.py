@@ -12,7 +12,7 @@ from tracker.checkpoints.audit.findings import SUSPICIOUS
 from tracker.checkpoints.audit.register import reports
 from tracker.commands.audit import brief_steps
 from tracker.config import Config
-from tracker.console.output import DONE, print_holes, print_line, readable_bytes, readable_time
+from tracker.console.output import DONE, print_damaged, print_holes, print_line, readable_bytes, readable_time
 from tracker.console.tables import by_model, plan_table
 from tracker.engines.placement import worker_count
 from tracker.errors import counted
@@ -43,6 +43,7 @@ def run(config: Config, console: Console) -> int:
     workers = worker_count(config)
     console.print(plan_table(sweep.plan, rows))
     print_line(console, opening(config, sweep))
+    print_damaged(console, sweep.ledger.damaged)
     for sentence in _disk(config, list(costs.values()), cache, workers):
         print_line(console, sentence)
     print_line(console, expected_time(config, costs, workers))

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from tracker.commands.results import chosen_results, write_report
 from tracker.config import Config
-from tracker.console.output import DONE, print_line
+from tracker.console.output import DONE, print_damaged, print_line
 
 if TYPE_CHECKING:
     from tracker.analysis.schema import ModelRoles
@@ -22,6 +22,7 @@ def run(config: Config, console: Console) -> int:
     from tracker.analysis.schema import to_dict
 
     results = chosen_results(config)
+    print_damaged(console, results.damaged)
     entries = head_roles(results.heads(COLUMNS), results.checkpoints(), config.conventions)
     for entry in entries:
         if any(any(counts[-1:]) for counts in entry.counts.values()):

@@ -10,7 +10,7 @@ from tracker.commands.nano import prepare_store, train
 from tracker.commands.plan import opening
 from tracker.commands.stream import sink_options
 from tracker.config import Config, NanoSuite
-from tracker.console.output import DONE, SOME_FAILED, print_holes, print_line, readable_time
+from tracker.console.output import DONE, SOME_FAILED, print_damaged, print_holes, print_line, readable_time
 from tracker.console.progress import Bars
 from tracker.console.tables import by_model
 from tracker.engines.launch import check_workers, launch
@@ -35,6 +35,7 @@ def run(config: Config, console: Console) -> int:
     if pending:
         check_workers(config)
     print_line(console, opening(config, sweep))
+    print_damaged(console, sweep.ledger.damaged)
     if not sweep.plan.units:
         print_line(console, f"shard {config.shard[0]}/{config.shard[1]} of this plan is empty: nothing to do")
         return DONE

@@ -96,7 +96,7 @@ def _models(runs: list[Run], holes: list[dict[str, Any]]) -> dict[str, Any]:
     models, status = model_names(runs), Counter(hole["status"] for hole in holes)
     counts = {
         "models": len(models), "runs": len(runs), "checkpoints": sum(len(run.steps) for run in runs),
-        "failed": status["failed"], "missing": status["missing"],
+        "failed": status["failed"], "missing": status["missing"], "damaged": status["damaged"],
     }  # fmt: skip
     named = [{"suite": suite, "model": model} for suite, model in models]
     return {"models": named, "counts": counts, "holes": holes}

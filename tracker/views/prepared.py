@@ -218,7 +218,7 @@ class Checkpoints:
     labels: dict[RunName, str]
     """How each run is named, in the order of the figure's rows."""
     table: pl.DataFrame
-    """suite, model, seed, step, state (measured, suspect, failed, missing), why."""
+    """suite, model, seed, step, state (measured, suspect, failed, missing, damaged), why."""
 
     @classmethod
     def of(cls, runs: Sequence[Run], holes: Sequence[dict[str, Any]]) -> "Checkpoints":
