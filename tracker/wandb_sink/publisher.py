@@ -18,7 +18,7 @@ from tracker.atomic import locked
 from tracker.errors import RequestError, TrackerError
 from tracker.store import DamagedRecord
 from tracker.wandb_sink.findings import Findings, RunReport, read_analysis, summarise_rows
-from tracker.wandb_sink.identity import RunIdentity
+from tracker.wandb_sink.identity import RunIdentity, without_foreign_names
 from tracker.wandb_sink.options import SinkOptions
 from tracker.wandb_sink.published import Published
 from tracker.wandb_sink.rows import Row, read_row
@@ -58,13 +58,14 @@ def publish(folder: Path, options: SinkOptions, *, follow: threading.Event | Non
         raise RequestError(
             f"store={folder}: holds no measurements; create some with `tracker sweep store={folder}`"
         )
-    # wandb is imported here: whoever only asks for the options must not wait for it.
-    from tracker.wandb_sink.runs import OpenRuns
-
     try:
         with ExitStack() as held:
             _hold_lock(held, folder, follow)
-            runs = OpenRuns(folder, options, hurry=follow is not None)
+            sweep = held.enter_context(without_foreign_names())
+            # wandb is imported here: whoever only asks for the options must not wait for it.
+            from tracker.wandb_sink.runs import OpenRuns
+
+            runs = OpenRuns(folder, options, hurry=follow is not None, sweep=sweep)
             if runs.connection.mode == "disabled":
                 return Published()
             publisher = _Publisher(folder, options, runs)
