@@ -50,6 +50,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is not valid JSON: nested too deep") from error
 
 
 def update_json(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

@@ -66,6 +66,7 @@ class OpenRuns:
             unconfirmed=sum(len(ledger.rows.get(UNCONFIRMED, ())) for ledger in self._ledgers.values()),
             postponed=len(self._postponed),
             refused=self._refused,
+            rebuilt=tuple(sorted(each.path for each in self._ledgers.values() if each.rebuilt)),
         )
 
     def ledger(self, identity: RunIdentity) -> Ledger:
