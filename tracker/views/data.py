@@ -67,14 +67,14 @@ def dashboard_data(
     """
     runs = runs_of(results) if runs is None else runs
     report = read_report(analysed)
+    alerts = (analysed or {}).get("alerts")
+    alerts = alerts if isinstance(alerts, list | tuple) else ()
     maps = head_shapes(runs) if served else head_maps(results, runs)
     bands = {"count": SPECTRUM_BANDS, "low": SPECTRUM_LOW, "high": SPECTRUM_HIGH, "scale": "log10 of share"}
     data = {
         "unread": unread_sections(analysed, report),
         "alerts": [
-            each
-            for each in (analysed or {}).get("alerts") or ()
-            if isinstance(each, dict) and "sentence" in each
+            each for each in alerts if isinstance(each, dict) and isinstance(each.get("sentence"), str)
         ],
         "store": results.folder.name,
         "probe": _only(results, "probe"),
