@@ -223,6 +223,31 @@ def test_a_stopped_sweep_leaves_no_process_and_goes_on(hub, tmp_path: Path, how:
     assert package.open_store(store).checkpoints()["status"].to_list() == ["ok"] * 16
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        signal.SIGTERM,
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGHUP)),
+    ],
+)
+def test_slurms_and_a_closed_terminals_signal_end_a_sweep_as_ctrl_c_does(
+    hub, tmp_path: Path, how: signal.Signals
+):
+    make_suite(tmp_path, range(40), sequences=60)
+    store = tmp_path / "tracker-store"
+    sweep = start_sweep(tmp_path, hub.url, "engine.workers=2", "sink=wandb", "sink.mode=offline")
+    wait_for(lambda: len(list(store.glob("checkpoints/*/*/*/*"))) >= 2, sweep)
+    assert any((store / ".running").iterdir())
+    sent = time.monotonic()
+    sweep.send_signal(how)
+    said, _ = sweep.communicate(timeout=30)
+    assert time.monotonic() - sent < 5
+    assert sweep.returncode == 130, said
+    assert said.endswith("tracker: interrupted; progress saved; run the same command to resume\n")
+    assert not (store / ".running").exists()
+    assert not any((store / ".partial").iterdir())
+
+
 def test_a_reserved_unit_is_put_off_and_taken_when_its_sweep_has_gone(tmp_path: Path):
     units = suite(tmp_path, 3)
     store = Store(tmp_path / "alone")

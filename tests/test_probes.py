@@ -107,7 +107,7 @@ def test_what_differs_in_text_or_cut_differs_in_the_label(tmp_path: Path):
 
 
 def test_whatever_decides_the_token_ids_belongs_to_the_key(tmp_path: Path):
-    """Every field of a probe and its source, walked: a change of it changes the digest that keys are made of."""
+    """Every field of a probe and its source is walked: a change of it changes what keys are made of."""
     for name, text in (("a.txt", "one"), ("b.txt", "two"), ("a.jsonl", '{"text": "a", "other": "b"}')):
         (tmp_path / name).write_text(text)
     pl.DataFrame({"text": ["a"], "other": ["b"]}).write_parquet(tmp_path / "a.parquet")
@@ -133,9 +133,8 @@ def test_whatever_decides_the_token_ids_belongs_to_the_key(tmp_path: Path):
             labels = {spec_of(ProbeSource(**given), n=16, number=4).label,
                       spec_of(ProbeSource(**given | {field: other}), n=16, number=4).label}  # fmt: skip
             assert len(labels) == 2, (field, given)
-    assert {each.name for each in fields(ProbeSpec)} == {
-        *ProbeSpec("n", "t", 8, 1, target_error=0.1).identity
-    }
+    whole = ProbeSpec("n", "t", 8, 1, target_error=0.1)
+    assert {each.name for each in fields(ProbeSpec)} == {*whole.identity}
     column = ProbeSource(text=at["a.parquet"])
     assert (
         spec_of(column, n=16, number=4).text_digest

@@ -45,14 +45,13 @@ def run(config: Config, console: Console) -> int:
         if pending and isinstance(config.suite, NanoSuite):
             train(config, console, {planned.unit.checkpoint.model for planned in pending}, progress)
         publisher = start_publisher(config.store, options)
-        try:
+        with publisher.left_alone_on_error():
             _tidy(config, sweep, needed=True)
             outcomes = _measure(config, sweep, console, progress) if pending else []
             _tidy(config, sweep, needed=False)
             progress.begin("analysing")
             views = draw(sweep_results(config, sweep), config, console)
-        finally:
-            sentences = _finish(publisher)
+        sentences = _finish(publisher)
     for sentence in [*views, *sentences]:
         print_line(console, sentence)
     return _report(sweep, outcomes, console)
