@@ -57,7 +57,7 @@ class Pool:
 
     def __init__(self, supply: Prefetch, spec: WorkerSpec, options: PoolOptions) -> None:
         self._supply, self._options = supply, options
-        self._store = Store(spec.store)
+        self._store = Store(spec.store, spec.store_inode)
         self._signatures = SignatureExchange(spec.signatures)
         self._ended: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
         self._stopped = False

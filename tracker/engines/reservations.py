@@ -72,6 +72,8 @@ class Reservations:
             StoreError: the store cannot be written any more.
         """
         name = _name(planned)
+        if self._store.inode is not None:
+            self._store.require_same()
         with self._writing():
             if not self._linked(name):
                 return "elsewhere"

@@ -83,7 +83,10 @@ def carry_out(
         StoreError: the store cannot be written.
     """
     with _alone:
-        worker, store = _worker(context, name), Store(context.worker_spec.store)
+        worker, store = (
+            _worker(context, name),
+            Store(context.worker_spec.store, context.worker_spec.store_inode),
+        )
         first = batch.units[0].unit
         worker.learn(first, batch.signature)
         outcomes: list[Outcome] = []

@@ -85,7 +85,7 @@ class Heartbeat:
                 return self.path.stat().st_mtime
             except FileNotFoundError:
                 with contextlib.suppress(FileNotFoundError, FileExistsError):  # removed by one that has ended
-                    self.folder.mkdir(parents=True, exist_ok=True)
+                    self.folder.mkdir(exist_ok=True)  # never the store's: it may have been moved away
                     self.path.write_bytes(self._encoded())
         raise FileNotFoundError(errno.ENOENT, "is removed again and again", str(self.path))
 

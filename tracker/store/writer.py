@@ -33,6 +33,21 @@ class Store:
     """Writes records and reads the ledger. Making one touches nothing; the first write makes folders."""
 
     folder: Path
+    inode: int | None = None
+    """Of the folder as a sweep found it: nothing is written where it was deleted or moved since."""
+
+    def require_same(self) -> None:
+        """Check that the folder is still the one that the sweep began with.
+
+        Raises:
+            StoreError: it is gone, or another stands at its place.
+        """
+        try:
+            gone = self.inode is not None and self.folder.stat().st_ino != self.inode
+        except OSError:
+            gone = True
+        if gone:
+            raise StoreError(f"store={self.folder}: was deleted or moved while the sweep ran; it has stopped")
 
     @property
     def checkpoints(self) -> Path:
@@ -64,6 +79,8 @@ class Store:
         Raises:
             StoreError: the folder cannot be written, with the system's reason.
         """
+        if self.inode is not None:
+            self.require_same()
         place, own = self.place(unit), unit.conventions.metrics
         partial = self._new_partial()
         try:

@@ -127,6 +127,8 @@ class _Publisher:
         while not stopping:
             # Read before the poll, which then finds all that was stored before the stop.
             stopping = stop.is_set()
+            if self._stored.by_run and not self._folder.is_dir():
+                raise FileNotFoundError("the store was deleted or moved")
             self._runs.recover()
             self._stored.poll()
             for identity in sorted(self._stored.by_run):
