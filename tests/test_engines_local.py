@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -221,6 +222,56 @@ def test_a_stopped_sweep_leaves_no_process_and_goes_on(hub, tmp_path: Path, how:
     said = finished(start_sweep(tmp_path, hub.url, "engine.workers=2"))
     assert f"{16 - done} measured now" in said
     assert package.open_store(store).checkpoints()["status"].to_list() == ["ok"] * 16
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        signal.SIGTERM,
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGHUP)),
+    ],
+)
+def test_slurms_and_a_closed_terminals_signal_end_a_sweep_as_ctrl_c_does(
+    hub, tmp_path: Path, how: signal.Signals
+):
+    make_suite(tmp_path, range(40), sequences=60)
+    store = tmp_path / "tracker-store"
+    sweep = start_sweep(tmp_path, hub.url, "engine.workers=2", "sink=wandb", "sink.mode=offline")
+    wait_for(lambda: len(list(store.glob("checkpoints/*/*/*/*"))) >= 2, sweep)
+    assert any((store / ".running").iterdir())
+    sent = time.monotonic()
+    sweep.send_signal(how)
+    said, _ = sweep.communicate(timeout=30)
+    assert time.monotonic() - sent < 5
+    assert sweep.returncode == 130, said
+    assert said.endswith("tracker: interrupted; progress saved; run the same command to resume\n")
+    assert not (store / ".running").exists()
+    assert not any((store / ".partial").iterdir())
+
+
+@pytest.mark.parametrize("workers", [None, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["moved", pytest.param("deleted", marks=pytest.mark.slow)])
+def test_a_store_that_goes_away_stops_its_sweep_at_once(hub, tmp_path: Path, how: str, workers: int | None):
+    make_suite(tmp_path, range(60), sequences=60)
+    store, other = tmp_path / "tracker-store", tmp_path / "elsewhere"
+    engine = () if workers is None else (f"engine.workers={workers}",)
+    sweep = start_sweep(tmp_path, hub.url, "sink=wandb", "sink.mode=offline", *engine)
+    wait_for(lambda: len(list(store.glob("checkpoints/*/*/*/*"))) >= 2, sweep)
+    store.rename(other)
+    if how == "deleted":
+        shutil.rmtree(other)
+    went = time.monotonic()
+    said, _ = sweep.communicate(timeout=60)
+    assert time.monotonic() - went < 10
+    assert sweep.returncode == 2, said
+    assert "tracker-store: was deleted or moved while the sweep ran; it has stopped; " in said
+    assert "Traceback" not in said
+    assert not store.exists(), "nothing is made anew at the old place"
+    if how == "moved":
+        assert (
+            f"what was measured is in {other}: run the same command with its store={other} to resume" in said
+        )
+        assert 2 <= len(Store(other).recorded()) < 60
 
 
 def test_a_reserved_unit_is_put_off_and_taken_when_its_sweep_has_gone(tmp_path: Path):

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "tracker"
 ORDER = (
-    *("errors", "atomic", "records", "facts"),
+    *("errors", "atomic", "side_files", "records", "facts"),
     *("metrics", "analysis", "config", "store", "checkpoints", "models"),
     *("measurement", "nano", "planning", "wandb_sink", "views"),
     *("engines", "live", "validate"),
@@ -16,7 +16,7 @@ ORDER = (
 """From the ground up: a module imports its own package and what stands before it here."""
 FLOORS = {name: floor for floor, name in enumerate(ORDER)}
 TORCH_FREE = (
-    *("errors", "atomic", "records", "facts", "analysis", "config", "store"),
+    *("errors", "atomic", "side_files", "records", "facts", "analysis", "config", "store"),
     *("planning", "wandb_sink", "views"),
 )
 FORBIDDEN = {

@@ -1,7 +1,9 @@
 import hashlib
 import json
-from dataclasses import replace
+import os
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,7 +21,7 @@ from tracker.measurement.probe import (
     read_text,
     tokenizer_digest,
 )
-from tracker.records import ProbeSource, digest
+from tracker.records import ProbeSource, ProbeSpec, digest
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +104,42 @@ def test_what_differs_in_text_or_cut_differs_in_the_label(tmp_path: Path):
     ]
     assert len({plain.label, *(spec.label for spec in others)}) == 5
     assert plain.label == spec_of(ProbeSource()).label
+
+
+def test_whatever_decides_the_token_ids_belongs_to_the_key(tmp_path: Path):
+    """Every field of a probe and its source is walked: a change of it changes what keys are made of."""
+    for name, text in (("a.txt", "one"), ("b.txt", "two"), ("a.jsonl", '{"text": "a", "other": "b"}')):
+        (tmp_path / name).write_text(text)
+    pl.DataFrame({"text": ["a"], "other": ["b"]}).write_parquet(tmp_path / "a.parquet")
+    for name, seed in (("a.npy", 0), ("b.npy", 1)):
+        np.save(tmp_path / name, np.random.default_rng(seed).integers(0, 9, (4, 16)))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokenizer.json").write_text(name)
+    at = {name: str(tmp_path / name) for name in os.listdir(tmp_path)}
+    hub = {"dataset": "org/texts", "file": "a.txt"}
+    changes: dict[str, list[tuple[dict[str, Any], Any]]] = {
+        "text": [({"text": at["a.txt"]}, at["b.txt"])],
+        "dataset": [(hub, "org/others")],
+        "file": [(hub, "b.txt")],
+        "revision": [(hub, "v2")],
+        "field": [({"text": at["a.jsonl"]}, "other"), ({"text": at["a.parquet"]}, "other"), (hub, "other")],
+        "ids": [({"ids": at["a.npy"]}, at["b.npy"])],
+        "tokenizer": [({"text": at["a.txt"], "tokenizer": at["one"]}, at["two"]), ({}, at["one"])],
+    }
+    assert set(changes) == {each.name for each in fields(ProbeSource)}
+    for field, cases in changes.items():
+        for given, other in cases:
+            labels = {spec_of(ProbeSource(**given), n=16, number=4).label,
+                      spec_of(ProbeSource(**given | {field: other}), n=16, number=4).label}  # fmt: skip
+            assert len(labels) == 2, (field, given)
+    whole = ProbeSpec("n", "t", 8, 1, target_error=0.1)
+    assert {each.name for each in fields(ProbeSpec)} == {*whole.identity}
+    column = ProbeSource(text=at["a.parquet"])
+    assert (
+        spec_of(column, n=16, number=4).text_digest
+        == hashlib.sha256((tmp_path / "a.parquet").read_bytes()).hexdigest()
+    ), "results of earlier versions keep their keys"
 
 
 def test_bad_input_is_named(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):

@@ -112,12 +112,36 @@ def test_a_publisher_that_died_before_closing_its_run_leaves_no_row_twice(tmp_pa
     publish(tmp_path, OFFLINE)
     (ledger,) = (tmp_path / "wandb" / "sent").rglob("*.json")
     content = json.loads(ledger.read_text())
+    del content["sum"]  # earlier versions wrote none
     ledger.write_text(json.dumps(content | {"open": next(iter(content["rows"]))}))
     store_one(tmp_path, 1)
     assert publish(tmp_path, OFFLINE).rows == 2
     assert_rows_equal_store(all_history(tmp_path), tmp_path)
-    ledger.write_text('{"rows": 3')  # a ledger that does not read back costs no row
-    assert publish(tmp_path, OFFLINE).rows == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "lost", "another number", "another shape", "nested"])
+def test_a_damaged_or_lost_ledger_is_made_again_and_doubles_no_row(tmp_path: Path, damage: str):
+    for step in (0, 1):
+        store_one(tmp_path, step)
+    publish(tmp_path, OFFLINE)
+    (ledger,) = (tmp_path / "wandb" / "sent").rglob("*.json")
+    text = ledger.read_text()
+    row = next(iter(json.loads(text)["rows"].values()))[0]
+    if damage == "lost":
+        ledger.unlink()
+    else:
+        damaged = {
+            "cut": text[: len(text) // 2], "emptied": "", "another shape": '{"rows": 3}',
+            "nested": "[" * 99999,
+            "another number": text.replace(row, row[:-1] + "_"),
+        }  # fmt: skip
+        ledger.write_text(damaged[damage])
+    store_one(tmp_path, 2)
+    published = publish(tmp_path, OFFLINE)
+    assert published.rows == 1
+    assert any(str(ledger) in sentence and "damaged or lost" in sentence for sentence in published.sentences)
+    assert_rows_equal_store(all_history(tmp_path), tmp_path)
+    assert publish(tmp_path, OFFLINE).sentences == ["W&B: nothing new to send."]
 
 
 def test_holes_and_findings_stand_in_the_summary(tmp_path: Path):

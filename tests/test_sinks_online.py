@@ -26,7 +26,7 @@ from sink_material import (
 )
 
 from tracker.store import open_store
-from tracker.wandb_sink import SinkOptions, publish
+from tracker.wandb_sink import SinkOptions, publish, start_publisher
 from tracker.wandb_sink import connection as connection_module
 from tracker.wandb_sink import runs as runs_module
 
@@ -54,6 +54,33 @@ def test_every_stored_row_arrives_once_with_its_histograms_and_maps(tmp_path: Pa
     picture = run.history[1]["maps/band_power_low"]["path"]
     assert run.files[picture].startswith(b"\x89PNG")
     assert sum(run.history[0]["heads/band_power_low"]["values"]) == 12
+
+
+@pytest.mark.parametrize("own_process", [True, False])
+def test_what_a_wandb_agent_calls_its_run_is_the_name_of_none_of_ours(
+    tmp_path: Path, server: LoopbackWandb, monkeypatch: pytest.MonkeyPatch, own_process: bool
+):
+    """The agent gives its program an environment that names one run; the program's models are several."""
+    wandb.teardown()
+    parameters = tmp_path / "config-theirs.yaml"
+    parameters.write_text("wandb_version: 1\nsuite.models:\n  value: '[14m]'\n")
+    for name, value in (("SWEEP_ID", "sw33p"), ("RUN_ID", "theirs"), ("SWEEP_PARAM_PATH", str(parameters)),
+                        ("NAME", "chosen"), ("RUN_GROUP", "chosen"), ("RESUME", "must")):  # fmt: skip
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    for model in ("70m", "160m"):
+        store_one(tmp_path, 8, model)
+    publisher = start_publisher(tmp_path, LEAN) if own_process else None
+    sentences = publisher.finish() if publisher else publish(tmp_path, LEAN).sentences
+    assert sentences == [f"W&B: 2 checkpoints in 2 runs at {server.url}/{ENTITY}/tracker"]
+    assert {(run.name, run.group) for run in server.runs.values()} == {
+        ("70m seed 0", "pythia"), ("160m seed 0", "pythia")
+    }  # fmt: skip
+    assert "theirs" not in server.runs
+    for run in server.runs.values():
+        assert run.config["sweep"]["value"] == "sw33p"
+        assert "suite.models" not in run.config
+    assert_rows_equal_store(all_rows(server), tmp_path)
+    wandb.teardown()
 
 
 def test_a_replay_adds_nothing_even_where_the_ledger_is_lost(tmp_path: Path, server: LoopbackWandb):

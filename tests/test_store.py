@@ -13,7 +13,7 @@ import pytest
 
 from tracker.errors import RequestError, StoreError
 from tracker.records import Checkpoint, Conventions, Measurement, ProbeSpec, Unit
-from tracker.store import SCHEMAS, Store, conform, open_store, safe_name
+from tracker.store import SCHEMAS, DamagedRecord, Store, conform, open_store, safe_name, writer
 
 PROBE = ProbeSpec("default", "0" * 64, n=96, number=2)
 CONVENTIONS = Conventions()
@@ -103,9 +103,22 @@ def test_a_record_stands_where_folders_cannot_be_flushed(tmp_path: Path, monkeyp
     assert open_store(tmp_path).heads()["spectral_entropy"][0] == 2.0
 
 
+@pytest.fixture(params=["in one step", "in two"])
+def exchanged(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records are replaced as on file systems that exchange two folders in one step, or as on others."""
+    if request.param == "in two":
+        monkeypatch.setattr("tracker.store.writer.exchange", lambda *_: False)
+
+
 def renamed_with(monkeypatch: pytest.MonkeyPatch, before: Callable[[Path, Path], None]) -> None:
-    """Has ``before`` called in front of every rename of a folder."""
-    rename = os.rename
+    """Has ``before`` called in front of every rename of a folder, and of every exchange of two."""
+    rename, swap = os.rename, writer.exchange
+
+    def swap_with_it(one: Path, other: Path) -> bool:
+        before(other, one)
+        return swap(one, other)
+
+    monkeypatch.setattr(writer, "exchange", swap_with_it)
 
     def with_it(source: Path, target: Path) -> None:
         before(Path(source), Path(target))
@@ -114,6 +127,7 @@ def renamed_with(monkeypatch: pytest.MonkeyPatch, before: Callable[[Path, Path],
     monkeypatch.setattr(os, "rename", with_it)
 
 
+@pytest.mark.usefixtures("exchanged")
 def test_a_hole_does_not_take_the_place_of_a_record_that_arrives_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -135,6 +149,7 @@ def test_a_hole_does_not_take_the_place_of_a_record_that_arrives_meanwhile(
 
 
 def test_what_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(writer, "exchange", lambda *_: False)
     store, unit = Store(tmp_path), unit_of()
     store.write(unit, measurement_of(unit, 1.0))
     broken = True
@@ -158,6 +173,7 @@ def test_a_record_that_does_not_read_back_is_not_done_and_is_replaced(tmp_path: 
     path = store.place(unit) / f"{table}.parquet"
     path.write_bytes(path.read_bytes()[:-20])
     assert store.recorded() == {}
+    assert store.recorded().damaged[0].place == path.parent
     assert store.write(unit, measurement_of(unit, 2.0))
     assert open_store(tmp_path).heads()["spectral_entropy"][0] == 2.0
 
@@ -296,12 +312,137 @@ def test_a_ledger_reads_each_record_once(tmp_path: Path):
     assert open_store(tmp_path, ledger=ledger).checkpoints().height == 3
 
 
-def test_a_result_whose_replacement_was_killed_goes_back_to_its_place(tmp_path: Path):
-    store, unit = Store(tmp_path), unit_of(4)
-    store.write(unit, measurement_of(unit))
-    retired = tmp_path / ".partial" / "retired.1"
-    retired.parent.mkdir(exist_ok=True)
-    store.place(unit).rename(retired)
+REPLACER = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_store import unit_of, measurement_of
+from tracker.store import Store, writer
+store, moves = Store(Path(sys.argv[1])), int(sys.argv[3])
+def killed(call):
+    def after(*arguments):
+        global moves
+        found = call(*arguments)
+        moves -= 1
+        if not moves:
+            os._exit(9)
+        return found
+    return after
+Path.rename = killed(Path.rename)
+writer.exchange = killed(writer.exchange) if sys.argv[4] == "in one step" else lambda *_: False
+store.write(unit_of(), measurement_of(unit_of(), 2.0), replace=True)
+"""
+
+
+@pytest.mark.parametrize("way", ["in one step", "in two"])
+@pytest.mark.parametrize("moves", [1, 2, 3])
+def test_a_replacement_killed_after_any_of_its_moves_loses_no_result(tmp_path: Path, moves: int, way: str):
+    store, unit = Store(tmp_path), unit_of()
+    store.write(unit, measurement_of(unit, 1.0))
+    here = str(Path(__file__).parent)
+    arguments = [str(tmp_path), here, str(moves), way]
+    subprocess.run([sys.executable, "-c", REPLACER, *arguments], check=False)
+    if way == "in one step":
+        assert store.recorded()[unit.id].status == "ok", "at no moment is there no result"
     store.sweep_partial()
+    assert open_store(tmp_path).heads()["spectral_entropy"][0] in (1.0, 2.0)
+    assert list((tmp_path / ".partial").iterdir()) == [], "what a dead process left goes at once"
+
+
+@pytest.mark.parametrize("days", [-2, 2])
+def test_what_another_machine_left_goes_by_the_file_servers_clock_also_from_the_future(
+    tmp_path: Path, days: int
+):
+    store = Store(tmp_path)
+    for name, age in (("elsewhere-1-2.left", days * 86400), ("elsewhere-1-2.new", 0)):
+        folder = tmp_path / ".partial" / name
+        folder.mkdir(parents=True)
+        now = folder.stat().st_mtime
+        os.utime(folder, (now, now + age))
+    store.sweep_partial()
+    assert [path.name for path in (tmp_path / ".partial").iterdir()] == ["elsewhere-1-2.new"]
+
+
+@pytest.mark.parametrize("name", ["a[b]", "a*", "a?b", "a{b,c}", "%41", "~", " a "])
+def test_a_store_reads_back_whatever_its_folder_is_called(tmp_path: Path, name: str):
+    store, unit = Store(tmp_path / name), unit_of()
+    store.write(unit, measurement_of(unit))
     assert store.recorded()[unit.id].status == "ok"
-    assert not retired.exists()
+    results = open_store(store.folder)
+    assert results.heads(["spectral_entropy"]).height == 2
+    assert results.registry is not None
+    pytest.importorskip("duckdb")
+    assert results.to_duckdb().sql("select count(*) from heads").fetchall() == [(2,)]
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("table", ["heads", "layers", "sequences", "checkpoint"])
+def test_one_flipped_bit_anywhere_in_a_record_is_named_and_the_rest_goes_on(tmp_path: Path, table: str):
+    store, units = Store(tmp_path), [unit_of(step) for step in range(2)]
+    for unit in units:
+        store.write(unit, measurement_of(unit))
+    path = store.place(units[0]) / f"{table}.parquet"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 997):
+        flip(path, place)
+        (damaged,) = store.recorded().damaged
+        expected = f"{path.parent}: {table}.parquet is not what was written (see SHA256SUMS)"
+        assert str(damaged) == f"{expected}; left out; `tracker sweep` measures it again"
+        path.write_bytes(whole)
+    flip(path, len(whole) // 2)
+    with pytest.warns(UserWarning, match=r"step-0.*is not what was written"):
+        results = open_store(tmp_path)
+    assert results.checkpoints()["step"].to_list() == [1]
+    assert str(results).endswith("1 measured checkpoints of 1 runs, 0 not measured, 1 damaged")
+    assert store.write(units[0], measurement_of(units[0]))
+    assert store.recorded().damaged == []
+
+
+def test_damaged_sums_and_lost_tables_are_damage_too_and_every_record_damaged_is_an_error(tmp_path: Path):
+    store, unit = Store(tmp_path), unit_of()
+    store.write(unit, measurement_of(unit))
+    place = store.place(unit)
+    flip(place / "SHA256SUMS", 3)
+    with pytest.raises(StoreError, match=r"step-0\.\w+: heads\.parquet is not what was written"):
+        open_store(tmp_path)
+    store.write(unit, measurement_of(unit))
+    (place / "layers.parquet").unlink()
+    (damaged,) = store.recorded().damaged
+    assert damaged.why == "layers.parquet: No such file or directory"
+    assert damaged.as_hole() == {
+        "suite": "suite", "model": "m", "seed": 0, "step": 0, "status": "damaged", "reason": damaged.why
+    }  # fmt: skip
+
+
+def test_a_record_without_sums_reads_and_shows_what_its_tables_contradict(tmp_path: Path):
+    store, unit = Store(tmp_path), unit_of()
+    store.write(unit, measurement_of(unit))
+    place = store.place(unit)
+    (place / "SHA256SUMS").unlink()
+    assert store.recorded()[unit.id].status == "ok"
+    heads = pl.read_parquet(place / "heads.parquet")
+    for column, value, why in (
+        ("step", pl.lit(3, pl.Int64), "heads.parquet is of another step than checkpoint.parquet"),
+        ("spectral_entropy", pl.lit("x"), "heads.parquet has no valid column spectral_entropy"),
+    ):
+        heads.with_columns(value.alias(column)).write_parquet(place / "heads.parquet")
+        assert [each.why for each in store.recorded().damaged] == [why]
+    heads.write_parquet(place / "heads.parquet")
+    place.rename(place.with_name(place.name.replace("step-0", "step-7")))
+    (damaged,) = store.recorded().damaged
+    assert damaged.why == "checkpoint.parquet is of another checkpoint than its folder's name says"
+
+
+def test_tables_damaged_after_the_store_was_opened_are_named(tmp_path: Path):
+    store, unit = Store(tmp_path), unit_of()
+    store.write(unit, measurement_of(unit))
+    results = open_store(tmp_path)
+    path = store.place(unit) / "heads.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DamagedRecord, match=r"step-0\.\w+: heads\.parquet"):
+        results.heads()

@@ -113,7 +113,7 @@ def test_a_sweep_reads_the_ledger_once_and_no_measured_record_twice(
     mine: Path, monkeypatch: pytest.MonkeyPatch
 ):
     ledgers, records = [], Counter[Path]()
-    recorded, read_record = Store.recorded, ledger.read_record
+    recorded, read_record = Store.recorded, ledger.load_record
 
     def counted_ledger(store: Store):
         ledgers.append(store)
@@ -125,7 +125,7 @@ def test_a_sweep_reads_the_ledger_once_and_no_measured_record_twice(
 
     assert run(["sweep", *MINE, "steps.list=[0,16]"]) == 0
     monkeypatch.setattr(Store, "recorded", counted_ledger)
-    monkeypatch.setattr(ledger, "read_record", counted_record)
+    monkeypatch.setattr(ledger, "load_record", counted_record)
     assert run(["sweep", *MINE]) == 0
     assert len(ledgers) == 1
     assert len(records) == 3

@@ -117,7 +117,8 @@ def test_holes_are_listed_with_their_reasons_and_counted(data: dict[str, Any]):
     assert holes == [("0.05m", 4, "missing"), ("0.8m", 16, "failed")]
     assert data["holes"][1]["reason"].startswith("shard 2 of 3 is truncated")
     measured = 6 * len(SMALL_STEPS) - 2
-    assert data["counts"] == {"models": 3, "runs": 6, "checkpoints": measured, "failed": 1, "missing": 1}
+    holes = {"failed": 1, "missing": 1, "damaged": 0}
+    assert data["counts"] == {"models": 3, "runs": 6, "checkpoints": measured, **holes}
     assert 4 not in run_of(data, "nano/0.05m/0")["steps"]
 
 

@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all, and locks on them."""
 
+import errno
 import json
 import os
 import shutil
@@ -8,6 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+AT_CURRENT_FOLDER = -100
+"""Linux's AT_FDCWD: paths are relative to the current folder."""
 
 
 def save_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -46,6 +50,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is not valid JSON: nested too deep") from error
 
 
 def update_json(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -88,6 +94,33 @@ def locked(path: Path, seconds: float = -1) -> Iterator[None]:
 def _beside(path: Path) -> Path:
     """A name that no other process or thread takes, and that ``clear_leftovers`` knows by its digits."""
     return path.with_name(f".{path.name}.{os.getpid()}{threading.get_ident()}")
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two files or folders take each other's place in one step.
+
+    Returns:
+        False where the system or the file system has no such step; nothing is changed then.
+
+    Raises:
+        OSError: one of them does not exist, or may not be moved.
+    """
+    import ctypes
+
+    system = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    if hasattr(system, "renameat2"):
+        failed = system.renameat2(AT_CURRENT_FOLDER, names[0], AT_CURRENT_FOLDER, names[1], 2)
+    elif hasattr(system, "renamex_np"):
+        failed = system.renamex_np(*names, 2)
+    else:
+        return False
+    if not failed:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
+        return False
+    raise OSError(code, os.strerror(code), str(one), None, str(other))
 
 
 def save_folder(path: Path, fill: Callable[[Path], object]) -> None:

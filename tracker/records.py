@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +10,8 @@ from typing import Any, Literal
 Status = Literal["ok", "failed", "missing"]
 RecordId = tuple[str, str, int, int, str]
 """Suite, model, seed, step and key: what the ledger knows a unit by."""
+Stamp = tuple[int, int]
+"""Inode and time of change, in ns, of a record's folder."""
 State = Literal["done", "to do", "retry", "missing", "known missing"]
 
 
@@ -206,6 +208,8 @@ class Recorded:
     n_layers: int | None = None
     n_heads: int | None = None
     d_model: int | None = None
+    stamp: Stamp | None = field(default=None, compare=False)
+    """Of the record's folder: another record of the same unit has another."""
 
     @property
     def id(self) -> RecordId:
@@ -220,6 +224,8 @@ class PlannedUnit:
     unit: Unit
     state: State
     reason: str | None = None
+    seen: Stamp | None = None
+    """Of the record that the plan was made by; None where there was none. Any other record is newer."""
 
     @property
     def pending(self) -> bool:

@@ -464,6 +464,8 @@ class AnalysisReport:
     roles: tuple[ModelRoles, ...] = ()
     made_of: str = ""
     """A digest of the rows, settings and code that it was made of; empty where it is not kept."""
+    damaged: tuple[str, ...] = ()
+    """Records that were left out, since their files are not those that were written: path and reason."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``analysis.json`` in JSON's types; what is not finite becomes None."""
@@ -506,6 +508,10 @@ def to_dict(value: Any) -> Any:
     return value
 
 
+LEAVES: dict[Any, Any] = {int: (int, float), float: (int, float), str: str, bool: bool}
+"""JSON's types by that of the field."""
+
+
 class _Incomplete(Exception):
     """A stored entry lacks a field that has no default."""
 
@@ -534,20 +540,42 @@ def _typed(hint: Any, value: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         known = [each for each in arguments if each is not type(None)]
-        return None if value is None else _typed(known[0], value)
+        found = None if value is None else next(_alternatives(known, value), _Incomplete)
+        if found is _Incomplete:
+            raise _Incomplete
+        return found
     if is_dataclass(hint):
         return from_dict(hint, value)
     if origin is tuple:
-        return tuple(_complete(arguments[0], value if isinstance(value, list | tuple) else ()))
+        found = tuple(_complete(arguments[0], value if isinstance(value, list | tuple) else ()))
+        if Ellipsis not in arguments and len(found) != len(arguments):
+            raise _Incomplete
+        return found
     if isinstance(value, Mapping) and len(arguments) == 2:
         kept = {key: list(_complete(arguments[1], [each])) for key, each in value.items()}
         return {key: each[0] for key, each in kept.items() if each}
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise _Incomplete
+        return value
+    if hint in LEAVES and (not isinstance(value, LEAVES[hint]) or isinstance(value, bool) != (hint is bool)):
+        raise _Incomplete
+    if len(arguments) == 2 and origin is not None:
+        raise _Incomplete
     return value
+
+
+def _alternatives(hints: list[Any], value: Any) -> Any:
+    return _complete_as([(hint, value) for hint in hints])
 
 
 def _complete(hint: Any, values: Any) -> Any:
     """Every value that can be built; incomplete entries are dropped."""
-    for value in values:
+    return _complete_as([(hint, value) for value in values])
+
+
+def _complete_as(pairs: list[tuple[Any, Any]]) -> Any:
+    for hint, value in pairs:
         try:
             yield _typed(hint, value)
         except _Incomplete:

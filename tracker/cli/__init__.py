@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -199,7 +199,27 @@ def _run_command(command: str, composed: object) -> int:
 
     # polars' own handler lets waits go on behind it: Ctrl-C would be heard only when the next unit ends.
     signal.siginterrupt(signal.SIGINT, True)
-    return COMMANDS[command].load()(config.read(composed), make_console())  # type: ignore[arg-type]
+    with _ended_like_ctrl_c():
+        return COMMANDS[command].load()(config.read(composed), make_console())  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, as Slurm sends it, and SIGHUP, of a closed terminal, end a command as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {}
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(each) == signal.SIG_DFL:  # nohup has it ignored, and so it stays
+            with contextlib.suppress(ValueError):  # not the main thread
+                before[each] = signal.signal(each, interrupt)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _refuse(message: str, code: int = WRONG_REQUEST) -> int:

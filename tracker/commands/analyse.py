@@ -5,7 +5,7 @@ from rich.console import Console
 from tracker.commands.analysed import analysed
 from tracker.commands.results import chosen_results, without_suspects
 from tracker.config import Config
-from tracker.console.output import DONE, print_alerts, print_line
+from tracker.console.output import DONE, print_alerts, print_damaged, print_line
 
 
 def run(config: Config, console: Console) -> int:
@@ -25,5 +25,6 @@ def run(config: Config, console: Console) -> int:
     print_sentences(console, report)
     print_contexts(console, report.lead_lag)
     print_alerts(console, [alert["sentence"] for alert in content["alerts"]])
+    print_damaged(console, results.damaged)
     print_line(console, f"Details: {config.store / 'analysis.json'}")
     return DONE

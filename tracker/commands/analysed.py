@@ -51,6 +51,7 @@ def _made_of(results: Results, config: Config) -> str:
         "limits": asdict(assumption_limits(config)),
         "conventions": asdict(config.conventions),
         "live": live_alerts(config.store),
+        "damaged": [str(each) for each in results.damaged],
     }
     code = sorted(path for place in CODE for path in _files(PACKAGE / place))
     rows = [place / f"{table}.parquet" for place in results.records for table in TABLES]
@@ -85,6 +86,7 @@ def _analyse(results: Results, config: Config) -> dict[str, Any]:
     found = analyse(results.checkpoints(), results.sequences(), heads, suspects=suspects)
     alerts = alerts_of(break_conditions(checkpoints, found.phases, assumption_limits(config)))
     roles = head_roles(results.heads(COLUMNS), checkpoints, config.conventions)
-    report = replace(found, alerts=alerts, roles=tuple(roles)).to_dict()
+    damaged = tuple(map(str, results.damaged))
+    report = replace(found, alerts=alerts, roles=tuple(roles), damaged=damaged).to_dict()
     report["alerts"] += live_alerts(config.store, found.probe, found.conventions)
     return report

@@ -7,9 +7,9 @@ from rich.console import Console
 
 from tracker.commands.results import chosen_results, without_suspects, write_report
 from tracker.config import Config
-from tracker.console.output import DONE, print_line, print_table
+from tracker.console.output import DONE, print_damaged, print_line, print_table
 from tracker.errors import RequestError, StoreError
-from tracker.store import Results, open_store
+from tracker.store import Results, select_results
 
 if TYPE_CHECKING:
     from tracker.analysis.comparison_report import ModelComparison
@@ -21,6 +21,7 @@ def run(config: Config, console: Console) -> int:
     from tracker.console.comparison_tables import encoding_table
 
     results = chosen_results(config)
+    print_damaged(console, results.damaged)
     _, suspects = without_suspects(results, config)
     if config.compare.other is not None:
         report = compare_stores(results, _other_results(config)).to_dict()
@@ -77,7 +78,7 @@ def _other_results(config: Config) -> Results:
             f"compare.other={choice.other}: is this store itself; choose another folder, or what differs in "
             "it with compare.other_probe, compare.other_conventions or compare.other_suite"
         )
-    return open_store(choice.other, probe=other[0], conventions=other[1], suite=other[2])
+    return select_results(choice.other, probe=other[0], conventions=other[1], suite=other[2])
 
 
 def _write_figure(report: dict[str, Any], folder: Path) -> None:

@@ -14,6 +14,7 @@ from tracker.commands.audit import brief_steps
 from tracker.config import Config
 from tracker.console.output import (
     DONE,
+    print_damaged,
     print_holes,
     print_line,
     print_table,
@@ -59,6 +60,7 @@ def run(config: Config, console: Console) -> int:
     }
     workers = worker_count(config)
     print_line(console, opening(config, sweep))
+    print_damaged(console, sweep.ledger.damaged)
     print_table(console, plan_table(sweep.plan, rows))
     if sweep.plan.pending:
         for sentence in _disk(config, list(costs.values()), cache, workers):

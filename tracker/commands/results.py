@@ -10,7 +10,7 @@ from tracker.config import Config, Probe
 from tracker.errors import RequestError, StoreError
 from tracker.planning.resolve import DEFAULT_SEQUENCES, NANO_SEQUENCES, requested_probe
 from tracker.records import Conventions
-from tracker.store import Ledger, Results, open_store, require_store
+from tracker.store import Ledger, Results, require_store, select_results
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,7 +35,9 @@ def chosen_results(config: Config) -> Results:
     if conventions is None:
         mine, usual = config.conventions.label, Conventions().label
         conventions = _asked("conventions", {each.conventions for each in records}, [mine], mine != usual)
-    return open_store(config.store, probe=probe, conventions=conventions, suite=view.suite, ledger=ledger)
+    return select_results(
+        config.store, probe=probe, conventions=conventions, suite=view.suite, ledger=ledger
+    )
 
 
 def _probes(config: Config) -> list[str]:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from tracker.commands.results import chosen_results, write_report
 from tracker.config import Config
-from tracker.console.output import DONE, print_line, print_table
+from tracker.console.output import DONE, print_damaged, print_line, print_table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,6 +26,7 @@ def run(config: Config, console: Console) -> int:
     from tracker.analysis.schema import to_dict
 
     results = chosen_results(config)
+    print_damaged(console, results.damaged)
     checkpoints = results.checkpoints()
     entries = head_roles(results.heads(COLUMNS), checkpoints, config.conventions)
     print_table(console, roles_summary(_by_size(entries, checkpoints)))

@@ -12,7 +12,7 @@ from tracker.commands.plan import opening
 from tracker.commands.stream import sink_options
 from tracker.commands.swept import Swept, print_swept
 from tracker.config import Config, NanoSuite
-from tracker.console.output import DONE, SOME_FAILED, print_line, readable_time
+from tracker.console.output import DONE, SOME_FAILED, print_damaged, print_line, readable_time
 from tracker.console.progress import Bars
 from tracker.console.tables import by_model
 from tracker.engines.launch import check_workers, launch
@@ -39,6 +39,7 @@ def run(config: Config, console: Console) -> int:
     if pending:
         check_workers(config)
     print_line(console, f"{opening(config, sweep)}; {destination(options, config.store)}")
+    print_damaged(console, sweep.ledger.damaged)
     if not sweep.plan.units:
         print_line(console, f"shard {config.shard[0]}/{config.shard[1]} of this plan is empty: nothing to do")
         return DONE
@@ -48,7 +49,7 @@ def run(config: Config, console: Console) -> int:
         if pending and isinstance(config.suite, NanoSuite):
             train(config, console, {planned.unit.checkpoint.model for planned in pending}, progress)
         publisher = start_publisher(config.store, options)
-        try:
+        with publisher.left_alone_on_error():
             _tidy(config, sweep, needed=True)
             outcomes = _measure(config, sweep, console, progress) if pending else []
             _tidy(config, sweep, needed=False)
@@ -56,8 +57,7 @@ def run(config: Config, console: Console) -> int:
             results = sweep_results(config, sweep)
             analysis = analysed(results, config)
             draw(results, analysis, config)
-        finally:
-            sentences = _finish(publisher)
+        sentences = _finish(publisher)
     report = Swept(config, sweep, outcomes, analysis, sentences)
     print_swept(report, console)
     return SOME_FAILED if report.holes else DONE

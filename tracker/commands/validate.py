@@ -7,7 +7,7 @@ from rich.console import Console
 
 from tracker.commands.results import assumption_limits, chosen_results, without_suspects
 from tracker.config import Config
-from tracker.console.output import DONE, SOME_FAILED, print_line
+from tracker.console.output import DONE, SOME_FAILED, print_damaged, print_line
 from tracker.console.progress import Bars
 from tracker.errors import counted
 from tracker.store import Results
@@ -61,6 +61,7 @@ def _assumptions(results: Results, config: Config, console: Console) -> list[boo
     from tracker.analysis.assumptions import break_conditions
     from tracker.validate import conditions_table
 
+    print_damaged(console, results.damaged)
     checkpoints, suspects = without_suspects(results, config)
     phases = [entry for _, entry in analyse_phases(results.checkpoints(), results.sequences(), suspects)]
     found = break_conditions(checkpoints, phases, assumption_limits(config))

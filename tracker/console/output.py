@@ -8,6 +8,7 @@ from rich.table import Table
 
 from tracker.checkpoints.audit.findings import Finding
 from tracker.records import Outcome, PlannedUnit
+from tracker.store import DamagedRecord
 
 DONE, SOME_FAILED = 0, 1
 """Exit codes of commands that ran to their end."""
@@ -77,6 +78,12 @@ def print_alerts(console: Console, sentences: Sequence[str]) -> None:
     """Print the results that contradict the paper's mechanisms; many are cut short."""
     lines = [f"Alert: {sentence}" for sentence in sentences]
     _print_some(console, lines, SHOWN_ALERTS, "and {} more: tracker validate")
+
+
+def print_damaged(console: Console, damaged: Sequence[DamagedRecord]) -> None:
+    """Print the path of every record that is left out because its files are not those that were written."""
+    for each in damaged:
+        print_line(console, f"Damaged: {each}")
 
 
 def _print_some(console: Console, lines: Sequence[str], most: int, more: str) -> None:

@@ -170,8 +170,9 @@ class Dispatch:
         return []
 
     def _recorded_or_failed(self, planned: PlannedUnit) -> Outcome:
-        store = Store(self._context.worker_spec.store)
-        found = store.recorded_since(planned, self._context.since)
+        spec = self._context.worker_spec
+        store = Store(spec.store, spec.store_inode)
+        found = store.recorded_since(planned)
         if found is not None:  # the last worker died after it had recorded the unit
             return Outcome(planned.unit, found.status, found.reason, found.seconds or 0.0)
         reason = (

@@ -1,7 +1,8 @@
 """Run the pending units of a request with the engine that it names."""
 
+import os
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from tracker.engines.placement import Placement, placements
 from tracker.engines.prefetch import Prefetch, Transfer
 from tracker.engines.reservations import Reservations
 from tracker.engines.worker_spec import WorkerSpec
-from tracker.errors import CheckpointError
+from tracker.errors import CheckpointError, StoreError
 from tracker.planning.resolve import ResolvedSweep
 from tracker.records import Checkpoint, Outcome
 from tracker.store import Store
@@ -72,30 +73,55 @@ def launch(
     pending = resolved.plan.pending
     spec = WorkerSpec(
         store=config.store,
+        store_inode=config.store.stat().st_ino,
         source=resolved.source,
         stream=config.engine.stream,
         signatures=recorded_signatures(resolved.ledger, without={planned.unit.id for planned in pending}),
         metric_files=config.metric_files,
     )
-    # A retried unit has a record; one newer than all that the plan saw is another sweep's. Floats round.
-    seen = resolved.ledger.latest + 1e-6
-    with Reservations(Store(config.store), heartbeat, seen) as reservations:
+    store = Store(config.store, spec.store_inode)
+    with _saying_where(store), Reservations(store, heartbeat) as reservations:
         if config.engine.name == "dask":
             run = _on_dask(config, resolved, spec, reservations, cache, inspected)
         else:
             supply = Prefetch(
                 pending, cache, depth=config.engine.prefetch, inspected=inspected, reservations=reservations
             )
-            run = Run(_on_this_machine(config, spec, supply, reservations.since), supply.transfer)
+            run = Run(_on_this_machine(config, spec, supply), supply.transfer)
         try:
             yield run
         finally:
             run.outcomes.close()  # ends its processes before the reservations are given back
 
 
-def _on_this_machine(
-    config: Config, spec: WorkerSpec, supply: Prefetch, since: float
-) -> Generator[Outcome, None, None]:
+@contextmanager
+def _saying_where(store: Store) -> Iterator[None]:
+    """Add to the error of a sweep whose store was moved away where it is now, as far as the system knows."""
+    descriptor = os.open(store.folder, os.O_RDONLY)
+    try:
+        yield
+    except StoreError as error:
+        try:
+            store.require_same()
+        except StoreError as gone:
+            raise StoreError(f"{gone}; {_where(descriptor)}") from error
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _where(descriptor: int) -> str:
+    place, again = "", "run the same command with its store="
+    with suppress(OSError):
+        place = os.readlink(f"/proc/self/fd/{descriptor}")
+    if not place:
+        return f"what was measured is where it went: {again}"
+    if place.endswith(" (deleted)"):
+        return "what was measured was deleted with it; run the same command to begin again"
+    return f"what was measured is in {place}: {again}{place} to resume"
+
+
+def _on_this_machine(config: Config, spec: WorkerSpec, supply: Prefetch) -> Generator[Outcome, None, None]:
     engine = config.engine
     places = placements(config.device, engine.workers, engine.threads)
     if runs_inline(config, places):
@@ -106,7 +132,7 @@ def _on_this_machine(
     from tracker.engines.local import PoolOptions, run_local
 
     recycle = None if engine.recycle_gb is None else int(engine.recycle_gb * 1e9)
-    return run_local(supply, spec, PoolOptions(places, engine.timeout, engine.retries, recycle), since)
+    return run_local(supply, spec, PoolOptions(places, engine.timeout, engine.retries, recycle))
 
 
 def _on_dask(
@@ -124,7 +150,6 @@ def _on_dask(
     context = SweepContext(
         worker_spec=spec.with_absolute_paths(),
         heartbeat=reservations.heartbeat.path.absolute(),
-        since=reservations.since,
         cache=cache.folder.absolute(),
         cache_bytes=cache.max_bytes,
         device=config.device,

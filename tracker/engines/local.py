@@ -37,30 +37,27 @@ class PoolOptions:
     """A worker that holds more memory than this beside its model is replaced."""
 
 
-def run_local(
-    supply: Prefetch, spec: WorkerSpec, options: PoolOptions, since: float = 0.0
-) -> Generator[Outcome, None, None]:
+def run_local(supply: Prefetch, spec: WorkerSpec, options: PoolOptions) -> Generator[Outcome, None, None]:
     """Yield the outcome of each unit as it is recorded, in the order in which they end.
 
     Args:
         supply: the units, fetched ahead in this process.
         spec: what workers are made from.
         options: how many, where, and how they are treated.
-        since: when the plan was made, by the store's clock: later records are this sweep's.
 
     Raises:
         TrackerError: the sweep cannot go on: the store cannot be written, or workers do not start.
     """
-    with supply, Pool(supply, spec, options, since) as pool:
+    with supply, Pool(supply, spec, options) as pool:
         yield from pool.outcomes()
 
 
 class Pool:
     """Worker processes and the threads that look after them."""
 
-    def __init__(self, supply: Prefetch, spec: WorkerSpec, options: PoolOptions, since: float = 0.0) -> None:
-        self._supply, self._options, self._since = supply, options, since
-        self._store = Store(spec.store)
+    def __init__(self, supply: Prefetch, spec: WorkerSpec, options: PoolOptions) -> None:
+        self._supply, self._options = supply, options
+        self._store = Store(spec.store, spec.store_inode)
         self._signatures = SignatureExchange(spec.signatures)
         self._ended: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
         self._stopped = False
@@ -155,7 +152,7 @@ class Pool:
 
     def _recorded(self, planned: PlannedUnit) -> Outcome | None:
         """Return the outcome of a unit whose worker recorded it and ended before it could report."""
-        found = self._store.recorded_since(planned, self._since)
+        found = self._store.recorded_since(planned)
         return found and Outcome(planned.unit, found.status, found.reason, found.seconds or 0.0)
 
     def _recorded_or_failed(self, planned: PlannedUnit, why: str) -> Outcome:

@@ -22,7 +22,7 @@ from tracker.records import Checkpoint, Fetched, Outcome, PlannedUnit, Recorded
 
 PAUSE_SECONDS = 0.5
 """How often units that other sweeps are measuring are looked at again, once there are no others."""
-STOP_SECONDS = 15.0
+STOP_SECONDS = 3.0
 """How long an ending sweep waits for the thread, which looks up after every piece of a file."""
 
 

@@ -38,23 +38,20 @@ class Reservations:
     every unit counts as ours: two sweeps may then measure one unit, and the store keeps one record of it.
     """
 
-    def __init__(self, store: Store, heartbeat: Heartbeat, since: float | None = None) -> None:
+    def __init__(self, store: Store, heartbeat: Heartbeat) -> None:
         """Touch nothing before the ``with`` block begins.
 
         Args:
             store: where the records go; its folder exists.
             heartbeat: of this process, beating as long as the block lasts.
-            since: when the sweep began, by the file server's clock; None: when the block begins.
         """
-        self.since = since or 0.0
         self.heartbeat = heartbeat
-        self._store, self._given, self._folder = store, since, heartbeat.folder
+        self._store, self._folder = store, heartbeat.folder
         self._held: dict[str, Path] = {}
 
     def __enter__(self) -> "Reservations":
         with self._writing():
-            now = self.heartbeat.beat()
-            self.since = self._given or now
+            self.heartbeat.beat()
             self._tidy()
         return self
 
@@ -75,10 +72,12 @@ class Reservations:
             StoreError: the store cannot be written any more.
         """
         name = _name(planned)
+        if self._store.inode is not None:
+            self._store.require_same()
         with self._writing():
             if not self._linked(name):
                 return "elsewhere"
-        standing = self._store.recorded_since(planned, self.since)
+        standing = self._store.recorded_since(planned)
         if standing is None:
             return "mine"
         self._give_back(name)

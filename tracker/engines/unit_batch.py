@@ -33,8 +33,6 @@ class SweepContext:
     """With absolute paths; its store is one folder for all machines."""
     heartbeat: Path
     """The driver's, in the store: there as long as the sweep is on."""
-    since: float
-    """When the plan was made, by the store's clock."""
     cache: Path
     cache_bytes: int | None = None
     """Bound of the cache; None: none."""
@@ -85,13 +83,16 @@ def carry_out(
         StoreError: the store cannot be written.
     """
     with _alone:
-        worker, store = _worker(context, name), Store(context.worker_spec.store)
+        worker, store = (
+            _worker(context, name),
+            Store(context.worker_spec.store, context.worker_spec.store_inode),
+        )
         first = batch.units[0].unit
         worker.learn(first, batch.signature)
         outcomes: list[Outcome] = []
         with (
             Heartbeat(store.folder) as heartbeat,
-            Reservations(store, heartbeat, context.since) as reservations,
+            Reservations(store, heartbeat) as reservations,
             Prefetch(
                 batch.units,
                 CheckpointCache(context.cache, context.cache_bytes),

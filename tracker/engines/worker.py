@@ -74,7 +74,7 @@ class Worker:
         if placement.share < 1:
             memory = int(torch.cuda.get_device_properties(placement.device).total_memory * placement.share)
         return cls(
-            store=Store(spec.store),
+            store=Store(spec.store, spec.store_inode),
             source=spec.source,
             device=placement.device,
             stream=spec.stream,

@@ -19,6 +19,8 @@ class WorkerSpec:
     source: ProbeSource
     stream: str = "auto"
     signatures: Mapping[ModelKey, ModelSignature] = field(default_factory=dict)
+    store_inode: int | None = None
+    """Of the store's folder as the sweep found it (``tracker.store.Store.inode``)."""
     metric_files: tuple[str, ...] = ()
     """Python files that register custom metrics."""
 

@@ -19,7 +19,7 @@ def table(name: str) -> pl.DataFrame:
     """
     if name not in NAMES:
         raise KeyError(f"no table {name!r}; there are {', '.join(NAMES)}")
-    return pl.read_csv(FOLDER / f"{name}.csv", comment_prefix="#", infer_schema_length=None)
+    return pl.read_csv(FOLDER / f"{name}.csv", comment_prefix="#", infer_schema_length=None, glob=False)
 
 
 def source(name: str) -> str:

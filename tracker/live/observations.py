@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from tracker.analysis.instability import Observation, uniform_entropy
-from tracker.store import TABLES
+from tracker.store import read_record, read_table
 
 ALERT_METRICS = ("spectral_entropy", "frequency_selectivity", "positional_entropy")
 """Metrics whose sudden changes raise an alert."""
@@ -34,11 +34,10 @@ def recorded_observations(run: Path, probe: str, conventions: str) -> list[Obser
     """
     found = []
     for record in run.glob("step-*.*"):
-        try:
-            tables = {name: pl.read_parquet(record / f"{name}.parquet") for name in TABLES}
-        except (OSError, pl.exceptions.PolarsError):
+        known = read_record(record)
+        if known is None or (known.probe, known.conventions, known.status) != (probe, conventions, "ok"):
             continue
-        row = tables["checkpoint"].row(0, named=True)
-        if (row["probe"], row["conventions"], row["status"]) == (probe, conventions, "ok"):
-            found.append(observation(tables["sequences"], tables["heads"], tables["checkpoint"]))
+        found.append(
+            observation(*(read_table(record, name) for name in ("sequences", "heads", "checkpoint")))
+        )
     return sorted(found, key=lambda each: each.step)

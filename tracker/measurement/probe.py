@@ -18,6 +18,7 @@ from tracker.checkpoints.files import TOKENIZER, VOCABULARY
 from tracker.errors import CheckpointError, RequestError, unknown_value
 from tracker.records import ProbeSource, ProbeSpec, digest
 
+DEFAULT_FIELD = ProbeSource().field
 DEFAULT_TEXT = Path(__file__).with_name("default_probe.txt")
 """Jane Austen, Persuasion (1818), its first chapters: public domain; the embedded suite never sees it."""
 PREFIX_SEQUENCES = 4
@@ -69,11 +70,17 @@ def probe_spec(
         path = _local(source)
         if source.ids:
             _given_ids(path, n, number)
-        field = source.field.encode() if path.suffix == ".jsonl" else b""
-        text = hashlib.sha256(path.read_bytes() + field).hexdigest()
+        text = hashlib.sha256(path.read_bytes() + _field_read(source, path)).hexdigest()
     if source.tokenizer:
         text = digest([text, tokenizer_digest(Path(source.tokenizer))], 64)
     return ProbeSpec(name, text, n, number, seed, bos, target_error)
+
+
+def _field_read(source: ProbeSource, path: Path) -> bytes:
+    """Return the field that is read of a file of documents, as it stands in the keys of stored results."""
+    if path.suffix == ".jsonl" or (path.suffix == ".parquet" and source.field != DEFAULT_FIELD):
+        return source.field.encode()
+    return b""  # also for the default column of a .parquet, which earlier versions did not name
 
 
 def check_target_error(target_error: float | None) -> None:
@@ -122,7 +129,9 @@ def read_text(source: ProbeSource) -> str:
             lines = path.read_text(encoding="utf-8").split("\n")
             return "\n\n".join(json.loads(line)[source.field] for line in lines if line.strip())
         if path.suffix == ".parquet":
-            return "\n\n".join(pl.read_parquet(path, columns=[source.field])[source.field].drop_nulls())
+            return "\n\n".join(
+                pl.read_parquet(path, columns=[source.field], glob=False)[source.field].drop_nulls()
+            )
         return path.read_text(encoding="utf-8")
     except (ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise RequestError(

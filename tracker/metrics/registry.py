@@ -14,11 +14,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tracker.atomic import read_json, update_json
+from tracker.atomic import update_json
 from tracker.errors import RequestError, unknown_value
 from tracker.metrics.table import INFINITY, METRICS, Metric
+from tracker.side_files import read_typed, set_damaged_aside
 
 FILE = "metrics.json"
+DESCRIPTIONS = dict[str, list[dict[str, Any]]]
+"""Content of ``FILE``: by label of the conventions, each metric's description."""
 """In a store: what the custom metrics of each label of conventions mean."""
 BY_NAME: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in METRICS})
 """Built-in metrics."""
@@ -266,6 +269,7 @@ def write_descriptions(folder: Path, label: str, identities: Iterable[str]) -> N
     bounds = (INFINITY, -INFINITY)  # JSON has no infinity
     described = [{name: repr(v) if v in bounds else v for name, v in each.items()} for each in described]
     if _read(folder).get(label) != described:
+        set_damaged_aside(folder / FILE, DESCRIPTIONS)
         update_json(folder / FILE, lambda known: known | {label: described})
 
 
@@ -283,11 +287,7 @@ def read_descriptions(folder: Path, labels: Iterable[str] | None = None) -> list
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    try:
-        content = read_json(folder / FILE)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return read_typed(folder / FILE, DESCRIPTIONS, {})
 
 
 def _metric(entry: dict[str, Any]) -> Metric | None:

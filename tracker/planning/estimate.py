@@ -7,18 +7,29 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from tracker import facts
-from tracker.atomic import read_json, update_json
+from tracker.atomic import update_json
 from tracker.checkpoints import inspect
 from tracker.checkpoints.cached import find
 from tracker.errors import CheckpointError
 from tracker.planning.memory import WIDTHS, expected_need, pythia_facts
 from tracker.records import Checkpoint, PlannedUnit, ProbeSpec, Recorded, RecordId
+from tracker.side_files import read_typed, set_damaged_aside
 
 RATES = "rates.json"
 """In a store: bytes and seconds of what each machine has fetched for it."""
+
+
+class Rate(TypedDict):
+    """What one machine has fetched."""
+
+    bytes: float
+    seconds: float
+
+
+Rates = dict[str, Rate]
 PROBE_SIZE = re.compile(r"-(\d+)x(\d+)-[0-9a-f]{8}$")
 """Sequences and tokens of each, as a probe's label ends (``ProbeSpec.label``)."""
 
@@ -46,8 +57,8 @@ def recorded_rates(ledger: Mapping[RecordId, Recorded], probe: ProbeSpec) -> dic
 
 def transfer_rate(store: Path) -> float | None:
     """Return the bytes per second at which this machine has fetched for a store; None where it never has."""
-    noted = _read_rates(store).get(platform.node())
-    return noted["bytes"] / noted["seconds"] if noted and noted.get("seconds") else None
+    noted = read_typed(store / RATES, Rates, {}).get(platform.node())
+    return noted["bytes"] / noted["seconds"] if noted and noted["seconds"] > 0 else None
 
 
 def note_transfer(store: Path, received: int, seconds: float) -> None:
@@ -64,15 +75,8 @@ def note_transfer(store: Path, received: int, seconds: float) -> None:
         return known | {platform.node(): total}
 
     with contextlib.suppress(OSError):  # an estimate is not worth a failure
+        set_damaged_aside(store / RATES, Rates)
         update_json(store / RATES, added)
-
-
-def _read_rates(store: Path) -> dict[str, Any]:
-    try:
-        found = read_json(store / RATES)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True)

@@ -93,12 +93,14 @@ def _planned(
             return PlannedUnit(unit, "missing", "its source has no such step")
         return PlannedUnit(unit, "to do")
     if remeasure == "all":
-        return PlannedUnit(unit, "retry", f"recorded as {record.status}")
+        return PlannedUnit(unit, "retry", f"recorded as {record.status}", record.stamp)
     if record.status == "missing":
-        return PlannedUnit(unit, "retry" if remeasure == "missing" else "known missing", record.reason)
+        return PlannedUnit(
+            unit, "retry" if remeasure == "missing" else "known missing", record.reason, record.stamp
+        )
     if record.status == "failed":
-        return PlannedUnit(unit, "retry", record.reason)
+        return PlannedUnit(unit, "retry", record.reason, record.stamp)
     now = commits.get(unit.id)
     if remeasure == "moved" and now is not None and now != record.commit:
-        return PlannedUnit(unit, "retry", f"moved from {record.commit} to {now}")
+        return PlannedUnit(unit, "retry", f"moved from {record.commit} to {now}", record.stamp)
     return PlannedUnit(unit, "done")

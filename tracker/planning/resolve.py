@@ -14,7 +14,7 @@ from tracker.nano import NanoRecipe, suite_checkpoints
 from tracker.planning.plan import MeasurementSpec, Plan, make_plan
 from tracker.planning.schedule import refined, select
 from tracker.records import Checkpoint, Conventions, ProbeSource, ProbeSpec, Recorded, RecordId
-from tracker.store import Ledger, Results, Store, open_store
+from tracker.store import Ledger, Results, Store, select_results
 
 NANO_SEQUENCES, DEFAULT_SEQUENCES = 16, 500
 
@@ -177,7 +177,7 @@ def mark_missing(chosen: list[Checkpoint]) -> list[Checkpoint]:
 
 def sweep_results(config: Config, sweep: ResolvedSweep) -> Results:
     """Open what the store holds of a request's suite, probe and conventions; only new records are read."""
-    return open_store(
+    return select_results(
         config.store,
         probe=sweep.probe.label,
         conventions=sweep.conventions.label,

@@ -8,7 +8,7 @@ from tracker.config import Config, Steps
 from tracker.errors import Finished, RequestError, unknown_value
 from tracker.planning.plan import MeasurementSpec
 from tracker.records import Checkpoint
-from tracker.store import Ledger, Results, open_store
+from tracker.store import Ledger, Results, select_results
 
 PAPER_STEPS = (0, 128, 512, 1000, 5000, 10000, 143000)
 """Steps of the paper's table 5."""
@@ -178,7 +178,7 @@ def refined(
 def _measured(config: Config, suite: str, spec: MeasurementSpec, ledger: Ledger) -> Results:
     probe, conventions = spec.probe.label, spec.conventions.label
     try:
-        return open_store(config.store, probe=probe, conventions=conventions, suite=suite, ledger=ledger)
+        return select_results(config.store, probe=probe, conventions=conventions, suite=suite, ledger=ledger)
     except RequestError as error:
         raise RequestError(
             f"steps=refine needs stored results of suite {suite} with this probe and these conventions, and "

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tracker.records import digest
+
 BEAT_SECONDS = 5.0
 """How often a heartbeat is touched."""
 WRITE_SECONDS = 0.5
@@ -83,7 +85,7 @@ class Heartbeat:
                 return self.path.stat().st_mtime
             except FileNotFoundError:
                 with contextlib.suppress(FileNotFoundError, FileExistsError):  # removed by one that has ended
-                    self.folder.mkdir(parents=True, exist_ok=True)
+                    self.folder.mkdir(exist_ok=True)  # never the store's: it may have been moved away
                     self.path.write_bytes(self._encoded())
         raise FileNotFoundError(errno.ENOENT, "is removed again and again", str(self.path))
 
@@ -145,6 +147,21 @@ def read_heartbeat(path: Path) -> tuple[dict[str, Any] | None, float]:
     return (content if isinstance(content, dict) else None), touched
 
 
+def name_of_process() -> str:
+    """Name this process so that others can see by the name alone whether it has ended."""
+    me = _this_process()
+    return f"{digest(me['machine'])}-{me['pid']}-{me['started']}"
+
+
+def has_ended(name: str) -> bool:
+    """Return whether a process was one of this machine's and has ended, by its ``name_of_process``."""
+    machine, _, process = name.partition("-")
+    pid, _, started = process.partition("-")
+    if _machine() is None or machine != digest(_machine()) or not pid.isdecimal():
+        return False
+    return _started(int(pid)) != started
+
+
 def is_dead(content: dict[str, Any] | None, silence: float) -> bool:
     """Return whether a heartbeat's process has ended.
 
@@ -152,14 +169,15 @@ def is_dead(content: dict[str, Any] | None, silence: float) -> bool:
         content: of the heartbeat; None if it could not be read.
         silence: seconds since it was touched last.
     """
-    return _ended_here(content) or silence > STALE_SECONDS
+    return _ended_here(content) or abs(silence) > STALE_SECONDS  # a copied store is stamped in the future
 
 
 def _ended_here(content: dict[str, Any] | None) -> bool:
     """Return whether a process was one of this machine's and has ended; of others only silence is known."""
     if content is None or content.get("machine") is None or content["machine"] != _machine():
         return False
-    return _started(int(content["pid"])) != content["started"]
+    pid = content.get("pid")
+    return isinstance(pid, int) and _started(pid) != content.get("started")
 
 
 def _this_process() -> dict[str, Any]:

@@ -3,12 +3,12 @@
 Alerts, measurements that were left out and why, and what measuring has cost.
 """
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tracker.atomic import save_json
+from tracker.side_files import read_typed, set_damaged_aside
 from tracker.store.schema import safe_name
 
 
@@ -34,10 +34,11 @@ class Journal:
 
     def resumed(self, folder: Path, before: int) -> "Journal":
         """Return it with what an earlier start of the same run reported up to step ``before``."""
+        set_damaged_aside(self.path(folder), JournalContent)
         earlier = _read(self.path(folder))
         if earlier is None or (earlier.probe, earlier.conventions) != (self.probe, self.conventions):
             return self
-        self.alerts = [alert for alert in earlier.alerts if max(alert["steps"]) <= before]
+        self.alerts = [alert for alert in earlier.alerts if max(alert["steps"], default=0) <= before]
         self.skipped = [each for each in earlier.skipped if each["step"] <= before]
         return self
 
@@ -52,11 +53,38 @@ class Journal:
         save_json(path, asdict(self))
 
 
+class StoredAlert(TypedDict):
+    """One alert, in the file."""
+
+    condition: str
+    steps: list[int]
+    level: str
+    sentence: str
+
+
+class StoredSkip(TypedDict):
+    """One step that was left out, in the file."""
+
+    step: int
+    reason: str
+
+
+class JournalContent(TypedDict):
+    """The whole file."""
+
+    suite: str
+    model: str
+    seed: int
+    probe: str
+    conventions: str
+    alerts: list[StoredAlert]
+    skipped: list[StoredSkip]
+    account: dict[str, Any]
+
+
 def _read(path: Path) -> Journal | None:
-    try:
-        return Journal(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+    found = read_typed(path, JournalContent, None)
+    return found and Journal(**{each.name: found[each.name] for each in fields(Journal)})
 
 
 def live_alerts(

@@ -1,6 +1,7 @@
 """Reading a store: its tables as dataframes, of one probe and one set of conventions."""
 
 import os
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -14,6 +15,7 @@ from tracker.metrics.registry import BUILT_IN, Registry, read_descriptions, regi
 from tracker.records import Recorded
 from tracker.store.export import FILES, check_table, duckdb_views, library
 from tracker.store.ledger import Ledger
+from tracker.store.record_files import DamagedRecord, load_record, read_table
 from tracker.store.schema import SCHEMAS
 
 
@@ -23,13 +25,15 @@ class Results:
 
     folder: Path
     records: tuple[Path, ...]
+    damaged: tuple[DamagedRecord, ...] = ()
+    """Records that are left out, since their files are not those that were written."""
 
     @cached_property
     def registry(self) -> Registry:
         """Built-in metrics, and the custom ones of these records as this store describes them."""
         if not self.records:
             return BUILT_IN
-        row = pl.read_parquet(self.records[0] / "checkpoint.parquet")
+        row = read_table(self.records[0], "checkpoint")
         described = read_descriptions(self.folder, {row["conventions"].item()})
         return registry_of(row.columns).with_custom(described)
 
@@ -39,11 +43,16 @@ class Results:
             frame = pl.DataFrame(schema=SCHEMAS[table])
             return frame if columns is None else frame.select(columns)
         # Records of earlier versions lack columns that came later; custom metrics stand in each of them.
-        schema = SCHEMAS[table] | dict(pl.read_parquet_schema(paths[0]))
-        lazy = pl.scan_parquet(
-            paths, glob=False, schema=schema, missing_columns="insert", extra_columns="ignore"
-        )
-        return (lazy if columns is None else lazy.select(columns)).collect()
+        try:
+            schema = SCHEMAS[table] | dict(read_table(self.records[0], table).schema)
+            lazy = pl.scan_parquet(
+                paths, glob=False, schema=schema, missing_columns="insert", extra_columns="ignore"
+            )
+            return (lazy if columns is None else lazy.select(columns)).collect()
+        except (OSError, pl.exceptions.PolarsError):
+            for place in self.records:  # damaged since the store was opened: the error must name it
+                load_record(place)
+            raise
 
     def heads(self, columns: list[str] | None = None) -> pl.DataFrame:
         """Return one row per checkpoint, layer and head.
@@ -108,7 +117,7 @@ class Results:
         holes = status.filter(pl.col("status") != "ok").height
         return (
             f"store {self.folder}: {status.height - holes} measured checkpoints of {runs} runs, "
-            f"{holes} not measured"
+            f"{holes} not measured" + (f", {len(self.damaged)} damaged" if self.damaged else "")
         )
 
     def _repr_html_(self) -> str:
@@ -143,7 +152,7 @@ def open_store(
     suite: str | None = None,
     ledger: Ledger | None = None,
 ) -> Results:
-    """Open a store for reading.
+    """Open a store for reading; warns of each record that is damaged and left out.
 
     Args:
         folder: the store's folder (``store=DIR``).
@@ -155,10 +164,29 @@ def open_store(
     Raises:
         RequestError: no store there, nothing of that choice in it, or it holds several
             probes or conventions and none was chosen.
-        StoreError: one checkpoint is recorded twice from different places.
+        StoreError: one checkpoint is recorded twice from different places, or every record is damaged.
     """
+    found = select_results(folder, probe=probe, conventions=conventions, suite=suite, ledger=ledger)
+    for each in found.damaged:
+        warnings.warn(str(each), stacklevel=2)
+    return found
+
+
+def select_results(
+    folder: str | os.PathLike[str],
+    *,
+    probe: str | None = None,
+    conventions: str | None = None,
+    suite: str | None = None,
+    ledger: Ledger | None = None,
+) -> Results:
+    """Open a store as ``open_store`` does; damaged records are named in the results alone."""
     folder = require_store(folder)
-    records = (ledger or Ledger(folder)).refreshed().places
+    ledger = (ledger or Ledger(folder)).refreshed()
+    records = ledger.places
+    damaged = tuple(each for each in ledger.damaged if suite in (None, each.as_hole()["suite"]))
+    if damaged and not records:
+        raise StoreError("; ".join(map(str, damaged)))
     for field, chosen in (("suite", suite), ("probe", probe), ("conventions", conventions)):
         present = sorted({getattr(record, field) for _, record in records})
         if chosen is None and len(present) > 1 and field != "suite":
@@ -172,7 +200,7 @@ def open_store(
                 f"{field}={chosen}: not in store {folder}; choose from {', '.join(present) or 'nothing'}"
             )
         records = [(p, record) for p, record in records if chosen in (None, getattr(record, field))]
-    return Results(folder, tuple(_one_each(records)))
+    return Results(folder, tuple(_one_each(records)), damaged)
 
 
 def _one_each(records: list[tuple[Path, Recorded]]) -> list[Path]:

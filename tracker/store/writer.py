@@ -1,30 +1,31 @@
 """Writing records: one folder of four small parquet tables per measured checkpoint.
 
 ``DIR/checkpoints/<suite>/<model>/seed-<seed>/step-<step>.<key>/{heads,layers,sequences,checkpoint}.parquet``
-is written under a temporary name and moved into place, so a record is there whole or not at all. W&B,
-dashboard, figures and phases are views of it and can be made again at any time.
+with their ``SHA256SUMS`` is written under a temporary name and moved into place, so a record is there whole
+or not at all. W&B, dashboard, figures and phases are views of it and can be made again at any time.
 """
 
 import contextlib
 import errno
-import io
 import os
 import shutil
-import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from tracker.atomic import exchange
 from tracker.errors import StoreError
 from tracker.metrics.registry import write_descriptions
 from tracker.records import Measurement, PlannedUnit, Recorded, Status, Unit
-from tracker.store.ledger import Ledger, read_record
+from tracker.store.heartbeat import has_ended, name_of_process
+from tracker.store.ledger import Ledger
+from tracker.store.record_files import read_record, write_files
 from tracker.store.schema import TABLES, conform, safe_name
 
 PARTIAL_SECONDS = 3600.0
-"""Age from which a half-written folder is left over from a killed process."""
+"""Age from which a half-written folder is left over from a killed process of another machine."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,21 @@ class Store:
     """Writes records and reads the ledger. Making one touches nothing; the first write makes folders."""
 
     folder: Path
+    inode: int | None = None
+    """Of the folder as a sweep found it: nothing is written where it was deleted or moved since."""
+
+    def require_same(self) -> None:
+        """Check that the folder is still the one that the sweep began with.
+
+        Raises:
+            StoreError: it is gone, or another stands at its place.
+        """
+        try:
+            gone = self.inode is not None and self.folder.stat().st_ino != self.inode
+        except OSError:
+            gone = True
+        if gone:
+            raise StoreError(f"store={self.folder}: was deleted or moved while the sweep ran; it has stopped")
 
     @property
     def checkpoints(self) -> Path:
@@ -63,19 +79,16 @@ class Store:
         Raises:
             StoreError: the folder cannot be written, with the system's reason.
         """
+        if self.inode is not None:
+            self.require_same()
         place, own = self.place(unit), unit.conventions.metrics
-        partial = self.folder / ".partial" / f"{place.name}.{uuid.uuid4().hex}"
+        partial = self._new_partial()
         try:
             partial.mkdir(parents=True)
             if own:
                 write_descriptions(self.folder, unit.conventions.label, own)
-            for table in TABLES:
-                whole = io.BytesIO()  # polars reports a full disk as a broken file
-                conform(table, getattr(measurement, table), own).write_parquet(whole)
-                with open(partial / f"{table}.parquet", "wb") as file:
-                    file.write(whole.getbuffer())
-                    file.flush()
-                    os.fsync(file.fileno())
+            tables = {table: conform(table, getattr(measurement, table), own) for table in TABLES}
+            write_files(partial, tables)
             stands = self._move(partial, place, replace)
             _settle(place.parent)
             return stands
@@ -102,6 +115,10 @@ class Store:
         empty = pl.DataFrame()
         self.write(unit, Measurement(empty, empty, empty, pl.DataFrame([row])))
 
+    def _new_partial(self) -> Path:
+        """Return a folder to write into, whose name says which process does."""
+        return self.folder / ".partial" / f"{name_of_process()}.{uuid.uuid4().hex}"
+
     def _move(self, partial: Path, place: Path, replace: bool) -> bool:
         place.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(8):
@@ -109,7 +126,15 @@ class Store:
                 return True
             if _is_ok(place) and not replace:
                 return False
-            retired = partial.with_name(f"retired.{uuid.uuid4().hex}")
+            try:
+                if exchange(partial, place):
+                    if replace or not _is_ok(partial):
+                        return True
+                    exchange(partial, place)  # a result that arrived meanwhile
+                    return False
+            except FileNotFoundError:
+                continue
+            retired = self._new_partial()  # a kill here leaves it to ``sweep_partial``
             try:
                 place.rename(retired)
             except FileNotFoundError:
@@ -127,34 +152,41 @@ class Store:
         """Read the ledger: every record that reads back; a folder that does not counts as absent."""
         return Ledger(self.folder).refreshed()
 
-    def recorded_since(self, planned: PlannedUnit, since: float) -> Recorded | None:
-        """Read the record of a pending unit if one was stored after its plan was made.
-
-        Args:
-            planned: a unit ``to do`` or ``missing`` had no record then, any other had one.
-            since: when the plan was made, by the file server's clock.
-        """
-        place = self.place(planned.unit)
-        try:
-            if planned.state == "retry" and place.stat().st_mtime <= since:
-                return None
-            return read_record(place) if place.exists() else None
-        except OSError:
-            return None
+    def recorded_since(self, planned: PlannedUnit) -> Recorded | None:
+        """Read the record of a pending unit if it is not the one that its plan was made by."""
+        found = read_record(self.place(planned.unit))
+        return None if found is None or found.stamp == planned.seen else found
 
     def sweep_partial(self) -> None:
-        """Remove half-written folders that a killed worker left behind more than an hour ago.
+        """Remove what killed processes left half-written: at once, or of other machines after an hour.
 
-        A result that was being replaced when its worker was killed goes back to its place.
+        A whole result among it, written or being replaced when its process was killed, goes to its place.
+
+        Raises:
+            OSError: the store cannot be written.
         """
-        for retired in (self.folder / ".partial").glob("retired.*"):
-            if (record := read_record(retired)) is not None and record.status == "ok":
-                with contextlib.suppress(OSError):  # another record stands there now
-                    retired.rename(self._place_of(record))
-        for path in (self.folder / ".partial").glob("*"):
+        left = [path for path in (self.folder / ".partial").glob("*") if path.is_dir()]
+        now = self._now() if left else 0.0
+        for path in left:
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > PARTIAL_SECONDS:
+                age = abs(now - path.stat().st_mtime)  # a copied store may be stamped in the future
+                if has_ended(path.name.partition(".")[0]) or age > PARTIAL_SECONDS:
+                    self._put_back(path)
                     shutil.rmtree(path, ignore_errors=True)
+
+    def _put_back(self, left: Path) -> None:
+        record = read_record(left)
+        if record is not None and record.status == "ok" and not _is_ok(place := self._place_of(record)):
+            with contextlib.suppress(OSError):
+                self._move(left, place, replace=False)
+
+    def _now(self) -> float:
+        """Return the time by the file server's clock."""
+        probe = self.folder / ".partial" / f".{name_of_process()}.now"
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink(missing_ok=True)
+        return now
 
 
 def _moved(partial: Path, place: Path) -> bool:

@@ -75,14 +75,14 @@ def dashboard_data(
     """
     runs = runs_of(results) if runs is None else runs
     report = read_report(analysed)
+    alerts = (analysed or {}).get("alerts")
+    alerts = alerts if isinstance(alerts, list | tuple) else ()
     maps = head_shapes(runs) if served else head_maps(results, runs)
     bands = {"count": SPECTRUM_BANDS, "low": SPECTRUM_LOW, "high": SPECTRUM_HIGH, "scale": "log10 of share"}
     data = {
         "unread": unread_sections(analysed, report),
         "alerts": [
-            each
-            for each in (analysed or {}).get("alerts") or ()
-            if isinstance(each, dict) and "sentence" in each
+            each for each in alerts if isinstance(each, dict) and isinstance(each.get("sentence"), str)
         ],
         "store": results.folder.name,
         "probe": _only(results, "probe"),
@@ -104,7 +104,7 @@ def _models(runs: list[Run], holes: list[dict[str, Any]]) -> dict[str, Any]:
     models, status = model_names(runs), Counter(hole["status"] for hole in holes)
     counts = {
         "models": len(models), "runs": len(runs), "checkpoints": sum(len(run.steps) for run in runs),
-        "failed": status["failed"], "missing": status["missing"],
+        "failed": status["failed"], "missing": status["missing"], "damaged": status["damaged"],
     }  # fmt: skip
     named = [{"suite": suite, "model": model} for suite, model in models]
     return {"models": named, "counts": counts, "holes": holes}

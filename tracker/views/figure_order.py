@@ -32,6 +32,7 @@ STATES = {
     "suspect": ("o", "#b06a00"),
     "failed": ("x", INK),
     "missing": ("|", SOFT),
+    "damaged": ("x", SOFT),
 }
 
 
@@ -106,7 +107,7 @@ def _counts(axes: Axes, view: LeadLag) -> None:
 
 
 def draw_checkpoints(view: Checkpoints) -> Figure:
-    """Draw every planned checkpoint by run and step: measured, suspect (hollow), failed or missing."""
+    """Draw every planned checkpoint by run and step, with its state; suspect ones are hollow."""
     table = view.table
     if table.is_empty():
         return empty_figure("This store holds no checkpoint.")
@@ -125,5 +126,5 @@ def draw_checkpoints(view: Checkpoints) -> Figure:
         training_axis(axes, int(table["step"].max()), zero=0 in table["step"])  # type: ignore[arg-type]
         name_rows(axes, list(view.labels.values()))
         axes.grid(False)
-        figure.legend(loc="outside upper right", ncols=4, frameon=False, fontsize=8)
+        figure.legend(loc="outside upper right", ncols=5, frameon=False, fontsize=8)
     return figure

@@ -43,7 +43,13 @@ def read_report(analysis: Mapping[str, Any] | None) -> AnalysisReport:
 def unread_sections(analysis: Mapping[str, Any] | None, report: AnalysisReport) -> list[str]:
     """Name the sections with entries that could not be read: another version wrote them."""
     sections = ("phases", "lead_lag", "thresholds", "roles", "encodings")
-    return [name for name in sections if len((analysis or {}).get(name) or ()) > len(getattr(report, name))]
+    stored = {name: (analysis or {}).get(name) or () for name in sections}
+    read = {name: len(getattr(report, name)) for name in sections}
+    return [
+        name
+        for name, found in stored.items()
+        if not isinstance(found, list | tuple) or len(found) > read[name]
+    ]
 
 
 def name_of(entry: Any) -> RunName:
@@ -218,7 +224,7 @@ class Checkpoints:
     labels: dict[RunName, str]
     """How each run is named, in the order of the figure's rows."""
     table: pl.DataFrame
-    """suite, model, seed, step, state (measured, suspect, failed, missing), why."""
+    """suite, model, seed, step, state (measured, suspect, failed, missing, damaged), why."""
 
     @classmethod
     def of(cls, runs: Sequence[Run], holes: Sequence[dict[str, Any]]) -> "Checkpoints":

@@ -154,6 +154,10 @@ def model_names(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def holes_of(results: Results) -> list[dict[str, Any]]:
-    """List checkpoints that failed or do not exist: suite, model, seed, step, status, reason."""
+    """List checkpoints that failed, do not exist or are damaged: suite, model, seed, step, status, reason."""
     frame = results.checkpoints([*RUN, "step", "status", "reason"])
-    return frame.filter(pl.col("status") != "ok").sort([*RUN, "step"]).to_dicts()
+    holes = [
+        *frame.filter(pl.col("status") != "ok").to_dicts(),
+        *(each.as_hole() for each in results.damaged),
+    ]
+    return sorted(holes, key=lambda hole: tuple(hole[name] for name in (*RUN, "step")))

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from tracker.atomic import read_json
-from tracker.errors import RequestError, TrackerError, unknown_value
+from tracker.errors import RequestError, StoreError, TrackerError, unknown_value
 from tracker.metrics.registry import head_columns, is_custom
 from tracker.store import Results, record_folders
 from tracker.store.progress import Watch
@@ -99,9 +99,12 @@ class ServedStore:
 
     def _analysis(self) -> dict[str, Any] | None:
         try:
-            return read_json(self.folder / "analysis.json")
+            found = read_json(self.folder / "analysis.json")
         except FileNotFoundError:
             return None
+        if not isinstance(found, dict):
+            raise StoreError(f"{self.folder / 'analysis.json'} is no report; run tracker analyse")
+        return found
 
     def _is_stale(self, results: Results) -> bool:
         """Whether a record is newer than the analysis."""

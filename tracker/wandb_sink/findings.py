@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from tracker.analysis.labels import label_columns
-from tracker.analysis.schema import AnalysisReport, RunTransitions, from_dict
-from tracker.atomic import read_json
+from tracker.analysis.schema import AnalysisReport, RunTransitions, from_dict, to_dict
 from tracker.records import Recorded, digest
+from tracker.side_files import read_typed
 from tracker.store.journal import live_alerts
 from tracker.wandb_sink.identity import RunIdentity
 from tracker.wandb_sink.rows import KEY, ROW, Row, Scalar
 from tracker.wandb_sink.stored import RunFiles
 
+SECTIONS = ("transitions", "phases", "thresholds")
+"""Of analysis.json, those that runs are told of."""
 MOST_HOLES = 50
 """Failed and missing checkpoints that a summary spells out; the rest are counted."""
 LONGEST_TITLE = 63
@@ -76,14 +78,14 @@ def read_analysis(folder: Path) -> dict[str, Any]:
 
     Empty where there is neither, or it does not read back.
     """
-    try:
-        content = read_json(folder / "analysis.json")
-    except (OSError, ValueError):
-        content = {}
-    content = content if isinstance(content, dict) else {}
+    content = read_typed(folder / "analysis.json", dict[str, Any], {})
+    typed = from_dict(AnalysisReport, content)
+    # Each entry is whole then, whichever version wrote it.
+    content |= {name: to_dict(getattr(typed, name)) for name in SECTIONS if name in content}
     live = live_alerts(folder)
-    known = [alert for alert in content.get("alerts") or [] if alert not in live]
-    return content | {"alerts": [*known, *live]} if live else content
+    stored = content.get("alerts")
+    known = [alert for alert in stored if alert not in live] if isinstance(stored, list) else []
+    return content | {"alerts": [*known, *live]}
 
 
 class Findings:

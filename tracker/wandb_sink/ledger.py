@@ -6,6 +6,7 @@ has confirmed them; an offline run folder below ``DIR/wandb``, which ``wandb syn
 those arrived, so a publisher that is online asks it, and no file delivers them.
 """
 
+import logging
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from tracker.atomic import read_json, save_json
+from tracker.records import digest
 from tracker.store import safe_name
 from tracker.wandb_sink.connection import OFFLINE
 from tracker.wandb_sink.identity import RunIdentity
 from tracker.wandb_sink.options import SinkOptions
 
+logger = logging.getLogger(__name__)
 UNCONFIRMED = "unconfirmed"
 OFFLINE_FOLDERS = "offline-run-"
 """How W&B names the folders of offline runs."""
@@ -47,13 +50,17 @@ class Ledger:
     """By server or ``OFFLINE``: ids of the alerts that were sent."""
     artifact: dict[str, str] = field(default_factory=dict)
     """By server: digest of the records in the artifact that was sent last."""
+    rebuilt: bool = field(default=False, compare=False)
+    """Whether the file was damaged or lost, and this was made again from the run's files."""
 
     @classmethod
     def load(cls, folder: Path, options: SinkOptions, identity: RunIdentity) -> "Ledger":
-        """Read the ledger of one run; empty where there is none or it does not read back."""
+        """Read the ledger of one run; one that is damaged or lost is made again from the run's files."""
         path = ledger_folder(folder, options) / f"{identity.id}.json"
         try:
             content = read_json(path)
+            if content.get("sum", _sum(content)) != _sum(content):
+                raise ValueError(f"{path} is not what was written")
             rows = content["rows"] if "rows" in content else _rows_of_first_format(content)
             return cls(
                 folder / "wandb", path, identity,
@@ -64,14 +71,33 @@ class Ledger:
                 artifact=dict(content["artifact"]),
             )  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return cls(folder / "wandb", path, identity)
+            return cls(folder / "wandb", path, identity)._rebuilt(options)
 
     def save(self) -> None:
         """Replace the file whole, so that a kill leaves the old one or the new one."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         saved = ("rows", "open", "summary", "alerts", "artifact")
-        content = {name: getattr(self, name) for name in saved}
-        save_json(self.path, {"run": asdict(self.identity) | {"id": self.identity.id}} | content)
+        content: dict[str, Any] = {name: getattr(self, name) for name in saved}
+        content["run"] = asdict(self.identity) | {"id": self.identity.id}
+        save_json(self.path, content | {"sum": _sum(content)})
+
+    def _rebuilt(self, options: SinkOptions) -> "Ledger":
+        """Take in what the run's folders hold; rows in those that wait for no delivery are unconfirmed.
+
+        A folder that cannot be read gives no row, and its rows are sent again.
+        """
+        from tracker.wandb_sink.run_log import rows_in
+
+        for folder in sorted(self.wandb_folder.glob(f"*run-*-{self.identity.id}*")):
+            rows = rows_in(folder, options.project)
+            waits = folder.name.startswith(OFFLINE_FOLDERS) and not any(folder.glob("*.wandb.synced"))
+            place = folder.name if waits else UNCONFIRMED
+            self._put(place, {*self.rows.get(place, ()), *rows})
+        if self.rows:
+            logger.warning("%s was damaged or lost and is made again from the runs beside it", self.path)
+            self.rebuilt = True
+            self.save()
+        return self
 
     def sent(self, server: str) -> set[str]:
         """Return the rows that need not be sent: online, what the server confirmed or is being given;
@@ -146,6 +172,11 @@ class Ledger:
         """Mark a run folder as ``wandb sync`` does."""
         for log in self._run_folder(place).glob("*.wandb"):
             log.with_suffix(".wandb.synced").touch()
+
+
+def _sum(content: dict[str, Any]) -> str:
+    """Return the digest of a ledger's content, by which damage shows; earlier versions wrote none."""
+    return digest({name: value for name, value in content.items() if name != "sum"}, 16)
 
 
 def _rows_of_first_format(content: dict[str, Any]) -> dict[str, list[str]]:

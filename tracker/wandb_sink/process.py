@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from tracker.wandb_sink.publisher import publish
 
 MARGIN_SECONDS = 30.0
 """Beyond ``finish_timeout``: for starting up, an answer that does not come, writing and closing."""
+
+LEFT_SECONDS = 1.5
+"""How long an interrupted sweep waits for a publisher that may be quick to end."""
 
 
 @dataclass
@@ -59,6 +63,18 @@ class PublisherHandle:
         except ValueError:
             log = self.folder / "wandb" / "publisher.log"
             return [self._rest(f"ended with code {process.returncode} (see {log})")]
+
+    @contextlib.contextmanager
+    def left_alone_on_error(self) -> Iterator[None]:
+        """Leave the publisher to itself where a block is broken off: it sends the rest, and nobody waits."""
+        try:
+            yield
+        except BaseException:
+            process, self.process = self.process, None
+            if process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired, OSError):
+                    process.communicate(b"stop\n", timeout=LEFT_SECONDS)
+            raise
 
     def _rest(self, trouble: str) -> str:
         return (

@@ -30,6 +30,8 @@ class Published:
     """Artifacts that the server did not take, and why."""
     unreadable: tuple[Path, ...] = ()
     """Record folders that do not read back."""
+    rebuilt: tuple[Path, ...] = ()
+    """Files on what was sent that were damaged or lost, and were made again from the runs' files."""
 
     @property
     def sentences(self) -> list[str]:
@@ -47,6 +49,10 @@ class Published:
             names = ", ".join(map(str, self.unreadable[:3]))
             records = counted(len(self.unreadable), "record")
             found.append(f"W&B: {records} not sent, since the tables do not read back: {names}")
+        found += [
+            f"W&B: {path} was damaged or lost and is made again from its run's files; no row is doubled."
+            for path in self.rebuilt
+        ]
         if self.postponed:
             found.append(
                 f"W&B: the records of {counted(self.postponed, 'run')} are too large to wait for; "

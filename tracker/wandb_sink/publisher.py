@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import polars as pl
 from filelock import Timeout
 
 from tracker.atomic import locked
 from tracker.errors import RequestError, TrackerError
+from tracker.store import DamagedRecord
 from tracker.wandb_sink.findings import Findings, RunReport, read_analysis, summarise_rows
-from tracker.wandb_sink.identity import RunIdentity
+from tracker.wandb_sink.identity import RunIdentity, without_foreign_names
 from tracker.wandb_sink.options import SinkOptions
 from tracker.wandb_sink.published import Published
 from tracker.wandb_sink.rows import Row, read_row
@@ -58,13 +58,14 @@ def publish(folder: Path, options: SinkOptions, *, follow: threading.Event | Non
         raise RequestError(
             f"store={folder}: holds no measurements; create some with `tracker sweep store={folder}`"
         )
-    # wandb is imported here: whoever only asks for the options must not wait for it.
-    from tracker.wandb_sink.runs import OpenRuns
-
     try:
         with ExitStack() as held:
             _hold_lock(held, folder, follow)
-            runs = OpenRuns(folder, options, hurry=follow is not None)
+            sweep = held.enter_context(without_foreign_names())
+            # wandb is imported here: whoever only asks for the options must not wait for it.
+            from tracker.wandb_sink.runs import OpenRuns
+
+            runs = OpenRuns(folder, options, hurry=follow is not None, sweep=sweep)
             if runs.connection.mode == "disabled":
                 return Published()
             publisher = _Publisher(folder, options, runs)
@@ -72,7 +73,7 @@ def publish(folder: Path, options: SinkOptions, *, follow: threading.Event | Non
                 publisher.replay()
             else:
                 publisher.follow(follow)
-            return replace(runs.published(), unreadable=tuple(sorted(publisher.unreadable)))
+            return replace(runs.published(), unreadable=tuple(sorted(publisher.left_out)))
     except OSError as error:
         raise TrackerError(
             f"cannot write below {folder / 'wandb'}: {error}; free or change store=DIR, then "
@@ -106,7 +107,12 @@ class _Publisher:
     def __init__(self, folder: Path, options: SinkOptions, runs: "OpenRuns") -> None:
         self._folder, self._options, self._runs = folder, options, runs
         self._stored = StoredRecords(folder)
-        self.unreadable: set[Path] = set()
+        self._unreadable: set[Path] = set()
+
+    @property
+    def left_out(self) -> set[Path]:
+        """Record folders that send no row, since their files are not those that were written."""
+        return self._unreadable | self._stored.damaged
 
     def replay(self) -> None:
         """Send every run, one at a time."""
@@ -121,6 +127,8 @@ class _Publisher:
         while not stopping:
             # Read before the poll, which then finds all that was stored before the stop.
             stopping = stop.is_set()
+            if self._stored.by_run and not self._folder.is_dir():
+                raise FileNotFoundError("the store was deleted or moved")
             self._runs.recover()
             self._stored.poll()
             for identity in sorted(self._stored.by_run):
@@ -140,12 +148,12 @@ class _Publisher:
         histograms, maps = self._options.histograms, self._options.maps
         try:
             row = read_row(stored.folder, histograms=histograms, maps=maps)
-        except (OSError, pl.exceptions.PolarsError):
+        except (OSError, DamagedRecord):
             # It may be in the middle of being replaced by a newer measurement, which the next poll finds.
             self._stored.forget(stored.folder)
-            self.unreadable.add(stored.folder)
+            self._unreadable.add(stored.folder)
             return None
-        self.unreadable.discard(stored.folder)
+        self._unreadable.discard(stored.folder)
         return row
 
     def _finish(self, identities: Iterable[RunIdentity]) -> None:
@@ -156,7 +164,7 @@ class _Publisher:
         measured = self._stored.measured(identity)
         last = None
         if measured:
-            with suppress(OSError, pl.exceptions.PolarsError):
+            with suppress(OSError, DamagedRecord):
                 last = read_row(measured[-1].folder, histograms=False, maps=False)
         summary = summarise_rows(last, self._stored.holes(identity)) | findings.summary(identity)
         files = self._stored.files(identity) if self._options.artifact else None

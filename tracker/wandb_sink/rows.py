@@ -13,6 +13,7 @@ from PIL import Image
 
 from tracker.metrics.registry import checkpoint_columns, registry_of, title_of
 from tracker.records import digest
+from tracker.store import read_table
 
 Scalar = float | int | str
 
@@ -85,14 +86,14 @@ def read_row(place: Path, *, histograms: bool = True, maps: bool = True) -> Row:
         maps: whether to draw the layer x head maps.
 
     Raises:
-        OSError, polars.exceptions.PolarsError: the record is being replaced or does not read back.
+        OSError, DamagedRecord: the record is being replaced or does not read back.
     """
     checkpoint = _checkpoint(place)
     facts = {name: checkpoint[name] for name in FACTS if checkpoint[name] is not None}
     heads = pl.DataFrame()
     if histograms or maps:
         wanted = sorted({*HISTOGRAMS, *MAPS})
-        heads = pl.read_parquet(place / "heads.parquet", columns=["layer", "head", *wanted])
+        heads = read_table(place, "heads", ["layer", "head", *wanted])
     scalars = scalars_of(checkpoint)
     return Row(
         name=str(scalars[ROW]),
@@ -109,14 +110,14 @@ def row_name(place: Path) -> str:
     """Return the name of the row that a record with status ok sends.
 
     Raises:
-        OSError, polars.exceptions.PolarsError: the record is being replaced or does not read back.
+        OSError, DamagedRecord: the record is being replaced or does not read back.
     """
     return str(scalars_of(_checkpoint(place))[ROW])
 
 
 def _checkpoint(place: Path) -> dict[str, Any]:
     """Read a record's row of the checkpoint table."""
-    return pl.read_parquet(place / "checkpoint.parquet").row(0, named=True)
+    return read_table(place, "checkpoint").row(0, named=True)
 
 
 def scalars_of(checkpoint: dict[str, Any]) -> dict[str, Scalar]:

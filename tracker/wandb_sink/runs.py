@@ -33,17 +33,18 @@ GIVE_UP_SECONDS = 2.0
 class OpenRuns:
     """Opens, feeds and finishes runs, and keeps their ledgers."""
 
-    def __init__(self, folder: Path, options: SinkOptions, *, hurry: bool) -> None:
+    def __init__(self, folder: Path, options: SinkOptions, *, hurry: bool, sweep: str | None = None) -> None:
         """Nothing is opened yet.
 
         Args:
             folder: the store's folder.
             options: where to, and how much.
             hurry: whether a sweep waits for the end.
+            sweep: id of the W&B sweep whose agent started this; it stands in each run's configuration.
         """
         if not hurry:
             options = replace(options, finish_timeout=max(options.finish_timeout, PATIENT_SECONDS))
-        self._folder, self._options = folder, options
+        self._folder, self._options, self._sweep = folder, options, sweep
         self._artifact_bytes = QUICK_BYTES if hurry else None
         self.connection = Connection(options, client.server_address())
         self._ledgers: dict[RunIdentity, Ledger] = {}
@@ -65,6 +66,7 @@ class OpenRuns:
             unconfirmed=sum(len(ledger.rows.get(UNCONFIRMED, ())) for ledger in self._ledgers.values()),
             postponed=len(self._postponed),
             refused=self._refused,
+            rebuilt=tuple(sorted(each.path for each in self._ledgers.values() if each.rebuilt)),
         )
 
     def ledger(self, identity: RunIdentity) -> Ledger:
@@ -124,7 +126,7 @@ class OpenRuns:
             return
         if self._service_hangs:
             self._restart()
-        config = _configuration(identity, facts)
+        config = _configuration(identity, facts) | ({"sweep": self._sweep} if self._sweep else {})
         if self.connection.mode == "online":
             self._open_online(identity, config)
         if identity in self._open:

@@ -5,10 +5,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
 from tracker.records import Recorded, digest
-from tracker.store import read_record, record_folders
+from tracker.store import DamagedRecord, load_record, record_folders
 from tracker.wandb_sink.identity import RunIdentity
 from tracker.wandb_sink.rows import row_name
 
@@ -55,11 +53,13 @@ class StoredRecords:
         self._seen: dict[Path, tuple[int, int]] = {}
         self.by_run: dict[RunIdentity, dict[str, StoredRecord]] = {}
         """Records by key; one that was measured again replaces the earlier one."""
+        self.damaged: set[Path] = set()
+        """Record folders whose files are not those that were written, until they are replaced."""
 
     def poll(self) -> set[RunIdentity]:
         """Take in what was stored since the last call, and return the runs that it belongs to.
 
-        A folder that does not read back is left for a later call.
+        A folder that cannot be read is left for a later call.
         """
         changed = set()
         for folder in record_folders(self._folder):
@@ -69,15 +69,18 @@ class StoredRecords:
                 if self._seen.get(folder) == stamp:
                     continue
                 self._seen[folder] = stamp
-                record = read_record(folder)
-                row = row_name(folder) if record is not None and record.status == "ok" else ""
-            except (OSError, pl.exceptions.PolarsError):
+                record = load_record(folder)
+                row = row_name(folder) if record.status == "ok" else ""
+            except OSError:
                 self.forget(folder)
                 continue
-            if record is not None:
-                identity = RunIdentity.of(record)
-                self.by_run.setdefault(identity, {})[record.key] = StoredRecord(folder, record, row)
-                changed.add(identity)
+            except DamagedRecord:
+                self.damaged.add(folder)
+                continue
+            self.damaged.discard(folder)
+            identity = RunIdentity.of(record)
+            self.by_run.setdefault(identity, {})[record.key] = StoredRecord(folder, record, row)
+            changed.add(identity)
         return changed
 
     def forget(self, folder: Path) -> None:

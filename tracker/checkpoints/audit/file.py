@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from tracker.atomic import locked, read_json, save_json
+from tracker.atomic import locked, save_json
 from tracker.checkpoints.audit.findings import SUSPICIOUS, Evidence, Finding, Revision, findings
 from tracker.checkpoints.audit.register import Disagreement, disagreements, reports, source_of
 from tracker.errors import StoreError
 from tracker.records import Checkpoint
+from tracker.side_files import read_typed, set_damaged_aside
 
 NAME = "audit.json"
 LOCK = ".audit.lock"
@@ -28,6 +29,55 @@ def placed(repo: str) -> str:
     """
     match = EMBEDDED.fullmatch(repo.replace("\\", "/"))
     return match[1] if match else repo
+
+
+REPORTED = tuple(each.name for each in fields(Disagreement))
+
+
+StoredFinding = TypedDict(
+    "StoredFinding",
+    {
+        "step": int, "fault": str, "sentence": str, "with": int | str | None, "file": str | None,
+        "revision": str | None, "commit": str | None, "seed": int, "known": str | None,
+    },
+)  # fmt: skip
+
+
+class StoredDisagreement(TypedDict):
+    """A report that the hub does not bear out, in the file."""
+
+    steps: list[int]
+    reported: str
+    source: str
+    hub: str
+
+
+class StoredRevision(TypedDict):
+    """One branch or folder, in the file."""
+
+    revision: str
+    step: int | None
+    seed: int
+    commit: str | None
+    weights: dict[str, dict[str, str]]
+    measurable: bool
+
+
+class StoredRepo(TypedDict):
+    """The audit of one repository or folder, in the file."""
+
+    repo: str
+    checked: list[int]
+    findings: list[StoredFinding]
+    disagreements: list[StoredDisagreement]
+    revisions: list[StoredRevision]
+    main: StoredRevision | None
+
+
+class AuditContent(TypedDict):
+    """The whole file."""
+
+    repos: list[StoredRepo]
 
 
 @dataclass(frozen=True)
@@ -83,19 +133,12 @@ class Suspects:
 
 
 def read(store: Path) -> dict[str, RepoAudit]:
-    """Read the audited repositories and folders of a store, as ``placed``; empty where there was no audit.
+    """Read the audited repositories and folders of a store, as ``placed``.
 
-    Raises:
-        StoreError: the file is damaged.
+    Empty where there was no audit, or its file is damaged, of which a warning is logged.
     """
-    path = store / NAME
-    if not path.is_file():
-        return {}
-    try:
-        entries = [_repo_audit(entry) for entry in read_json(path)["repos"]]
-        return {entry.repo: entry for entry in entries}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} does not read back ({error!r}); remove it and run tracker audit") from error
+    found = read_typed(store / NAME, AuditContent, {"repos": []})
+    return {entry.repo: entry for entry in map(_repo_audit, found["repos"])}
 
 
 def record(store: Path, audits: Callable[[Mapping[str, RepoAudit]], Sequence[RepoAudit]]) -> list[RepoAudit]:
@@ -109,11 +152,12 @@ def record(store: Path, audits: Callable[[Mapping[str, RepoAudit]], Sequence[Rep
         The new entries.
 
     Raises:
-        StoreError: the file is damaged or cannot be written.
+        StoreError: the file cannot be written.
     """
     path = store / NAME
     try:
         with locked(store / LOCK):
+            set_damaged_aside(path, AuditContent)
             before = read(store)
             new = list(audits(before))
             merged = {**before, **{audit.repo: audit for audit in new}}
@@ -125,11 +169,7 @@ def record(store: Path, audits: Callable[[Mapping[str, RepoAudit]], Sequence[Rep
 
 
 def suspects(store: Path) -> Suspects:
-    """Return the checkpoints that the store's audit found suspect.
-
-    Raises:
-        StoreError: the file is damaged.
-    """
+    """Return the checkpoints that the store's audit found suspect."""
     reasons: dict[tuple[str, str], tuple[str | None, str]] = {}
     for repo, audit in read(store).items():
         for finding in audit.findings:
@@ -212,14 +252,15 @@ def _repo_audit(entry: Mapping[str, Any]) -> RepoAudit:
         placed(entry["repo"]),
         tuple(entry["checked"]),
         tuple(_finding(each) for each in entry["findings"]),
-        tuple(Disagreement(**each) for each in entry["disagreements"]),
+        tuple(Disagreement(**{name: each[name] for name in REPORTED}) for each in entry["disagreements"]),
         tuple(_revision(each) for each in entry["revisions"]),
         None if entry["main"] is None else _revision(entry["main"]),
     )
 
 
 def _finding(plain: Mapping[str, Any]) -> Finding:
-    return Finding(other=plain["with"], **{name: value for name, value in plain.items() if name != "with"})
+    known = {each.name for each in fields(Finding)} - {"other"}
+    return Finding(other=plain["with"], **{name: plain[name] for name in known})
 
 
 def _revision(plain: Mapping[str, Any]) -> Revision:

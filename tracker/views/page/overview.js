@@ -1,7 +1,7 @@
 // The findings, and the checkpoints that they rest on.
 
 function drawOverview() {
-  const { models, runs, checkpoints, failed, missing } = DATA.counts;
+  const { models, runs, checkpoints, failed, missing, damaged } = DATA.counts;
   const suites = [...new Set(DATA.models.map((model) => model.suite))];
   const facts = DATA.runs[0]?.facts;
   byId("eyebrow").textContent = suites.length
@@ -40,8 +40,11 @@ function drawOverview() {
     el("strong", {}, plural(checkpoints, "checkpoint")),
     " measured",
   );
-  if (failed + missing) {
-    const holes = [failed && `${failed} failed`, missing && `${missing} missing`].filter(Boolean).join(", ");
+  if (failed + missing + damaged) {
+    const holes = Object.entries({ failed, missing, damaged })
+      .filter(([, number]) => number)
+      .map(([status, number]) => `${number} ${status}`)
+      .join(", ");
     box.append(", ", el("span", { class: "warn" }, holes), " (× on the curves; reasons under Provenance)");
   }
   box.append(
