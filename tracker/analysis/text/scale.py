@@ -123,16 +123,16 @@ def _amount(entry: ThresholdEntry, difference: float) -> str:
 def _step(entry: ThresholdEntry, shift: Shift) -> str:
     """How large a shift is and between which sizes."""
     near, far = sorted(-each if shift.effect < 0 else each for each in shift.effect_interval)
-    wide = "" if shift.gap == shift.gap_interval else f" (90%: {_sizes(shift.gap_interval)})"
+    wide = "" if shift.gap == shift.gap_interval else f" (90%: {_sizes(entry.axis, shift.gap_interval)})"
     named = "" if entry.low is None else "has a threshold: it "
     return (
         f"{named}{_verb(entry, shift.effect)} by {_amount(entry, shift.effect)} ({number(near)} to "
-        f"{number(far)}) between {_sizes(shift.gap, ' and ')}{wide}{_unit(entry)}"
+        f"{number(far)}) between {_sizes(entry.axis, shift.gap, ' and ')}{wide}{_unit(entry)}"
     )
 
 
-def _sizes(gap: tuple[float, float], between: str = " to ") -> str:
-    return between.join(size_name(size) if size >= 1e5 else f"{size:g}" for size in gap)
+def _sizes(axis: str, gap: tuple[float, float], between: str = " to ") -> str:
+    return between.join(size_name(size) if axis.startswith("params") else f"{size:g}" for size in gap)
 
 
 def _unit(entry: ThresholdEntry) -> str:
