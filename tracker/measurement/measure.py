@@ -29,7 +29,7 @@ from tracker.metrics import (
 )
 from tracker.metrics.fused.layers import LayerValues, layer_values
 from tracker.metrics.fused.signals import SignalPlan
-from tracker.models import AttentionStream, ModelFacts, model_facts, sequence_losses
+from tracker.models import AttentionStream, ModelFacts, logits_way, model_facts, sequence_losses
 from tracker.records import Conventions, Measurement, Unit, tracker_version
 
 BATCH_BYTES, BATCH_SHARE = 64 << 20, 0.5
@@ -74,6 +74,7 @@ def _measured(
     number, n = tokens.ids.shape
     plan = SignalPlan.of(conventions, n, model.device)
     values = Values.empty((number, facts.n_layers, facts.n_heads), scales=plan.level + 1)
+    way = logits_way(model, torch.from_numpy(tokens.ids[:1]).to(model.device)) if facts.causal else "none"
     measured = _measure_batches(model, tokens.ids, plan, facts, values, target_error)
     if facts.causal:
         _measure_prefix(model, tokens.prefix_ids, values)
@@ -81,6 +82,8 @@ def _measured(
         for name in (failed, f"averaged_{failed}"):
             values.heads.pop(name, None)
     values.troubles = plan.troubles
+    if facts.causal and way == "none":
+        values.troubles |= {"loss": "no loss: the model has no vocabulary head"}
     return values.first(measured)
 
 

@@ -4,7 +4,7 @@ from tracker.models.architecture import ModelFacts, model_facts
 from tracker.models.attention_interface import IMPLEMENTATION, LayerAttention, check_attention
 from tracker.models.attention_stream import AttentionStream
 from tracker.models.loading import DTYPES, load_model
-from tracker.models.loss import loss_positions, sequence_losses
+from tracker.models.loss import logits_way, loss_positions, sequence_losses
 
 __all__ = [
     "DTYPES",
@@ -14,6 +14,7 @@ __all__ = [
     "ModelFacts",
     "check_attention",
     "load_model",
+    "logits_way",
     "loss_positions",
     "model_facts",
     "sequence_losses",

@@ -91,7 +91,7 @@ def model_facts(model: PreTrainedModel) -> ModelFacts:
         position_encoding=encoding,
         causal=all(causal),
         vocabulary=tokens.weight.shape[0],
-        max_positions=_max_positions(config, encoding),
+        max_positions=_max_positions(model, encoding),
     )
 
 
@@ -165,11 +165,22 @@ def _rotary_dims(config: Any, d_head: int) -> int:
     return int(d_head * (factor or getattr(config, "partial_rotary_factor", None) or 1.0))
 
 
-def _max_positions(config: Any, encoding: str) -> int | None:
+def _max_positions(model: PreTrainedModel, encoding: str) -> int | None:
+    config: Any = model.config
     # MPT's bias is a table of this length, though ALiBi itself would need none.
     if hasattr(config, "max_seq_len"):
         return config.max_seq_len
-    return None if encoding in UNBOUNDED else getattr(config, "max_position_embeddings", None)
+    positions = getattr(config, "max_position_embeddings", None)
+    if encoding in UNBOUNDED or positions is None:
+        return None
+    return positions - _first_position(model)
+
+
+def _first_position(model: PreTrainedModel) -> int:
+    """The row of the first token: Roberta and its kin count positions from behind the padding's on."""
+    named = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Embedding))
+    found = next((table for name, table in named if name.endswith("position_embeddings")), None)
+    return 0 if found is None or found.padding_idx is None else found.padding_idx + 1
 
 
 def _embedding_parameters(model: PreTrainedModel) -> int:

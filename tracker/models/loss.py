@@ -1,7 +1,12 @@
-"""Next-token loss from a body's last hidden state, without running the head where it is not needed."""
+"""Next-token loss from a body's last hidden state, without running the head where it is not needed.
+
+Some families do more between the body and its logits than multiply by a matrix. Once per architecture the
+logits made here are compared with the model's own; where they differ, the model's own forward is run.
+"""
 
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,11 +16,20 @@ from transformers import PreTrainedModel
 
 from tracker.errors import CheckpointError
 from tracker.models.architecture import ModelFacts
+from tracker.models.attention_interface import captured_attention
+from tracker.models.attention_modules import base_call, layer_number
 
 LOSS_POSITIONS, TENTH_POSITIONS = 32, 16
 """Where the vocabulary head costs more than the body: strided positions, and of each tenth."""
 SLICE, SLICE_GPU = (256, 2048), (4096, 16384)
 """Tokens and words of the vocabulary whose logits are there at once."""
+COMPARED = 8
+"""Tokens on which logits are compared with the model's own."""
+APART = 0.05
+"""Largest difference that rounding makes, in standard deviations of the logits; of half precision too."""
+Way = Literal["head", "forward", "none"]
+"""How logits are made: by the head alone, by the model's own forward, or not at all."""
+_ways: dict[tuple[type, str], Way] = {}
 
 
 def loss_positions(n: int, *, all_positions: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -43,24 +57,92 @@ def _thinned(positions: np.ndarray, count: int) -> np.ndarray:
 
 def sequence_losses(
     model: PreTrainedModel, hidden_BQD: Tensor, ids_BQ: Tensor, facts: ModelFacts
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Compute next-token loss and in-context score (late loss less early loss) per sequence, nats per token.
 
     All positions are scored where the vocabulary head costs less than the body, else 64.
 
     Returns:
-        two float64 arrays, shape (B,).
+        two float64 arrays, shape (B,); None where the model has no vocabulary head.
     """
+    way = logits_way(model, ids_BQ)
+    if way == "none":
+        return None
     everywhere = facts.vocabulary * facts.d_model < facts.params_non_embedding
     parts = loss_positions(ids_BQ.shape[1], all_positions=everywhere)
     scored = np.unique(np.concatenate(parts))
     wanted = ids_BQ[:, scored + 1]
-    losses = token_losses(model, hidden_BQD[:, scored].flatten(0, 1), wanted.flatten())
+    if way == "forward":
+        losses = torch.stack([_own_losses(model, ids, scored) for ids in ids_BQ])
+    else:
+        losses = token_losses(model, hidden_BQD[:, scored].flatten(0, 1), wanted.flatten())
     losses = losses.view_as(wanted).double().cpu().numpy()
     loss, early, late = (losses[:, np.searchsorted(scored, part)].mean(1) for part in parts)
     if not np.isfinite(loss).all():
         raise CheckpointError("the loss is NaN or infinite; are the weights sound?")
     return loss, late - early
+
+
+def logits_way(model: PreTrainedModel, ids_BQ: Tensor) -> Way:
+    """Find how the model's logits are made; compared once per architecture and configuration.
+
+    Not while another thread runs the model: the passes that compare would be taken for its own.
+
+    Args:
+        model: a loaded model.
+        ids_BQ: tokens that it can read.
+    """
+    known = type(model), model.config.to_json_string(use_diff=False)
+    if known not in _ways:
+        _ways[known] = _compared(model, ids_BQ[:1, :COMPARED])
+    return _ways[known]
+
+
+def _compared(model: PreTrainedModel, ids_1Q: Tensor) -> Way:
+    has_head = model.get_output_embeddings() is not None
+    own = _own_logits(model, ids_1Q)
+    if own is None:
+        return "head" if has_head else "none"
+    if not has_head:
+        return "forward"
+    words = SLICE[1] if ids_1Q.device.type == "cpu" else SLICE_GPU[1]
+    try:
+        with _unwatched(model):
+            hidden_1QD = base_call(model, ids_1Q)
+        ours = torch.cat(list(_logits(model, hidden_1QD[0], words)), dim=-1)
+    except RuntimeError:  # a head behind layers that change the width
+        return "forward"
+    if ours.shape != own.shape or not bool((ours - own).abs().max() <= APART * own.std()):
+        return "forward"
+    return "head"
+
+
+def _own_logits(model: PreTrainedModel, ids_1Q: Tensor) -> Tensor | None:
+    """Logits of the model's own forward, float32, (Q, V); None where it gives none for every token."""
+    try:
+        with _unwatched(model):
+            logits = getattr(model(input_ids=ids_1Q, use_cache=False), "logits", None)
+    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError):
+        return None
+    vocabulary = getattr(model.config.get_text_config(), "vocab_size", None)
+    if not isinstance(logits, Tensor) or logits.ndim != 3 or logits.shape[:2] != ids_1Q.shape:
+        return None
+    return logits[0].float() if vocabulary is None or logits.shape[2] >= vocabulary else None
+
+
+@contextmanager
+def _unwatched(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model run whose attention is set to be handed out, without anybody who looks at it."""
+    with captured_attention(lambda attention: attention.finish(), lambda module: layer_number(module, model)):
+        yield
+
+
+def _own_losses(model: PreTrainedModel, ids_Q: Tensor, scored: np.ndarray) -> Tensor:
+    """Next-token losses of one sequence at the positions scored, from the model's own logits."""
+    logits = _own_logits(model, ids_Q[None])
+    if logits is None:
+        raise CheckpointError(f"{type(model).__name__}: its own forward gives no logits for every token")
+    return F.cross_entropy(logits[scored], ids_Q[scored + 1], reduction="none")
 
 
 def token_losses(model: PreTrainedModel, hidden_TD: Tensor, wanted_T: Tensor) -> Tensor:
