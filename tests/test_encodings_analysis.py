@@ -22,7 +22,7 @@ from tracker.analysis.encodings import (
 from tracker.analysis.schema import Phase, RunPhases
 from tracker.analysis.trajectories import Trajectory
 from tracker.cli import run as run_cli
-from tracker.console.tables import shown_steps
+from tracker.console.comparison_tables import shown_steps
 from tracker.nano.encoding import OWN_BODY as TRAINED_WITH_OWN_BODY
 from tracker.store import open_store
 from tracker.views.dashboard import write_dashboard
