@@ -37,7 +37,7 @@ UNKNOWN = {
 }
 """What would tell how long a sweep takes, by what is not known."""
 LEAST_HOURS = 0.01
-"""Worker hours worth a mention."""
+"""Worker hours worth a mention where nothing has to be fetched."""
 
 
 def run(config: Config, console: Console) -> int:
@@ -108,7 +108,7 @@ def expected_time(config: Config, costs: Mapping[str, Costs], workers: int) -> s
         else "network-bound; more workers will not help"
     )
     hours = found.measuring * workers / 3600
-    parts = [f"{hours:.3g} worker hours"] if hours >= LEAST_HOURS else []
+    parts = [f"{hours:.3g} worker hours"] if hours >= LEAST_HOURS or found.fetching else []
     parts += [f"{readable_time(found.fetching)} of download"] if found.fetching else []
     return (
         f"expected time: ~{readable_time(found.seconds)} with {counted(workers, 'worker')} at {at}: "
