@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from tracker.checkpoints.audit.findings import Finding
+from tracker.errors import printable
 from tracker.records import Outcome, PlannedUnit
 from tracker.store import DamagedRecord
 
@@ -23,8 +24,8 @@ def make_console() -> Console:
 
 
 def print_line(console: Console, text: str) -> None:
-    """Print one line of text as it is: names from outside are never read as markup."""
-    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+    """Print one line of text: names from outside are never read as markup, or obeyed by the terminal."""
+    console.print(printable(text), markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def print_findings(console: Console, findings: Sequence[Finding], most: int | None = SHOWN_LINES) -> None:
