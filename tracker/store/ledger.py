@@ -33,7 +33,10 @@ class Ledger(Mapping[RecordId, Recorded]):
         for place in record_folders(self.folder):
             try:
                 state = place.stat()
-                stamp = (state.st_ino, state.st_mtime_ns)
+            except OSError:
+                continue
+            stamp = (state.st_ino, state.st_mtime_ns)
+            try:
                 known = self.entries.get(place)
                 entries[place] = known if known and known[0] == stamp else (stamp, load_record(place))
             except OSError:
