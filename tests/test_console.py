@@ -160,3 +160,16 @@ def test_without_a_terminal_or_its_characters_nothing_is_drawn():
     narrow = terminal(30)
     show_charts(narrow, table(["m"], [0, 1, 2]), [])
     assert "m seed 0" in written(narrow)
+
+
+def test_escape_sequences_of_names_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]):
+    from tracker.cli import _refuse
+    from tracker.console.output import make_console, print_line
+
+    name = "a\x1b[2J\x9b31m\x07\u202eb"
+    print_line(make_console(), name)
+    _refuse(name)
+    said = capsys.readouterr()
+    for text in (said.out, said.err):
+        assert "a\\x1b[2J\\x9b31m\\x07\\u202eb" in text
+        assert not set(text) & {"\x1b", "\x9b", "\x07", "\u202e"}

@@ -1,20 +1,27 @@
 """dask: what inline measures, and clear words where there is nobody to work."""
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from engine_material import breaking, measured_here, same, suite, worker_spec
+from engine_material import HERE, breaking, children, measured_here, same, suite, worker_spec
 from suite_material import PROBE, finished, make_suite, start_sweep
 
 import tracker as package
 from tracker.cli import run
+from tracker.engines import scheduler, warm_process
 from tracker.engines.consistency import UNKNOWN
 from tracker.engines.dask import Dispatch, run_dask
-from tracker.engines.prefetch import Transfer
+from tracker.engines.local import PoolOptions, run_local
+from tracker.engines.prefetch import Prefetch, Transfer
 from tracker.engines.scheduler import ClusterOptions, connected
 from tracker.engines.unit_batch import SweepContext, UnitBatch, carry_out
 from tracker.engines.worker_spec import WorkerSpec
@@ -26,10 +33,9 @@ NOBODY = "tcp://127.0.0.1:9"
 
 
 def measured_by_dask(folder: Path, units: list[PlannedUnit], spec: WorkerSpec) -> list[Outcome]:
+    spec.store.mkdir(exist_ok=True)
     with Heartbeat(spec.store) as heartbeat:
-        context = SweepContext(
-            spec, heartbeat.path, heartbeat.beat(), folder / "cache", device="cpu", threads=1, prefetch=2
-        )
+        context = SweepContext(spec, heartbeat.path, folder / "cache", device="cpu", threads=1, prefetch=2)
         return list(run_dask(units, context, ClusterOptions(workers=1, batch=3), {}, Transfer()))
 
 
@@ -44,6 +50,60 @@ def test_dask_workers_measure_what_one_process_does(tmp_path: Path):
     assert len(outcomes) == 12
     assert "width 64 against 2 layers of 2 heads, width 32" in str(outcomes[-1].reason)
     assert same(tmp_path / "dask", tmp_path / "alone")
+
+
+def test_a_batch_that_its_worker_cuts_short_is_handed_out_again(tmp_path: Path):
+    """A worker that misses the driver's heartbeat takes the sweep for ended, and stops after its unit."""
+    units = suite(tmp_path, 6)
+    spec = replace(worker_spec(tmp_path, "dask").with_absolute_paths(), stream="never")
+    spec.store.mkdir()
+    stopped = threading.Event()
+
+    def hide(path: Path) -> None:
+        while not stopped.wait(0.01):
+            path.unlink(missing_ok=True)
+
+    with Heartbeat(spec.store) as heartbeat:
+        context = SweepContext(spec, heartbeat.path, tmp_path / "cache", device="cpu", threads=1)
+        outcomes = []
+        hider = threading.Thread(target=hide, args=(heartbeat.path,))
+        for outcome in run_dask(units, context, ClusterOptions(workers=1, batch=6), {}, Transfer()):
+            outcomes.append(outcome)
+            if len(outcomes) == 2:  # the first alone, then the first of a batch of five
+                hider.start()
+        stopped.set()
+        hider.join()
+    assert [each.status for each in outcomes] == ["ok"] * 6
+    assert len({each.unit.id for each in outcomes}) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "dask"])
+def test_a_worker_that_freezes_loses_its_unit_to_another_and_writes_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+):
+    monkeypatch.setattr(warm_process, "SILENT_SECONDS", 10.0)
+    monkeypatch.setattr(scheduler, "SILENT_SECONDS", 10)
+    units, spec = suite(tmp_path, 8), worker_spec(tmp_path, engine).with_absolute_paths()
+    spec.store.mkdir()
+    with Heartbeat(spec.store) as heartbeat:
+        context = SweepContext(spec, heartbeat.path, tmp_path / "cache", device="cpu", threads=1)
+        if engine == "local":
+            found = run_local(Prefetch(units), spec, PoolOptions((HERE, HERE)))
+        else:
+            found = run_dask(units, context, ClusterOptions(workers=2, batch=2), {}, Transfer())
+        outcomes, began = [next(found)], time.monotonic()
+        workers = [
+            pid for pid in children(os.getpid()) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+        os.kill(workers[0], signal.SIGSTOP)
+        outcomes += list(found)
+        assert time.monotonic() - began < 100
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+    assert sorted(each.unit.checkpoint.step for each in outcomes) == list(range(8))
+    assert [each.status for each in outcomes] == ["ok"] * 8
 
 
 @pytest.mark.slow

@@ -49,6 +49,7 @@ def store(tmp_path: Path) -> Store:
 
 @contextmanager
 def reserving(store: Store) -> Iterator[Reservations]:
+    store.folder.mkdir(exist_ok=True)
     with Heartbeat(store.folder) as heartbeat, Reservations(store, heartbeat) as reservations:
         yield reservations
 

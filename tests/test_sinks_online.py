@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sink_material import (
     wandb_server,  # noqa: F401  # the fixture `server`
 )
 
+from tracker.cli import run
 from tracker.store import open_store
 from tracker.wandb_sink import SinkOptions, publish, start_publisher
 from tracker.wandb_sink import connection as connection_module
@@ -76,9 +78,9 @@ def test_what_a_wandb_agent_calls_its_run_is_the_name_of_none_of_ours(
         ("70m seed 0", "pythia"), ("160m seed 0", "pythia")
     }  # fmt: skip
     assert "theirs" not in server.runs
-    for run in server.runs.values():
-        assert run.config["sweep"]["value"] == "sw33p"
-        assert "suite.models" not in run.config
+    for served in server.runs.values():
+        assert served.config["sweep"]["value"] == "sw33p"
+        assert "suite.models" not in served.config
     assert_rows_equal_store(all_rows(server), tmp_path)
     wandb.teardown()
 
@@ -321,3 +323,16 @@ def test_a_detected_phase_change_raises_an_alert_once(tmp_path: Path, server: Lo
     assert alert["text"] == (
         "70m seed 0 of suite pythia: exploratory begins in steps (128, 512], 90% of draws of its noise"
     )
+
+
+def test_stream_to_a_server_that_does_not_answer_ends_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    wandb.teardown()
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", API_KEY)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    store_one(tmp_path, 0)
+    assert run(["stream", f"store={tmp_path}", "sink.mode=online", "sink.maps=false"]) == 1
+    assert "W&B failed (http://127.0.0.1:9: no answer within 3 s); nothing is lost" in capsys.readouterr().out
+    wandb.teardown()

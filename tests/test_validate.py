@@ -17,7 +17,7 @@ from command_line import tracker
 from loopback_wandb import LoopbackWandb
 from rich.console import Console
 from sink_material import no_wandb_of_the_user, wandb_server  # noqa: F401  # fixtures
-from synthetic_store import SMALL, SMALL_STEPS, measurement_of, unit_of
+from synthetic_store import PROBE, SMALL, SMALL_STEPS, measurement_of, unit_of
 from views_browser import browsing, chromium, visiting
 
 from tracker import metrics
@@ -244,6 +244,15 @@ def test_a_store_without_a_measurement_says_so(tmp_path: Path):
     done = tracker(tmp_path, "validate", "what=breaks", "store=holes")
     assert done.returncode == 0
     assert "holes: no checkpoint is measured, so there is nothing to judge" in done.stdout
+
+
+def test_it_opens_the_store_before_any_check_is_made(tmp_path: Path):
+    for probe in (PROBE, replace(PROBE, n=64)):
+        unit = replace(unit_of("nano", SMALL[0], 0, 1), probe=probe)
+        Store(tmp_path / "two").write_hole(unit, "failed", "no weights")
+    done = tracker(tmp_path, "validate", "what=all", "store=two")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "store=two: holds results of several probes, which are never mixed; choose one" in done.stderr
 
 
 def test_names_are_never_markup():

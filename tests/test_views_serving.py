@@ -28,7 +28,7 @@ from tracker.errors import RequestError
 from tracker.store import Store, open_store
 from tracker.store.progress import Watch, report_progress
 from tracker.views.served_store import ServedStore
-from tracker.views.serving import DashboardServer
+from tracker.views.serving import MOST_CONNECTIONS, DashboardServer
 
 ROOT = Path(__file__).parent.parent
 RUN = "nano/0.8m/0"
@@ -126,6 +126,42 @@ def test_no_path_is_a_file(served: tuple[DashboardServer, Path], path: str):
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1", "127.0.0.1:1", ""])
 def test_a_request_by_another_name_is_refused(served: tuple[DashboardServer, Path], host: str):
     assert answer(served[0], "/data", host=host)[0] == 403
+
+
+@pytest.mark.parametrize("request_line", [
+    b"GET http://[::1 HTTP/1.1", b"GET //[ HTTP/1.1", b"GET /\xff\xfe HTTP/1.1", b"GET", b"\x16\x03\x01\x00",
+    b"GET / HTTP/9.9", b"GET " + b"/" * 70_000 + b" HTTP/1.1", b"GET /map?run=%00&metric=[ HTTP/1.1",
+    b"GET /spectrum?run=x&layer=999999999999999999999 HTTP/1.1",
+])  # fmt: skip
+def test_a_malformed_request_is_refused_without_a_traceback(
+    served: tuple[DashboardServer, Path], request_line: bytes, capfd: pytest.CaptureFixture[str]
+):
+    port = int(served[0].address.rpartition(":")[2].strip("/"))
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        client.sendall(request_line + f"\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        client.shutdown(socket.SHUT_WR)
+        answered = client.recv(100)
+    assert not answered or re.match(rb"(HTTP/1\.1 [45]\d\d )|(<!DOCTYPE HTML>)", answered), answered
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_idle_connections_are_bounded_and_slow_readers_do_not_hold_up_the_end(tmp_path: Path):
+    write_store(tmp_path)
+    before = threading.active_count()
+    clients = []
+    with serving(tmp_path) as server:
+        port = int(server.address.rpartition(":")[2].strip("/"))
+        for _ in range(300):  # each asks for the page and reads nothing of it
+            clients.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+            clients[-1].sendall(
+                f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+            )  # and reads nothing
+        time.sleep(0.5)
+        assert threading.active_count() - before <= MOST_CONNECTIONS + 3
+        began = time.monotonic()
+    assert time.monotonic() - began < 2
+    for client in clients:
+        client.close()
 
 
 def test_it_answers_to_localhost_too(served: tuple[DashboardServer, Path]):
@@ -333,6 +369,8 @@ def test_several_probes_are_refused_before_anything_is_served(tmp_path: Path):
     other.mkdir()
     for table in record.glob("*.parquet"):
         frame = pl.read_parquet(table)
+        if "key" in frame.columns:
+            frame = frame.with_columns(key=pl.col("key") + "x")
         frame.with_columns(probe=pl.lit("another")).write_parquet(other / table.name)
     with _tracker(tmp_path, "dashboard", "serve=true", f"store={tmp_path}") as done:
         said, _ = done.communicate(timeout=60)

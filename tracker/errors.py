@@ -55,6 +55,11 @@ def closest(given: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near and near[0] != given else ""
 
 
+def printable(text: str) -> str:
+    """Return text without control characters, which a terminal would obey: each stands as ``\\x1b``."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 def counted(count: int, thing: str) -> str:
     """Return a count with its noun: ``1 change``, ``3 changes``."""
     return f"{count} {thing}{'s' * (count != 1)}"

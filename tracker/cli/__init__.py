@@ -24,7 +24,7 @@ DONE, WRONG_REQUEST, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
 EXIT_CODES = {
     DONE: "done",
     1: "some checkpoints are not measured, each named with its reason; of `audit`: a fault was found; "
-    "of `validate`: a check failed",
+    "of `validate`: a check failed; of `stream`: not everything was delivered",
     WRONG_REQUEST: "the request was wrong: one line says which field and what is allowed, and nothing was "
     "written; also a store that fills up on the way, where what was measured stays",
     INTERRUPTED: "interrupted; progress saved; run the same command to resume",
@@ -223,5 +223,7 @@ def _ended_like_ctrl_c() -> Iterator[None]:
 
 
 def _refuse(message: str, code: int = WRONG_REQUEST) -> int:
-    sys.stderr.write(f"tracker: {message}\n")
+    from tracker.errors import printable
+
+    sys.stderr.write(f"tracker: {printable(message)}\n")
     return code

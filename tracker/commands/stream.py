@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from tracker.config import Config, checked
-from tracker.console.output import DONE, print_line
+from tracker.console.output import DONE, SOME_FAILED, print_line
 from tracker.store import require_store
 
 if TYPE_CHECKING:
@@ -20,11 +20,12 @@ def run(config: Config, console: Console) -> int:
     require_store(config.store)
     if config.workspace:
         require_server(options)
-    for sentence in publish(config.store, options).sentences:
+    published = publish(config.store, options)
+    for sentence in published.sentences:
         print_line(console, sentence)
     if config.workspace:
         print_line(console, save_workspace(config.store, options))
-    return DONE
+    return DONE if published.failure is None else SOME_FAILED
 
 
 def sink_options(config: Config) -> "SinkOptions":

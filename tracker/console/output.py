@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tracker.checkpoints.audit.findings import Finding
+from tracker.errors import printable
 from tracker.records import Outcome, PlannedUnit
 from tracker.store import DamagedRecord
 
@@ -31,8 +32,8 @@ def make_console() -> Console:
 
 
 def print_line(console: Console, text: str) -> None:
-    """Print one line of text as it is: names from outside are never read as markup."""
-    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+    """Print one line of text: names from outside are never read as markup, or obeyed by the terminal."""
+    console.print(printable(text), markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def print_table(console: Console, table: Table) -> None:

@@ -13,6 +13,8 @@ from tracker.errors import RequestError
 
 TEND_SECONDS = 5
 """How often lost jobs are looked for."""
+SILENT_SECONDS = 60
+"""A worker of a cluster of our own that sends nothing for so long loses its batch to another."""
 INSTALL = "install it with `pip install 'training-tracker[cluster]'`"
 
 
@@ -55,6 +57,7 @@ def connected(options: ClusterOptions) -> Iterator[Any]:
         "distributed.scheduler.allowed-failures": options.retries,
         "distributed.deploy.lost-worker-timeout": f"{TEND_SECONDS} s",
         "distributed.comm.timeouts.connect": options.wait,
+        "distributed.scheduler.worker-ttl": f"{SILENT_SECONDS} s",
         # They would look at themselves a hundred times a second, which slows what is measured.
         "distributed.worker.profile.enabled": False,
         "distributed.admin.system-monitor.gil.enabled": False,

@@ -1,17 +1,20 @@
 """One worker in a process of its own, kept warm: its imports and its model outlast each unit."""
 
 import contextlib
+import math
 import os
 import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from tracker.engines.consistency import ModelSignature
 from tracker.engines.placement import Placement
@@ -19,6 +22,12 @@ from tracker.engines.worker_spec import WorkerSpec
 from tracker.errors import CheckpointError, TrackerError
 from tracker.records import Fetched, Outcome, PlannedUnit
 
+ALIVE = "alive"
+"""What a process sends while it measures."""
+SIGN_SECONDS = 5.0
+"""How often it does."""
+SILENT_SECONDS = 120.0
+"""A process that sends nothing for so long stands still: stopped, or waiting for a dead file system."""
 STOP_SECONDS = 5.0
 """How long a process has to end by itself."""
 _one_at_a_time = threading.Lock()
@@ -113,10 +122,7 @@ class WarmProcess:
                 connection.recv()
                 self.ready, self.failed_starts = True, 0
             connection.send(task)
-            if not wait([connection], seconds):
-                self.stop()
-                raise TookTooLong
-            found = connection.recv()
+            found = self._answer(connection, seconds)
         except (EOFError, OSError) as error:  # the end of the pipe is the end of the process
             self.failed_starts += not self.ready
             raise ProcessDied(_how_it_ended(self.stop(STOP_SECONDS))) from error
@@ -125,6 +131,24 @@ class WarmProcess:
         grown = self._recycle_bytes is not None and found.memory > self._recycle_bytes
         self._worn_out = found.broken or grown
         return found
+
+    def _answer(self, connection: Connection, seconds: float | None) -> Any:
+        """Wait for a report; a process that gives no sign of life any more is ended.
+
+        Raises:
+            ProcessDied, TookTooLong: as of ``carry_out``.
+        """
+        until = math.inf if seconds is None else time.monotonic() + seconds
+        while True:
+            left = until - time.monotonic()
+            if not wait([connection], max(0.0, min(left, SILENT_SECONDS))):
+                self.stop()
+                if left <= SILENT_SECONDS:
+                    raise TookTooLong
+                raise ProcessDied(f"gave no sign of life for {SILENT_SECONDS:g} s")
+            found = connection.recv()
+            if found != ALIVE:
+                return found
 
     def kill(self) -> None:
         """End the process at once, whatever it is doing, for good; any thread may call this."""
@@ -179,13 +203,33 @@ def _serve(spec: WorkerSpec, placement: Placement, connection: Connection) -> No
             task: Task = connection.recv()
             worker.learn(task.planned.unit, task.signature)
             try:
-                outcome = worker.run(task.planned, task.fetched)
+                with _showing_life(connection):
+                    outcome = worker.run(task.planned, task.fetched)
             except TrackerError as error:
                 connection.send(error)
                 continue
             memory = max(0, _resident() - worker.model_bytes)
             signature = worker.signature(task.planned.unit)
             connection.send(Report(outcome, signature, memory, worker.broken))
+
+
+@contextlib.contextmanager
+def _showing_life(connection: Connection) -> Iterator[None]:
+    """Send ``ALIVE`` every few seconds for the length of a block."""
+    ended = threading.Event()
+
+    def send() -> None:
+        while not ended.wait(SIGN_SECONDS):
+            with contextlib.suppress(OSError):
+                connection.send(ALIVE)
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        sender.join()
 
 
 def _end_with_parent() -> None:

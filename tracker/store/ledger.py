@@ -36,8 +36,8 @@ class Ledger(Mapping[RecordId, Recorded]):
             except OSError:
                 continue
             stamp = (state.st_ino, state.st_mtime_ns)
-            known = self.entries.get(place)
             try:
+                known = self.entries.get(place)
                 entries[place] = known if known and known[0] == stamp else (stamp, load_record(place))
             except OSError:
                 continue

@@ -84,7 +84,10 @@ class Store:
         place, own = self.place(unit), unit.conventions.metrics
         partial = self._new_partial()
         try:
-            partial.mkdir(parents=True)
+            if self.inode is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            partial.parent.mkdir(exist_ok=True)
+            partial.mkdir()
             if own:
                 write_descriptions(self.folder, unit.conventions.label, own)
             tables = {table: conform(table, getattr(measurement, table), own) for table in TABLES}

@@ -77,7 +77,9 @@ class ServedStore:
             there = (self.folder / "checkpoints").is_dir()
             results = self._choose() if there else Results(self.folder, ())
             self._snapshot, self._problem = self._read(stamp, results, self._analysis()), None
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a decoder's panic is no Exception
             # Whatever a store may hold, the page must learn of it and the follower live on.
             reason = str(error) if isinstance(error, TrackerError | ValueError) else repr(error)
             self._problem = f"Could not read the store, showing its last state: {reason}"

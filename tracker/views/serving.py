@@ -1,6 +1,8 @@
 """The served dashboard: a small HTTP server on this machine alone, which reads a store and writes nothing."""
 
 import json
+import logging
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -12,6 +14,7 @@ from tracker.errors import RequestError, StoreError, unknown_value
 from tracker.views.dashboard import render_page
 from tracker.views.served_store import ServedStore
 
+logger = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 HEADERS = {
     "Cache-Control": "no-store",
@@ -20,8 +23,10 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
 }
-IDLE_SECONDS = 60.0
-"""A connection that says nothing for so long is closed."""
+IDLE_SECONDS = 15.0
+"""A connection that says or takes nothing for so long is closed."""
+MOST_CONNECTIONS = 64
+"""Connections at a time: a page of a browser keeps at most six."""
 Answer = tuple[str, bytes]
 
 
@@ -40,13 +45,12 @@ class DashboardServer:
         self.store = store
         handler = type("Handler", (_Handler,), {"store": store})
         try:
-            self._http = ThreadingHTTPServer((LOOPBACK, port), handler)
+            self._http = _BoundedServer((LOOPBACK, port), handler)
         except OSError as error:
             raise RequestError(
                 f"view.port={port}: not available on {LOOPBACK}: {error.strerror}; choose another, or 0 "
                 "for any free port"
             ) from error
-        self._http.daemon_threads = True
         self._stop = threading.Event()
 
     @property
@@ -69,6 +73,37 @@ class DashboardServer:
         self._http.shutdown()
 
 
+class _BoundedServer(ThreadingHTTPServer):
+    """Answers a bounded number of connections at a time, and waits for none of them when it ends."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, *arguments: Any) -> None:
+        self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread; one connection too many is closed at once."""
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer one connection and make room for the next."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what a connection ended in, in one line; a client that went away is nothing to log."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            logger.warning("a request of %s failed: %r", client_address[0], error)
+
+
 class _Handler(BaseHTTPRequestHandler):
     """Answers GET of a few fixed paths, to this machine's own browser alone; other methods get 501."""
 
@@ -83,7 +118,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_addressed():
             self._refuse(HTTPStatus.FORBIDDEN, "this server answers to its own address only")
             return
-        address = urlsplit(self.path)
+        try:
+            address = urlsplit(self.path)
+        except ValueError as error:  # as of ``http://[::1``
+            self._refuse(HTTPStatus.BAD_REQUEST, f"not an address: {error}")
+            return
         answer = ROUTES.get(address.path)
         if answer is None:
             self._refuse(HTTPStatus.NOT_FOUND, "unknown path")

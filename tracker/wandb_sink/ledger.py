@@ -6,6 +6,7 @@ has confirmed them; an offline run folder below ``DIR/wandb``, which ``wandb syn
 those arrived, so a publisher that is online asks it, and no file delivers them.
 """
 
+import errno
 import logging
 import shutil
 from collections.abc import Iterable
@@ -75,6 +76,8 @@ class Ledger:
 
     def save(self) -> None:
         """Replace the file whole, so that a kill leaves the old one or the new one."""
+        if not self.wandb_folder.parent.is_dir():  # nothing is made anew where the store was moved away
+            raise FileNotFoundError(errno.ENOENT, "the store was deleted or moved", str(self.path))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         saved = ("rows", "open", "summary", "alerts", "artifact")
         content: dict[str, Any] = {name: getattr(self, name) for name in saved}

@@ -5,6 +5,7 @@ or be replayed at any time and the next one goes on from there. Rows go out as t
 ``checkpoint/step`` is the axis that sorts them.
 """
 
+import errno
 import threading
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
@@ -127,8 +128,6 @@ class _Publisher:
         while not stopping:
             # Read before the poll, which then finds all that was stored before the stop.
             stopping = stop.is_set()
-            if self._stored.by_run and not self._folder.is_dir():
-                raise FileNotFoundError("the store was deleted or moved")
             self._runs.recover()
             self._stored.poll()
             for identity in sorted(self._stored.by_run):
@@ -140,6 +139,8 @@ class _Publisher:
     def _send(self, identity: RunIdentity) -> None:
         """Send the rows of one run that were not sent yet, in step order."""
         for each in self._stored.measured(identity, without=self._runs.sent(identity)):
+            if not self._folder.is_dir():  # nothing is made anew where the store was moved away
+                raise FileNotFoundError(errno.ENOENT, "the store was deleted or moved", str(self._folder))
             row = self._read(each)
             if row is not None:
                 self._runs.log(identity, row)
