@@ -7,6 +7,7 @@ import pytest
 from live_material import nano_model
 
 from tracker.checkpoints.answers import Subject
+from tracker.checkpoints.files import whole
 from tracker.checkpoints.listing import Inspected, RemoteFile, with_digests
 from tracker.errors import CheckpointError, redact
 from tracker.models.loading import failures_reported
@@ -53,3 +54,16 @@ def test_secrets_are_cut_from_messages(monkeypatch):
 def test_an_adapter_is_unwrapped():
     model = nano_model()
     assert unwrap(SimpleNamespace(module=None, get_base_model=lambda: model)) is model
+
+
+def test_a_header_or_an_index_nested_without_end_is_a_failure_of_the_checkpoint(tmp_path):
+    nested = b"[" * 200_000 + b"]" * 200_000
+    (tmp_path / "config.json").write_text("{}")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(len(nested).to_bytes(8, "little") + nested)
+    with pytest.raises(CheckpointError):
+        whole(tmp_path, "model")
+    weights.unlink()
+    (tmp_path / "model.safetensors.index.json").write_bytes(nested)
+    with pytest.raises(CheckpointError):
+        whole(tmp_path, "model")
