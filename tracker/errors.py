@@ -1,10 +1,31 @@
 """Exceptions that cross packages, and the phrases their messages share."""
 
+import os
+import re
 from collections.abc import Iterable
+
+INTERRUPTIONS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What always passes. Everything else is a failure, a Rust panic (a BaseException) included."""
+_BEARER = re.compile(r"(?i)(bearer\s+)[^\s\"',;]+")
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
+
+
+def redact(text: str) -> str:
+    """Return a text without the tokens of this process's environment and without bearer tokens."""
+    for name in _SECRETS:
+        secret = os.environ.get(name, "").strip()
+        if len(secret) >= 8:  # a shorter one would cut ordinary words
+            text = text.replace(secret, "[redacted]")
+    return _TOKEN.sub("[redacted]", _BEARER.sub(r"\1[redacted]", text))
 
 
 class TrackerError(Exception):
-    """Base of every error that tracker raises on purpose."""
+    """Base of every error that tracker raises on purpose. Its message holds no secret."""
+
+    def __init__(self, *parts: object) -> None:
+        """Make an error whose texts are cut by ``redact``."""
+        super().__init__(*(redact(part) if isinstance(part, str) else part for part in parts))
 
 
 class RequestError(TrackerError):

@@ -134,7 +134,7 @@ def shards(index: Path, who: str) -> list[str]:
     """
     try:
         names = sorted(set(read_json(index)["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError) as error:
         raise CheckpointError(f"{who}: {index} is not an index of weight shards: {error!r}") from error
     for name in names:
         if not re.fullmatch(r"[\w-][\w.-]*", str(name)):
@@ -210,7 +210,15 @@ def read_header(path: Path) -> Header:
         ends = [entry["data_offsets"][1] for entry in tensors.values()]
         shapes = {name: tuple(entry["shape"]) for name, entry in tensors.items()}
         return Header(shapes, 8 + length + max(ends, default=0))
-    except (struct.error, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (
+        struct.error,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         raise ValueError(str(error)) from error
 
 

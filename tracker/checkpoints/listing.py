@@ -166,7 +166,14 @@ def with_digests(inspected: Inspected, about: Subject) -> Inspected:
             raise CheckpointError(f"{about.where}: the hub reports no hash of {file.name}; check HF_ENDPOINT")
         return replace(file, **{"sha256" if len(etag) == 64 else "blob_id": etag})
 
-    return Inspected(inspected.commit, tuple(known(file) for file in inspected.files))
+    found = tuple(known(file) for file in inspected.files)
+    for file in found:  # the digest names a file of the cache
+        if not file.is_hashed or ".." in file.name.split("/") or file.name.startswith("/"):
+            raise CheckpointError(
+                f"{about.where}: the hub names a file or a hash that is none ({file.name[:80]!r}, "
+                f"{file.digest[:80]!r}); nothing was fetched; check HF_ENDPOINT"
+            )
+    return Inspected(inspected.commit, found)
 
 
 def _api() -> HfApi:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker.atomic import read_json
 from tracker.checkpoints.files import CONFIG, whole
-from tracker.errors import CheckpointError
+from tracker.errors import INTERRUPTIONS, CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +66,9 @@ def check(folder: Path, who: str, *, initial: bool = False) -> Checked:
                     bad.append(BadTensor(file.name, name, what))
         except CheckpointError:
             raise
-        except Exception as error:
+        except INTERRUPTIONS:
+            raise
+        except BaseException as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
                 f"{who}: {file} does not read as weights ({type(error).__name__}: {reason})"

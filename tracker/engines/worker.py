@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from tracker.engines.consistency import UNKNOWN, ModelKey, ModelSignature, Shape, model_key
 from tracker.engines.placement import Placement
 from tracker.engines.worker_spec import WorkerSpec
-from tracker.errors import CheckpointError, MissingCheckpoint, StoreError, TrackerError
+from tracker.errors import INTERRUPTIONS, CheckpointError, MissingCheckpoint, StoreError, TrackerError, redact
 from tracker.measurement.measure import measure
 from tracker.measurement.probe import (
     ProbeTokens,
@@ -117,13 +117,15 @@ class Worker:
             status, reason = "failed", _named(unit, str(error))
         except TrackerError:
             raise
-        except Exception as error:
+        except INTERRUPTIONS:
+            raise
+        except BaseException as error:
             status, reason = "failed", _named(unit, f"{type(error).__name__}: {error}")
             if needs_new_process(error):
                 self.broken, reason = True, reason.partition("\n")[0]  # the rest is advice on debugging CUDA
         if status != "ok":
-            self.store.write_hole(unit, status, reason or "")
-        return Outcome(unit, status, reason, time.perf_counter() - started)
+            self.store.write_hole(unit, status, redact(reason or ""))
+        return Outcome(unit, status, reason and redact(reason), time.perf_counter() - started)
 
     def _measured(self, unit: Unit, fetched: Fetched) -> Measurement:
         started = time.perf_counter()

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from tracker.analysis.instability import Instability, Observation, instabilities
-from tracker.errors import RequestError, TrackerError
+from tracker.errors import INTERRUPTIONS, RequestError, TrackerError
 from tracker.live.budget import Budget, Schedule
 from tracker.live.guards import is_main_process, not_finite, refuse_spread_weights
 from tracker.live.observations import observation
@@ -140,7 +140,9 @@ class TrainingMonitor:
         """Whatever fails in the block is reported, and training goes on."""
         try:
             yield
-        except Exception as error:
+        except INTERRUPTIONS:
+            raise
+        except BaseException as error:
             self._record.report(f"{self._record.label}: {what}: {type(error).__name__}: {error}")
 
     def _begin(self, step: int) -> None:
@@ -179,7 +181,9 @@ class TrainingMonitor:
         try:
             refuse_spread_weights(self.model)
             found = measure(unit, self.model.eval(), self._request.tokens)
-        except Exception as error:
+        except INTERRUPTIONS:
+            raise
+        except BaseException as error:
             kind = "" if isinstance(error, TrackerError) else f"{type(error).__name__}: "
             self._record.hole(unit, f"{unit.checkpoint.label}: {kind}{error}")
             return None, self._broken_weights(unit.checkpoint.step)

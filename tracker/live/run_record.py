@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracker.analysis.instability import Instability, Observation
-from tracker.errors import StoreError
+from tracker.errors import INTERRUPTIONS, StoreError
 from tracker.live.budget import Budget
 from tracker.live.observations import recorded_observations
 from tracker.live.options import WatchOptions
@@ -115,7 +115,9 @@ class RunRecord:
             log_to_active_run(
                 conform("checkpoint", found.checkpoint, unit.conventions.metrics).row(0, named=True)
             )
-        except Exception as error:
+        except INTERRUPTIONS:
+            raise
+        except BaseException as error:
             self.report(f"{self.label}: the training's W&B run did not accept the row: {error}")
 
     def hole(self, unit: Unit, reason: str) -> None:
@@ -124,7 +126,9 @@ class RunRecord:
         self.report(f"not measured: {reason}")
         try:
             self._store.write_hole(unit, "failed", reason)
-        except Exception as error:
+        except INTERRUPTIONS:
+            raise
+        except BaseException as error:
             self.report(f"{self.label}: that could not be recorded: {error}")
 
     def skip(self, step: int, reason: str) -> None:
@@ -148,7 +152,9 @@ class RunRecord:
                 alert_active_run(f"{each.condition}: {self.label}", each.sentence, each.level)
                 if self._options.on_alert is not None:
                     self._options.on_alert(each)
-            except Exception as error:  # of W&B or the user's own: no reason to stop training
+            except INTERRUPTIONS:
+                raise
+            except BaseException as error:  # of W&B or the user's own: no reason to stop training
                 self.report(f"{self.label}: an alert could not be passed on: {error}")
 
     def settle(self, budget: Budget) -> None:

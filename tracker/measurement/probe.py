@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from tracker.checkpoints.files import TOKENIZER, VOCABULARY
-from tracker.errors import CheckpointError, RequestError, unknown_value
+from tracker.errors import INTERRUPTIONS, CheckpointError, RequestError, unknown_value
 from tracker.records import ProbeSource, ProbeSpec, digest
 
 DEFAULT_FIELD = ProbeSource().field
@@ -173,7 +173,9 @@ def load_tokenizer(path: Path) -> Any:
         )
     try:
         return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
+    except INTERRUPTIONS:
+        raise
+    except BaseException as error:
         raise CheckpointError(
             f"{path}: no tokenizer loads from it ({type(error).__name__}); "
             "give probe.tokenizer=FOLDER or probe.ids=FILE"

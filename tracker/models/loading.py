@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from tracker.errors import CheckpointError, unknown_value
+from tracker.errors import INTERRUPTIONS, CheckpointError, unknown_value
 from tracker.models.architecture import auto_class
 from tracker.models.attention_hooks import needs_hooks
 from tracker.models.attention_interface import IMPLEMENTATION
@@ -87,7 +87,9 @@ def failures_reported(path: Path) -> Iterator[None]:
             f"{path}: the architecture does not read its attention through transformers' attention "
             f"interface (unknown there: {error}); it is not supported"
         ) from error
-    except Exception as error:
+    except INTERRUPTIONS:
+        raise
+    except BaseException as error:
         reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"{path} does not load: {type(error).__name__}: {reason}") from error
     finally:

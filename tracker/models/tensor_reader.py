@@ -15,7 +15,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from tracker.checkpoints import files
-from tracker.errors import CheckpointError
+from tracker.errors import INTERRUPTIONS, CheckpointError
 from tracker.models.loading import unfit
 
 
@@ -102,7 +102,9 @@ def _listing(folder: Path) -> dict[str, Stored]:
     for file in files.whole(folder, str(folder)):
         try:
             shapes = _shapes(file)
-        except Exception as error:
+        except INTERRUPTIONS:
+            raise
+        except BaseException as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
                 f"{file}: cannot be read in parts ({type(error).__name__}: {reason}); "

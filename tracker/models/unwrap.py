@@ -17,6 +17,8 @@ def unwrap(model: Any) -> PreTrainedModel:
     inner: Any = model
     while not isinstance(inner, PreTrainedModel):
         held = [getattr(inner, name, None) for name in ("_orig_mod", "module")]
+        if callable(base := getattr(inner, "get_base_model", None)):
+            held.append(base())  # an adapter of PEFT's: its layers lie inside the model it returns
         inner = next((each for each in held if isinstance(each, nn.Module)), None)
         if inner is None:
             raise RequestError(
