@@ -241,8 +241,8 @@ def test_an_unknown_kind_is_named():
 
 def test_a_direction_that_the_best_fit_gives_no_room_is_no_move():
     rng, noise = np.random.default_rng([3, 7, 0]), CurveNoise(jitter=3)
-    for _ in range(29):  # the last of these claims a rise and a fall, and fits best as a fall alone
-        truth = moving_curve("flat", 7, rng, 0.0)
-        values = noise.around(0 * truth.curve, rng)
+    flat = [(truth, noise.around(0 * truth.curve, rng)) for truth in
+            (moving_curve("flat", 7, rng, 0.0) for _ in range(29))]  # fmt: skip
+    truth, values = flat[-1]  # claims a rise and a fall, and fits best as a fall alone
     curve = find_transitions(truth.steps, {"m": values}).curves["m"]
     assert signs(curve) == (-1,)

@@ -213,6 +213,7 @@ def test_a_plan_counts_the_workers_that_a_sweep_would_have(
 ):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("tracker.engines.placement.GPU_FILES", ("null",))
     planned(tmp_path, monkeypatch, *PYTHIA, "forecast.speed=1", "forecast.bandwidth=1000", *given)
     assert f" with {workers} worker" in capsys.readouterr().out
 

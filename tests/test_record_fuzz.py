@@ -61,7 +61,7 @@ def test_views_say_what_is_damaged_and_a_sweep_measures_it_again(
     assert run(["sweep", *SMALL, "sink=none"]) == 0
     said = capsys.readouterr().out
     assert all(line in said for line in lines)
-    assert "2 units measured" in said
+    assert "2 measured now" in said
     after = select_results(store)
     assert not after.damaged
     for name, frame in numbers(after).items():

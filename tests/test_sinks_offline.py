@@ -160,7 +160,8 @@ def test_holes_and_findings_stand_in_the_summary(tmp_path: Path):
     assert summaries["12b seed 0"]["checkpoints_missing"] == 1
     phases = [{"suite": "pythia", "model": "70m", "seed": 0, "sentence": "70m: exploratory from step 128."},
               {"suite": "pythia", "model": "other", "seed": 0, "sentence": "not mine"}]  # fmt: skip
-    thresholds = [{"suite": "pythia", "sentence": "A step between 160m and 410m."}]
+    thresholds = [{"suite": "pythia", "metric": "loss", "axis": "d_model",
+                   "sentence": "A step between 160m and 410m."}]  # fmt: skip
     (tmp_path / "analysis.json").write_text(json.dumps({"phases": phases, "thresholds": thresholds}))
     published = publish(tmp_path, OFFLINE)
     assert (published.rows, published.runs) == (0, 2)

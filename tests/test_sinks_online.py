@@ -310,7 +310,8 @@ def test_a_detected_phase_change_raises_an_alert_once(tmp_path: Path, server: Lo
     entry: dict[str, Any] = {
         "suite": "pythia", "model": "70m", "seed": 0, "sentence": "Two phases.",
         "change_points": [{"step_low": 128, "step_high": 512, "confidence": 0.9}],
-        "phases": [{"label": "initial"}, {"label": "exploratory"}],
+        "phases": [{"label": "initial", "first_step": 0, "last_step": 128},
+                   {"label": "exploratory", "first_step": 512, "last_step": 512}],
     }  # fmt: skip
     (tmp_path / "analysis.json").write_text(json.dumps({"phases": [entry]}))
     publish(tmp_path, LEAN)

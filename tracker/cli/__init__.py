@@ -1,6 +1,7 @@
 """The command line: ``tracker COMMAND [field=value ...]``, composed by Hydra."""
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -197,6 +198,8 @@ def _run_command(command: str, composed: object) -> int:
     from tracker import config
     from tracker.console.output import make_console
 
+    # Hydra's disabled logging lets errors alone pass, and a damaged file that counts as absent is a warning.
+    logging.getLogger("tracker").setLevel(logging.WARNING)
     # polars' own handler lets waits go on behind it: Ctrl-C would be heard only when the next unit ends.
     signal.siginterrupt(signal.SIGINT, True)
     with _ended_like_ctrl_c():

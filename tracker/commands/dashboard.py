@@ -8,7 +8,7 @@ from rich.console import Console
 from tracker.commands.analysed import analysed
 from tracker.commands.results import chosen_results
 from tracker.config import Config
-from tracker.console.output import DONE, print_line
+from tracker.console.output import DONE, print_damaged, print_line
 from tracker.errors import TrackerError
 from tracker.store import Results, record_folders
 from tracker.store.progress import Watch
@@ -19,6 +19,7 @@ def run(config: Config, console: Console) -> int:
     if config.serve:
         return _serve(config, console)
     results = chosen_results(config)
+    print_damaged(console, results.damaged)
     draw(results, analysed(results, config), config)
     print_line(console, f"Dashboard: {config.store / 'dashboard.html'}")
     if config.figures:
