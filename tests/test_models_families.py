@@ -324,7 +324,9 @@ def test_the_loss_is_the_model_s_own(family: str):
     facts = model_facts(model)
     with torch.inference_mode():
         logits = model(ids).logits.float()
-        loss, _ = sequence_losses(model, base_call(model, ids), ids, facts)
+        found = sequence_losses(model, base_call(model, ids), ids, facts)
+    assert found is not None
+    loss, _ = found
     assert facts.vocabulary * facts.d_model < facts.params_non_embedding, "not every position would be scored"
     expected = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     np.testing.assert_allclose(loss, expected.view(2, -1).double().mean(1), rtol=1e-5)

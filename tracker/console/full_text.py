@@ -29,6 +29,9 @@ def print_contexts(console: Console, contexts: Sequence[ChangeContext]) -> None:
         return
     console.print()
     print_table(console, context_table(known))
+    if len(known) > 1:
+        console.print()
+        print_table(console, order_table(known))
     print_line(console, NO_CAUSE)
 
 
@@ -47,6 +50,26 @@ def context_table(contexts: Sequence[ChangeContext]) -> Table:
         if (heads := entry.contributions.get("frequency_selectivity")) is not None:
             table.add_row("  heads: half of selectivity", f"{heads.half_by} of {heads.of}", "", "", "")
     return table
+
+
+def order_table(contexts: Sequence[ChangeContext]) -> Table:
+    """Tabulate, a row per run, how many octaves before (negative) or after the half of its transition each
+    covariate is half way, at 90 %; a dash where it does not move beyond noise."""
+    names = list(dict.fromkeys(name for entry in contexts for name in entry.covariates))
+    names = [name for name in names if any(_octaves(entry, name) for entry in contexts)]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("octaves, 90 %", no_wrap=True)
+    for name in names:
+        table.add_column(titled(name).removesuffix(" score"), justify="right")
+    for entry in contexts:
+        cells = (_octaves(entry, name) or "-" for name in names)
+        table.add_row(Text(f"{entry.model} seed {entry.seed}"), *cells)
+    return table
+
+
+def _octaves(entry: ChangeContext, name: str) -> str:
+    lag = entry.covariates.get(name)
+    return "" if lag is None or lag.interval is None else f"{lag.interval[0]:+.1f} to {lag.interval[1]:+.1f}"
 
 
 def _cells(lag: Lag) -> tuple[str, str, str, str]:

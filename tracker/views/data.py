@@ -141,10 +141,6 @@ def _report(runs: list[Run], report: AnalysisReport) -> dict[str, Any]:
         "phases": [_phases(entry) for entry in report.phases],
         "lead_lag": [_change(change) for change in report.lead_lag],
         "covariates": [{"name": name, "title": title_of(name)} for name in lead_lag.covariates],
-        "verdict_counts": [
-            {"covariate": name, "verdict": verdict, "changes": number}
-            for (name, verdict), number in lead_lag.counts.items()
-        ],
         "thresholds": [_threshold(each, shared) for each in report.thresholds],
         "roles": [to_dict(entry) | {"key": _key(entry)} for entry in report.roles],
         "encodings": [to_dict(entry) for entry in report.encodings],

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from tracker.analysis.schema import ChangeContext, Lag
+from tracker.errors import counted
 from tracker.metrics.registry import title_of
 from tracker.views.figure_style import (
     INK,
@@ -37,7 +38,7 @@ STATES = {
 
 
 def draw_lead_lag(view: LeadLag) -> Figure:
-    """Draw the covariates of one run around its changes, and the verdicts over all changes counted."""
+    """Draw the covariates of one run around its changes, and how they lie to the transition in every run."""
     if view.shown is None:
         return empty_figure("No change was found, so nothing precedes or follows one.")
     names = view.covariates
@@ -45,7 +46,7 @@ def draw_lead_lag(view: LeadLag) -> Figure:
         figure = Figure(figsize=(9.2, 1.3 + 0.42 * len(names)), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1.7, 1], sharey=True)
         _changes(left, view.shown, view.of_run(view.shown), names)
-        _counts(right, view)
+        _orders(right, view)
         handles = [
             Line2D([], [], marker=marker, color=_colour(verdict), ls="", ms=6,
                    label=VERDICTS[verdict]["name"],
@@ -88,22 +89,22 @@ def _mark(axes: Axes, y: float, change: ChangeContext, covariate: Lag) -> None:
               ms=5.5, mfc="none" if pale else colour)  # fmt: skip
 
 
-def _counts(axes: Axes, view: LeadLag) -> None:
-    for row, name in enumerate(view.covariates):
-        left = 0
-        for verdict in MARKERS:
-            number = view.counts[name, verdict]
-            if not number:
+def _orders(axes: Axes, view: LeadLag) -> None:
+    """Octaves from each run's transition to each covariate, at 90 %; runs in the order of the report."""
+    shift = 0.7 / max(1, len(view.changes) - 1)
+    for order, change in enumerate(view.changes):
+        for row, name in enumerate(view.covariates):
+            lag = change.covariates.get(name)
+            if lag is None or lag.interval is None:
                 continue
-            colour, ink = _colour(verdict), INK if verdict in PALE else "white"
-            axes.barh(row, number, left=left, height=0.62, color=colour, edgecolor="white", lw=0.6)
-            axes.text(left + number / 2, row, str(number), ha="center", va="center", fontsize=7.5, color=ink)
-            left += number
+            y = row + (order * shift - 0.35 if len(view.changes) > 1 else 0.0)
+            axes.plot(lag.interval, [y, y], color=_colour(lag.verdict), lw=2, solid_capstyle="butt")
+    axes.axvline(0, color=SOFT, lw=0.9, ls=":")
     axes.grid(False)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("changes")
-    axes.set_title(f"All {len(view.changes)} changes")
+    axes.set_xlabel("octaves from the transition's half (90 %)")
+    axes.set_title(f"Earlier or later, in {counted(len(view.changes), 'run')}")
 
 
 def draw_checkpoints(view: Checkpoints) -> Figure:

@@ -1,6 +1,5 @@
 """The data of each view, made once from runs and report: page, figures and tables all draw these."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -181,8 +180,6 @@ class LeadLag:
 
     changes: tuple[ChangeContext, ...]
     covariates: list[str]
-    counts: Counter[tuple[str, str]]
-    """(covariate, verdict) -> number of changes of all runs."""
     shown: Run | None
     """The run shown first: that of the shaded phases where it changes, else the largest that does."""
 
@@ -192,13 +189,12 @@ class LeadLag:
         changes = report.lead_lag
         there = {name for change in changes for name in change.covariates}
         covariates = [name for name in COVARIATES if name in there]
-        counts = Counter((name, each.verdict) for e in changes for name, each in e.covariates.items())
         changing = {name_of(change) for change in changes}
         runs = [run for run in trajectories.runs if run.name in changing]
         largest = max(runs, key=lambda run: (run.rank, -run.seed), default=None)
         preferred = trajectories.shown
         shown = preferred if preferred and preferred.name in changing else largest
-        return cls(changes, covariates, counts, shown)
+        return cls(changes, covariates, shown)
 
     def of_run(self, run: Run) -> list[ChangeContext]:
         """The changes of one run."""

@@ -1,4 +1,4 @@
-// What else changes around each change of the spectrum: covariates on the training axis, and all changes counted.
+// What else changes around each change of the spectrum: covariates on the training axis, and how they lie in all runs.
 const SHAPES = {
   before: "triangle-left",
   with: "circle",
@@ -26,7 +26,7 @@ function drawWhy() {
   byId("why-title").textContent =
     `${run.label}: ${plural(changes.length, "change")} of the attention spectrum, and what else changes`;
   drawOrder(run, changes);
-  drawVerdicts();
+  drawOrders();
   drawWhyTable(changes);
 }
 
@@ -131,53 +131,74 @@ function drawOrder(run, changes) {
   );
 }
 
-// Bars of counts over the changes of all runs, each part with its number.
-function drawVerdicts() {
-  const counts = new Map(
-    DATA.verdict_counts.map(({ covariate, verdict, changes }) => [`${covariate} ${verdict}`, changes]),
-  );
+// Every run against every covariate: how many octaves of training earlier or later it is half way, at 90 %.
+function drawOrders() {
   const names = [...DATA.covariates].reverse(),
-    perChange = ((byId("verdicts-plot").clientWidth || 1100) - 166) / DATA.lead_lag.length;
-  const fits = (number) => number * perChange > 14 + 8 * String(number).length;
-  const traces = Object.keys(SHAPES).map((verdict) => {
-    const numbers = names.map(({ name }) => counts.get(`${name} ${verdict}`) || 0),
-      pale = PALE.includes(verdict),
-      colour = colourOfVerdict(verdict);
+    runs = DATA.runs.filter((run) => DATA.lead_lag.some((change) => change.key === run.key)),
+    spread = 0.7 / Math.max(1, runs.length - 1);
+  const traces = runs.map((run, order) => {
+    const found = names.flatMap(({ name, title }, row) =>
+      DATA.lead_lag
+        .filter((change) => change.key === run.key && change.covariates[name]?.interval)
+        .map((change) => ({ row, title, lag: change.covariates[name] })),
+    );
+    const middle = found.map(({ lag }) => (lag.interval[0] + lag.interval[1]) / 2);
     return {
-      type: "bar",
-      orientation: "h",
-      name: verdict,
-      y: names.map(({ title }) => plotText(title)),
-      x: numbers,
-      text: numbers.map((number) => (fits(number) ? `${DATA.verdicts[verdict].sign} ${number}` : "")),
-      textposition: "inside",
-      insidetextanchor: "middle",
-      textangle: 0,
-      constraintext: "none",
-      textfont: { color: pale ? css("--ink") : theme() === "dark" ? "#0d1218" : "#ffffff" },
-      hovertemplate: `%{y}: %{x} ${DATA.verdicts[verdict].name}<extra></extra>`,
-      marker: { color: pale ? faded(colour, 0.22) : colour, line: { width: 1, color: css("--paper") } },
+      type: "scatter",
+      mode: "markers",
+      name: plotText(run.label),
+      x: middle,
+      y: found.map(({ row }) => row + (runs.length > 1 ? order * spread - 0.35 : 0)),
+      error_x: {
+        type: "data",
+        array: found.map(({ lag }, i) => lag.interval[1] - middle[i]),
+        color: colourOf(run),
+        thickness: 2,
+        width: 0,
+      },
+      marker: { color: colourOf(run), size: 6, symbol: symbolOf(run) },
+      text: found.map(
+        ({ title, lag }) => `<b>${plotText(run.label)}</b>, ${plotText(title)}: ${plotText(lagText(lag))}`,
+      ),
+      hovertemplate: "%{text}<extra></extra>",
     };
   });
-  byId("verdicts-title").textContent =
-    `All ${plural(DATA.lead_lag.length, "change")} in ${plural(new Set(DATA.lead_lag.map((change) => change.key)).size, "run")}`;
+  byId("verdicts-title").textContent = `Earlier or later, in ${plural(runs.length, "run")}`;
   draw(
     "verdicts-plot",
     traces,
     {
-      height: 96 + 30 * names.length,
-      barmode: "stack",
-      bargap: 0.3,
+      height: 96 + Math.max(30, 9 * runs.length) * names.length,
       margin: { l: 150, r: 16, t: 10, b: 42 },
       dragmode: false,
+      shapes: [
+        {
+          type: "line",
+          xref: "x",
+          yref: "paper",
+          x0: 0,
+          x1: 0,
+          y0: 0,
+          y1: 1,
+          layer: "below",
+          line: { width: 1.2, color: css("--soft"), dash: "dot" },
+        },
+      ],
       xaxis: {
-        title: { text: "changes", standoff: 8 },
+        title: { text: "octaves from the transition's half to the covariate's (90 %); negative: earlier", standoff: 8 },
         fixedrange: true,
-        dtick: Math.max(1, Math.ceil(DATA.lead_lag.length / 10)),
       },
-      yaxis: { showgrid: false, ticks: "", showline: false, fixedrange: true },
+      yaxis: {
+        range: [-0.6, names.length - 0.4],
+        tickvals: names.map((_, row) => row),
+        ticktext: names.map(({ title }) => plotText(title)),
+        showgrid: false,
+        ticks: "",
+        showline: false,
+        fixedrange: true,
+      },
     },
-    "Timing of every covariate over all changes",
+    "Timing of every covariate in every run",
   );
 }
 
