@@ -21,6 +21,7 @@ from synthetic_store import (
 from views_browser import shared_store
 
 from tracker.analysis.schema import AnalysisReport
+from tracker.analysis.transition_types import Move, Passing
 from tracker.errors import StoreError
 from tracker.records import Measurement
 from tracker.store import Results, Store, open_store
@@ -29,6 +30,7 @@ from tracker.views.figure_files import drawn_views, save_figure
 from tracker.views.figure_maps import HEAD_METRIC, draw_maps, draw_spectrograms
 from tracker.views.figure_order import draw_checkpoints, draw_lead_lag
 from tracker.views.figure_style import ZERO, end_labels, place, style
+from tracker.views.figure_tints import under_way
 from tracker.views.prepared import Checkpoints, LeadLag, Scale, Spectrogram, Trajectories, map_table
 from tracker.views.runs import Run, runs_of
 
@@ -60,7 +62,25 @@ def test_the_phase_figure_draws_the_stored_means_at_their_log_steps(results: Res
     drawn = [np.asarray(line.get_ydata()) for line in lines]
     assert any(np.array_equal(y, run.series["spectral_entropy"].mean) for y in drawn)
     assert {"0.05m", "0.2m", "0.8m", "exploratory", "specialisation"} <= set(texts(figure))
-    assert titles(figure)[4].startswith("Phases by model")
+    assert titles(figure)[4].startswith("Transitions by model")
+
+
+def test_a_tint_is_strongest_where_a_move_is_surely_under_way_and_fades_over_its_intervals():
+    def passing(low: int, high: int, interval: tuple[int, int]) -> Passing:
+        return Passing(low, high, interval)
+
+    dates = passing(16, 32, (8, 32)), passing(64, 128, (64, 128)), passing(256, 512, (256, 1024))
+    move = Move("up", 0.0, 1.0, (0.9, 1.1), *dates, 4.0, (3.0, 5.0), "gradual")
+    found = under_way(move)
+    assert (found[0][0], found[-1][1]) == (3.0, 10.0)
+    strength = {round((x0 + x1) / 2, 1): each for x0, x1, each in found}
+    sure = [each for x, each in strength.items() if 5 < x < 8]
+    assert sure == [1.0] * len(sure)
+    rising = [each for x, each in strength.items() if x < 5]
+    assert rising == sorted(rising)
+    assert rising[0] < 0.2
+    assert list(strength.values())[-1] < 0.2
+    assert under_way(replace(move, open_end=True))[-1][2] == 1.0
 
 
 def test_step_zero_has_its_own_place_left_of_one():

@@ -27,6 +27,7 @@ from tracker.views.prepared import (
     LAST_COMMON,
     LeadLag,
     Trajectories,
+    move_role,
     name_of,
     read_report,
     spans,
@@ -158,19 +159,15 @@ def _phases(entry: RunPhases) -> dict[str, Any]:
 
 def _transitions(entry: RunTransitions) -> dict[str, Any]:
     """The moves of the joint curve with their dates, and what entropy and selectivity do in the main one."""
-    structure = entry.structure
-    main, moves = structure.main, structure.moves
-    back = main is not None and structure.ending_at(main) is not None
-    found = []
-    for number, move in enumerate(moves):
-        after = back and number and moves[number - 1] is main
-        role = ("exploratory" if move.direction == "up" else "") if move is main else "specialisation" * after
+    structure, found = entry.structure, []
+    for move in structure.moves:
         dates = [
             {"between": [each.step_low, each.step_high], "interval": each.interval}
             for each in (move.onset, move.half, move.end)
         ]
         kept = {name: getattr(move, name) for name in ("pace", "octaves", "open_start", "open_end")}
-        found.append(kept | {"role": role, "dates": dates, "levels": _levels(entry) if move is main else []})
+        levels = _levels(entry) if move is structure.main else []
+        found.append(kept | {"role": move_role(structure, move), "dates": dates, "levels": levels})
     turns = [to_dict(turn) for turn in structure.turns]
     note = structure.note if structure.p_value is None else None
     return {"key": _key(entry), "moves": to_dict(found), "turns": turns, "note": note}

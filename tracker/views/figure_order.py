@@ -76,7 +76,7 @@ def _changes(axes: Axes, run: Run, changes: Sequence[ChangeContext], names: Sequ
                 _mark(axes, names.index(name) + offset, change, covariate)
     training_axis(axes, int(run.steps[-1]), zero=0 in run.steps)
     name_rows(axes, [title_of(name) for name in names])
-    axes.set_title(f"{literal(run.label)}: {len(changes)} changes (shaded)")
+    axes.set_title(f"{literal(run.label)}: {counted(len(changes), 'change')} (shaded)")
 
 
 def _mark(axes: Axes, y: float, change: ChangeContext, covariate: Lag) -> None:

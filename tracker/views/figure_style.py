@@ -79,22 +79,22 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def shade_phases(axes: Axes, entry: RunPhases) -> None:
-    """Tint one run's labelled phases, name them where there is room, and bracket its change points."""
-    low, high = axes.get_xlim()
-    top = axes.get_xaxis_transform()
+    """Tint one run's labelled phases: of a report that has no transitions."""
     for phase in entry.phases:
         if phase.label in PHASES:
             first, last = map(float, place([phase.first_step, phase.last_step]))
             axes.axvspan(first, last, color=PHASES[phase.label]["light"], alpha=0.1, lw=0, zorder=0)
+
+
+def name_phases(axes: Axes, entry: RunPhases) -> None:
+    """Name one run's phases above a panel, where there is room."""
+    low, high = axes.get_xlim()
     for span in spans(entry.phases):
         first, last = map(float, place([span.first_step, span.last_step]))
         label = span.label
         if label in PHASES and (last - first) / (high - low) > 0.012 * len(label):
-            axes.text((first + last) / 2, 1.01, label, transform=top, ha="center", va="bottom",
-                      color=PHASES[label]["light"], fontsize=7.5)  # fmt: skip
-    for point in entry.change_points:
-        x = place([point.step_low] * 2 + [point.step_high] * 2)
-        axes.plot(x, [0.97, 1, 1, 0.97], transform=top, color=SOFT, lw=0.9, clip_on=False)
+            axes.text((first + last) / 2, 1.01, label, transform=axes.get_xaxis_transform(), ha="center",
+                      va="bottom", color=SOFT, fontsize=7.5)  # fmt: skip
 
 
 def end_labels(axes: Axes, ends: list[tuple[str, str, float]], *, gap: float = 0.07) -> None:

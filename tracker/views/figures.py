@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from tracker.analysis.schema import RunPhases
 from tracker.store import Results
 from tracker.views.figure_style import (
-    INK,
     SOFT,
     empty_figure,
     end_labels,
     literal,
+    name_phases,
     name_rows,
     place,
     shade_phases,
@@ -22,6 +22,7 @@ from tracker.views.figure_style import (
     titled,
     training_axis,
 )
+from tracker.views.figure_tints import tint_transitions
 from tracker.views.palette import PHASES, line_colours
 from tracker.views.prepared import Trajectories, read_report
 from tracker.views.runs import Run, model_names, runs_of
@@ -50,7 +51,7 @@ def draw_trajectories(view: Trajectories) -> Figure:
     if not view.metrics:
         return empty_figure("This store holds no measured checkpoint.")
     strip = view.labelled
-    shaded = view.phases[view.shown.name] if view.shown and strip else None
+    shaded = view.shown if view.shown and strip else None
     with style():
         height = 0.45 + 0.17 * len(strip) if strip else 0.0
         figure = Figure(figsize=(9.2, 5.4 + height), layout="constrained")
@@ -59,19 +60,20 @@ def draw_trajectories(view: Trajectories) -> Figure:
         grid = figure.add_gridspec(rows, 2, height_ratios=[2.45, 2.45, height][:rows])
         for index, name in enumerate(view.metrics):
             axes = figure.add_subplot(grid[index // 2, index % 2])
-            _metric_panel(axes, view.runs, name, shaded)
+            _metric_panel(axes, view, name, shaded)
             axes.set_xlabel("" if index + 2 < len(view.metrics) else "training step (log)")
         if view.shown and strip:
-            _phase_strip(figure.add_subplot(grid[2, :]), strip)
+            _strip(figure.add_subplot(grid[2, :]), view, strip)
             named = (
-                f"Shading behind the curves: phases of {literal(view.shown.label)}. Around the curves: 95 % "
-                "interval over sequences. Brackets: where the change lies."
+                f"Behind the curves: the transition of {literal(view.shown.label)}, fading over the 90 % "
+                "intervals of its onset and end; line: half way. Around them: 95 % interval over sequences."
             )
             figure.supxlabel(named, fontsize=8, color=SOFT)
     return figure
 
 
-def _metric_panel(axes: Axes, runs: Sequence[Run], name: str, shaded: RunPhases | None) -> None:
+def _metric_panel(axes: Axes, view: Trajectories, name: str, shaded: Run | None) -> None:
+    runs = view.runs
     colours = line_colours(len(model_names(runs)))
     last = max(int(run.steps[-1]) for run in runs)
     training_axis(axes, last, zero=any(0 in run.steps for run in runs))
@@ -87,7 +89,11 @@ def _metric_panel(axes: Axes, runs: Sequence[Run], name: str, shaded: RunPhases 
             ends.setdefault(run.model, (colour, []))[1].append(float(finite[-1]))
     axes.set_title(titled(name), pad=16 if shaded else 6)
     if shaded:
-        shade_phases(axes, shaded)
+        if shaded.name in view.transitions:
+            tint_transitions(axes, view.transitions[shaded.name])
+        else:
+            shade_phases(axes, view.phases[shaded.name])
+        name_phases(axes, view.phases[shaded.name])
     end_labels(axes, [(model, colour, float(np.mean(ys))) for model, (colour, ys) in ends.items()])
 
 
@@ -107,22 +113,20 @@ def _curve(axes: Axes, run: Run, name: str, colour: str) -> None:
     axes.plot(x, mean, DASHES[run.order % len(DASHES)], color=colour, marker=marker, ms=2.6)
 
 
-def _phase_strip(axes: Axes, strip: Sequence[tuple[Run, RunPhases]]) -> None:
-    for row, (_, entry) in enumerate(strip):
-        for point in entry.change_points:
-            axes.plot(place([point.step_low, point.step_high]), [row, row], color=SOFT, lw=0.9, zorder=1)
+def _strip(axes: Axes, view: Trajectories, strip: Sequence[tuple[Run, RunPhases]]) -> None:
+    """A row per run: its transitions; its phases where the report is of before."""
+    for row, (run, entry) in enumerate(strip):
+        if run.name in view.transitions:
+            tint_transitions(axes, view.transitions[run.name], row, strongest=0.85)
+            continue
         for phase in entry.phases:
-            if phase.label not in PHASES:
-                continue
-            first, last = map(float, place([phase.first_step, phase.last_step]))
-            alpha = 0.3 if phase.label == "initial" else 0.75
-            colour = PHASES[phase.label]["light"]
-            axes.barh(row, last - first, left=first, height=0.6, color=colour, alpha=alpha)
-            if phase.peak_step is not None:
-                axes.plot(place(phase.peak_step), row, "D", color=INK, ms=3.2, zorder=3)
+            if phase.label in PHASES:
+                first, last = map(float, place([phase.first_step, phase.last_step]))
+                alpha = 0.3 if phase.label == "initial" else 0.75
+                colour = PHASES[phase.label]["light"]
+                axes.barh(row, last - first, left=first, height=0.6, color=colour, alpha=alpha)
     training_axis(axes, max(int(run.steps[-1]) for run, _ in strip))
     name_rows(axes, [run.label for run, _ in strip])
-    axes.invert_yaxis()
     axes.grid(False)
     axes.spines["left"].set_visible(False)
-    axes.set_title("Phases by model (diamond: selectivity minimum)")
+    axes.set_title("Transitions by model (line: half way; diamond: turning point)")

@@ -1,7 +1,7 @@
 """The data of each view, made once from runs and report: page, figures and tables all draw these."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -18,6 +18,7 @@ from tracker.analysis.schema import (
     ThresholdEntry,
     to_dict,
 )
+from tracker.analysis.transition_types import CurveTransitions, Move
 from tracker.store import SPECTRUM_BANDS, Results
 from tracker.views.head_maps import HeadRows
 from tracker.views.runs import Run, common_steps, records_of
@@ -69,6 +70,18 @@ def spans(phases: Sequence[Phase]) -> list[Phase]:
     ]
 
 
+def move_role(found: CurveTransitions, move: Move) -> str:
+    """Return what a move of the joint curve is: exploratory (the main one, where it rises), specialisation
+    (the way back right after it), or nothing that has a name."""
+    main = found.main
+    if move is main:
+        return "exploratory" if move.direction == "up" else ""
+    number = found.moves.index(move)
+    if main is None or number == 0 or found.moves[number - 1] is not main:
+        return ""
+    return "specialisation" if found.ending_at(main) is not None else ""
+
+
 @dataclass(frozen=True)
 class Trajectories:
     """Metrics over training with the phases of each run."""
@@ -79,6 +92,8 @@ class Trajectories:
     phases: dict[RunName, RunPhases]
     shown: Run | None
     """Whose phases are shaded: the largest model with labelled phases, else with change points."""
+    transitions: dict[RunName, CurveTransitions] = field(default_factory=dict)
+    """The joint curves; none in a report of before."""
 
     @classmethod
     def of(cls, runs: Sequence[Run], report: AnalysisReport) -> "Trajectories":
@@ -90,7 +105,8 @@ class Trajectories:
         labelled = [run for run in runs if run.name in phases and is_labelled(phases[run.name])]
         changing = [run for run in runs if run.name in phases and phases[run.name].change_points]
         shown = max(labelled or changing, key=lambda run: run.rank, default=None)
-        return cls(runs, metrics, phases, shown)
+        moves = {name_of(entry): entry.structure for entry in report.transitions if entry.steps}
+        return cls(runs, metrics, phases, shown, moves)
 
     @property
     def labelled(self) -> list[tuple[Run, RunPhases]]:
