@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import here, tracker  # noqa: F401  # here is a fixture
+from saved_models import save
 from synthetic_store import PROBE, SMALL, SMALL_STEPS, write_store
 
 from tracker.cli import run
@@ -251,3 +252,16 @@ def test_the_embedded_suite_is_not_uploaded_unless_asked_and_the_first_line_says
     first = done.stdout.splitlines()[0]
     assert first.endswith(f"0 measured, 1 to measure, into tracker-store; {place}")
     assert ("W&B        failed" in done.stdout) != offline
+
+
+@pytest.mark.parametrize("name", ["2024_11_20", "1e5", "007", "true", "1.50"])
+def test_names_made_of_digits_stay_what_was_typed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    for step in (0, 8):
+        save(tmp_path / name / f"step{step}", seed=step)
+    assert run(["plan", "suite=folder", f"suite.path={name}", f"suite.model={name}", f"store={name}"]) == 0
+    said = capsys.readouterr().out
+    assert f"{name} seed 0" in said
+    assert f"into {name}" in said

@@ -18,6 +18,37 @@ RENAMED = {
 """Fields under the names that they had in earlier versions, which scripts may still use."""
 HOME = re.compile(r"(?<=[=\[,])~(?=/|[,\]]|$)")
 """``~`` where a value, or an element of a list, begins."""
+TEXTS = (
+    "store", "figures", "suite.path", "suite.repo", "suite.branch", "suite.pattern", "suite.model",
+    "suite.models", "suite.name", "probe.name", "probe.text", "probe.dataset", "probe.file", "probe.revision",
+    "probe.field", "probe.ids", "probe.tokenizer", "cache.folder", "sink.project", "sink.entity",
+    "view.suite", "view.probe", "view.conventions", "compare.other", "compare.other_suite",
+    "compare.other_probe", "compare.other_conventions",
+)  # fmt: skip
+"""Fields that hold text: what is typed there stays, where Hydra would read a number or a truth value."""
+UNTYPED = re.compile(r"(?i)[+-]?(\d[\d_]*(\.[\d_]*)?|\.[\d_]+)(e[+-]?\d[\d_]*)?|true|false|inf|nan")
+
+
+def with_texts(override: str) -> str:
+    """Return an override of a text field with what Hydra would take for a number in quotes.
+
+    Example:
+        >>> with_texts("suite.path=2024_11_20"), with_texts("suite.models=[1e5,70m]")
+        ("suite.path='2024_11_20'", "suite.models=['1e5',70m]")
+        >>> with_texts("probe.n=96")
+        'probe.n=96'
+    """
+    match = re.fullmatch(r"([+]{0,2}[\w.]+)=(.*)", override, flags=re.DOTALL)
+    if match is None or match[1].lstrip("+") not in TEXTS:
+        return override
+    name, value = match[1], match[2]
+
+    def quote(text: str) -> str:
+        return f"'{text}'" if UNTYPED.fullmatch(text) else text
+
+    if value.startswith("[") and value.endswith("]"):
+        return f"{name}=[{','.join(quote(each.strip()) for each in value[1:-1].split(','))}]"
+    return f"{name}={','.join(quote(each) for each in value.split(','))}"
 
 
 def with_current_names(overrides: Sequence[str]) -> list[str]:
@@ -39,7 +70,8 @@ def readable_overrides(arguments: Sequence[str]) -> list[str]:
     Raises:
         RequestError: one is no override that Hydra's grammar can read; says how to write it.
     """
-    overrides = [HOME.sub(lambda _: os.path.expanduser("~"), each) for each in with_current_names(arguments)]
+    named = [with_texts(each) for each in with_current_names(arguments)]
+    overrides = [HOME.sub(lambda _: os.path.expanduser("~"), each) for each in named]
     _refuse_options(overrides)
     several = bool({"--multirun", "-m"} & set(overrides))
     for at, override in enumerate(overrides):
