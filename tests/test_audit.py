@@ -335,3 +335,26 @@ def test_commits_of_one_branch_are_checkpoints(hub: Hub, tmp_path: Path):
         hub.commit(hub.root / REPO / f"c{step}") for step in (1000, 2000)
     ]
     assert all(each.revision == each.commit for each in found)
+
+
+def test_files_that_go_while_they_are_looked_into_are_no_finding(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A sweep with a bounded cache removes a checkpoint between the look at it and the look into it."""
+    for seed, step in enumerate((0, 1000)):
+        save(hub.root / REPO / f"step{step}", seed=seed)
+    wanted = ("suite=pythia", "suite.models=[14m]", "steps.list=[0,1000]")
+    run(["sweep", *wanted, "sink=none"])  # the files are there then, though they hold no tokenizer
+    looked: list[Path] = []
+
+    def gone(path: Path, *args: object, **kwargs: object) -> object:
+        looked.append(path)
+        shutil.rmtree(tmp_path / "cache")
+        (tmp_path / "cache").mkdir()
+        return check(path, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("tracker.checkpoints.audit.inspect.check", gone)
+    assert run(["audit", *wanted]) == 0
+    assert len(looked) == 1  # the second was gone with the first
+    (entry,) = audit_file.read(tmp_path / "tracker-store").values()
+    assert entry.findings == ()
