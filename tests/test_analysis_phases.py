@@ -104,7 +104,7 @@ def test_all_moves_are_found_and_no_others(kind, points, least):
     assert right >= least
 
 
-@pytest.mark.parametrize("points", [7, 16, 154])
+@pytest.mark.parametrize("points", [7, 16, pytest.param(154, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("noise", "most"),
     [

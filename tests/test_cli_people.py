@@ -233,7 +233,11 @@ def test_a_step_implies_that_models_are_compared_there(
 
 @pytest.mark.parametrize(
     ("given", "environment", "offline"),
-    [((), {}, True), (("sink.mode=online",), {}, False), ((), {"WANDB_MODE": "online"}, False)],
+    [
+        ((), {}, True),
+        pytest.param(("sink.mode=online",), {}, False, marks=pytest.mark.slow),
+        ((), {"WANDB_MODE": "online"}, False),
+    ],
 )
 def test_the_embedded_suite_is_not_uploaded_unless_asked_and_the_first_line_says_where_results_go(
     given: tuple[str, ...], environment: dict[str, str], offline: bool, tmp_path: Path

@@ -24,7 +24,7 @@ STORES = {
     "one": (SMALL[:1], SMALL_STEPS, 1),
     "three": (SMALL, SMALL_STEPS, 1),
     "seeds": (SMALL, SMALL_STEPS, 3),
-    "whole": (PYTHIA[:3], PYTHIA_STEPS, 1),
+    "whole": (PYTHIA[:1], PYTHIA_STEPS, 1),
     "ten": (PYTHIA, (*SMALL_STEPS, 64000, 143000), 1),
     "many": (MANY, (0, 128, 1000), 1),
 }
