@@ -303,10 +303,10 @@ def test_chromium_watches_a_real_sweep_without_a_reload(browser: Browser, tmp_pa
     request = ("suite.models=[0.05m]", "suite.train_steps=64", "probe.number=192", "sink=none", "store=live")
     with _tracker(tmp_path, "dashboard", "serve=true", "store=live") as server, visiting(browser) as visit:
         assert server.stdout is not None
-        told = server.stdout.readline()
-        assert told == "live: holds no measurement yet; the page fills when a sweep stores some\n"
         served_at = re.fullmatch(SERVED_AT, server.stdout.readline())
         assert served_at is not None
+        told = server.stdout.readline()
+        assert told == "live: holds no measurement yet; the page fills when a sweep stores some\n"
         visit.page.goto(served_at[1])
         expect(visit.page.locator("#live-status")).to_have_text(
             "No sweep is running; this page updates when one starts."

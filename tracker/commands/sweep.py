@@ -1,5 +1,6 @@
 """``tracker sweep``: measure what is not measured yet, stream it, then analyse and draw."""
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -45,19 +46,23 @@ def run(config: Config, console: Console) -> int:
         return DONE
     store = Store(config.store)
     prepare_store(store)
-    with report_progress(config.store) as progress:
-        if pending and isinstance(config.suite, NanoSuite):
-            train(config, console, {planned.unit.checkpoint.model for planned in pending}, progress)
-        publisher = start_publisher(config.store, options)
-        with publisher.left_alone_on_error():
-            _tidy(config, sweep, needed=True)
-            outcomes = _measure(config, sweep, console, progress) if pending else []
-            _tidy(config, sweep, needed=False)
-            progress.begin("analysing")
-            results = sweep_results(config, sweep)
-            analysis = analysed(results, config)
-            draw(results, analysis, config)
-        sentences = _finish(publisher)
+    try:
+        with report_progress(config.store) as progress:
+            if pending and isinstance(config.suite, NanoSuite):
+                train(config, console, {planned.unit.checkpoint.model for planned in pending}, progress)
+            publisher = start_publisher(config.store, options)
+            with publisher.left_alone_on_error():
+                _tidy(config, sweep, needed=True)
+                outcomes = _measure(config, sweep, console, progress) if pending else []
+                _tidy(config, sweep, needed=False)
+                progress.begin("analysing")
+                results = sweep_results(config, sweep)
+                analysis = analysed(results, config)
+                draw(results, analysis, config)
+            sentences = _finish(publisher)
+    finally:
+        with contextlib.suppress(OSError):  # what a worker left that was ended in the middle of writing
+            store.sweep_partial()
     report = Swept(config, sweep, outcomes, analysis, sentences)
     print_swept(report, console)
     return SOME_FAILED if report.holes else DONE
