@@ -376,3 +376,27 @@ def test_sizes_that_all_models_share_are_no_axis(browser: Browser, tmp_path: Pat
         visit.open(write_dashboard(results, None, tmp_path / "page.html"))
         offered = visit.page.locator("#sx option").all_text_contents()
     assert set(offered) == {title for title, found in values.items() if len(found - {None}) > 1}
+
+
+@browsing
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_names_of_lines_are_readable_against_the_paper(
+    browser: Browser, stored: Results, tmp_path: Path, scheme: str
+):
+    """A contrast of 4.5:1, as WCAG 2.2 asks for of text (1.4.3)."""
+
+    def luminance(colour: str) -> float:
+        parts = np.array([int(each) for each in re.findall(r"\d+", colour)[:3]]) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    with visiting(browser) as visit:
+        visit.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        visit.open(write_dashboard(stored, synthetic_analysis(seeds=2), tmp_path / "page.html"))
+        paper = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        names = visit.page.locator("#panel-0 .annotation text").all()
+        found = [each.evaluate("node => getComputedStyle(node).fill") for each in names]
+    assert len(found) >= 3
+    for colour in found:
+        low, high = sorted((luminance(colour), luminance(paper)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, colour

@@ -282,7 +282,7 @@ function endLabels(runs, name, range, height) {
     y,
     yref: "y",
     showarrow: false,
-    font: { size: 12, color: colourOf(run) },
+    font: { size: 12, color: textColour(colourOf(run)) },
   }));
 }
 

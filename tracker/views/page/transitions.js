@@ -85,7 +85,7 @@ function drawMultiples() {
   if (byId("multiples-box").hidden) return;
   const node = byId("multiples"),
     wide = node.clientWidth || 1100,
-    columns = Math.max(1, Math.min(models.length, MOST_COLUMNS, Math.floor(wide / 165))),
+    columns = wide < 500 ? 1 : Math.min(models.length, MOST_COLUMNS, Math.floor(wide / 165)),
     rows = Math.ceil(models.length / columns),
     height = 46 + rows * (rows > 1 ? 158 : 232);
   const colours = { spectral_entropy: css("--accent"), frequency_selectivity: css("--ink") };

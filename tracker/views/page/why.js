@@ -104,7 +104,7 @@ function drawOrder(run, changes) {
   byId("why-legend").replaceChildren(
     ...Object.keys(SHAPES).map((verdict) => {
       const sign = el("b", {}, DATA.verdicts[verdict].sign);
-      sign.style.color = colourOfVerdict(verdict);
+      sign.style.color = textColour(colourOfVerdict(verdict));
       return el("span", {}, sign, ` ${DATA.verdicts[verdict].name}`);
     }),
   );
