@@ -95,7 +95,8 @@ def test_a_child_that_cannot_run_says_why_and_the_others_go_on():
 
 
 def test_peak_memory_is_that_of_the_call():
-    peak, size = peak_beyond(lambda: np.ones(40 << 20, np.uint8).size, "cpu")
-    assert size == 40 << 20
+    # Large beside what the kernel's counters of many processors are behind by, some 40 MB.
+    peak, size = peak_beyond(lambda: np.ones(512 << 20, np.uint8).size, "cpu")
+    assert size == 512 << 20
     if peak is not None:
-        assert 39 << 20 < peak < 60 << 20
+        assert 432 << 20 < peak < 592 << 20
