@@ -11,6 +11,7 @@ from command_line import here, tracker  # noqa: F401  # here is a fixture
 from saved_models import save
 from synthetic_store import PROBE, SMALL, SMALL_STEPS, write_store
 
+from tracker.analysis.comparison_report import ONE_MODEL
 from tracker.cli import run
 from tracker.cli.completion import proposals
 from tracker.cli.overrides import readable_overrides
@@ -218,6 +219,17 @@ def test_reading_commands_take_the_requests_probe(
         write_store(here / "tracker-store", SMALL[:1], (0, 16, 64), holes=False)
     assert "several probes, which are never mixed; choose one" in said(capsys, "roles")
     assert run(["roles", f"view.probe={other.label}"]) == 0
+
+
+def test_one_model_is_compared_with_the_paper_alone(
+    here: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+):
+    write_store(here / "tracker-store", SMALL[:1], SMALL_STEPS, holes=False)
+    assert run(["compare"]) == 0
+    printed = capsys.readouterr().out
+    assert ONE_MODEL in " ".join(printed.split())
+    assert "0 of 0" not in printed
 
 
 def test_a_step_implies_that_models_are_compared_there(

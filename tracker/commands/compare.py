@@ -1,5 +1,6 @@
 """``tracker compare``: models, position encodings, or two stores compared: text, table, compare.json."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,13 @@ def run(config: Config, console: Console) -> int:
     results = chosen_results(config)
     print_damaged(console, results.damaged)
     _, suspects = without_suspects(results, config)
+    sentences: Sequence[str] = ()
     if config.compare.other is not None:
-        report = compare_stores(results, _other_results(config)).to_dict()
+        found = compare_stores(results, _other_results(config))
+        report, sentences = found.to_dict(), found.sentences
     elif config.compare.by == "encoding":
         found = compare_encodings(results, suspects)
-        report = found.to_dict()
+        report, sentences = found.to_dict(), found.sentences
         for entry in found.encodings:
             print_table(console, encoding_table(entry))
     else:
@@ -36,7 +39,7 @@ def run(config: Config, console: Console) -> int:
         _print_models(found, console)
         if config.figures:
             _write_figure(report, config.figures)
-    for sentence in report["sentences"] if config.compare.by == "encoding" or config.compare.other else ():
+    for sentence in sentences:
         print_line(console, sentence)
     write_report(config.store / "compare.json", report)
     print_line(console, f"Details: {config.store / 'compare.json'}")
@@ -45,6 +48,7 @@ def run(config: Config, console: Console) -> int:
 
 def _print_models(found: "ModelComparison", console: Console) -> None:
     """Print the models as tables, with the paper's values in brackets; sentences stand in compare.json."""
+    from tracker.analysis.comparison_report import ONE_MODEL
     from tracker.analysis.text.comparison import CAUTION, archetype_limits, difference_line
     from tracker.console.comparison_tables import comparison_tables, training_table
     from tracker.console.paper_tables import paper_tables
@@ -56,7 +60,7 @@ def _print_models(found: "ModelComparison", console: Console) -> None:
     for sentence in (
         "Mean and half width of its 95 % interval; in brackets the paper's value, where it has one.",
         archetype_limits(found.archetypes),
-        difference_line(found.models, found.differences),
+        difference_line(found.models, found.differences) if len(found.models) > 1 else ONE_MODEL,
         CAUTION if found.paper or found.placed else "",
     ):
         if sentence:
