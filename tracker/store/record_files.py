@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
-from tracker.errors import StoreError
+from tracker.errors import INTERRUPTIONS, StoreError
 from tracker.records import Recorded
 from tracker.store.schema import IDENTITY, SCHEMAS, TABLES, safe_name
 
@@ -160,7 +160,7 @@ def _sums(place: Path) -> dict[str, str] | None:
 def _decoded(place: Path, table: str, content: bytes, columns: list[str] | None = None) -> pl.DataFrame:
     try:
         return pl.read_parquet(io.BytesIO(content), columns=columns)
-    except (KeyboardInterrupt, SystemExit):
+    except INTERRUPTIONS:
         raise
     except BaseException as error:  # the decoder panics on some damage, which is no Exception
         why = " ".join(str(error).split())[:200]

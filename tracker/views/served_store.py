@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from tracker.atomic import read_json
-from tracker.errors import RequestError, StoreError, TrackerError, unknown_value
+from tracker.errors import INTERRUPTIONS, RequestError, StoreError, TrackerError, unknown_value
 from tracker.metrics.registry import head_columns, is_custom
 from tracker.store import Results, record_folders
 from tracker.store.progress import Watch
@@ -77,7 +77,7 @@ class ServedStore:
             there = (self.folder / "checkpoints").is_dir()
             results = self._choose() if there else Results(self.folder, ())
             self._snapshot, self._problem = self._read(stamp, results, self._analysis()), None
-        except (KeyboardInterrupt, SystemExit):
+        except INTERRUPTIONS:
             raise
         except BaseException as error:  # a decoder's panic is no Exception
             # Whatever a store may hold, the page must learn of it and the follower live on.
