@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tracker.analysis.schema import RunTransitions, to_dict
+from tracker.analysis.json_types import to_dict
+from tracker.analysis.schema import RunTransitions
 from tracker.analysis.transition_types import CurveTransitions, Move, Passing, Turn
 from tracker.metrics.registry import METRICS, head_columns, layer_columns, sequence_columns
 from tracker.records import Checkpoint, Conventions, Measurement, ProbeSpec, Unit, digest
@@ -237,9 +238,7 @@ def _transitions(entry: dict[str, Any]) -> RunTransitions:
         }.items()
     }  # fmt: skip
     structure = CurveTransitions((moved(0, 4, out), moved(4, 2.4, back)), turns, 0.0006, 0.1)
-    return RunTransitions(
-        entry["suite"], entry["model"], entry["seed"], tuple(steps), curves, structure
-    )
+    return RunTransitions(entry["suite"], entry["model"], entry["seed"], tuple(steps), curves, structure)
 
 
 def _why(entry: dict[str, Any]) -> list[dict[str, Any]]:

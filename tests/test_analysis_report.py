@@ -10,7 +10,7 @@ from tracker.analysis import AnalysisReport, trajectories
 from tracker.analysis import analyse as analysed
 from tracker.analysis.phase_report import find_run
 from tracker.analysis.scale_report import find_thresholds
-from tracker.analysis.scale_values import TURNING
+from tracker.analysis.scale_values import TURNING, TURNING_REPORTED
 from tracker.analysis.schema import ChangePoint, Extent, Phase, RunPhases
 from tracker.analysis.synthetic import (
     SyntheticRun,
@@ -320,6 +320,21 @@ def test_models_without_a_common_step_are_told():
     assert entry.sentence == (
         "spectral entropy: no threshold, since the models share no measured step; measure one in all."
     )
+
+
+def test_dates_leave_out_a_model_for_its_own_reason():
+    checkpoints, sequences = nano_tables()
+    sizeless = pl.when(pl.col("model") != "0.2m").then(pl.col("params_non_embedding"))
+    still = pl.col("model") == "0.05m"
+    flat = [pl.when(~still).then(pl.col(name)).otherwise(1.0).alias(name) for name in training_curves(STEPS)]
+    tables = [each.with_columns(flat) for each in (checkpoints, sequences)]
+    result = analyse(tables[0].with_columns(sizeless.alias("params_non_embedding")), tables[1])
+    entry = next(each for each in result["thresholds"] if each["metric"] == TURNING_REPORTED)
+    assert entry["models"] == ["0.8m"]
+    assert entry["left_out"] == [
+        {"model": "0.05m", "reason": "no transition"},
+        {"model": "0.2m", "reason": "params_non_embedding is not known there"},
+    ]
 
 
 def test_a_store_with_all_its_columns_is_analysed():

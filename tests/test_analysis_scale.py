@@ -6,7 +6,8 @@ import pytest
 
 from tracker.analysis import analyse, judge_threshold
 from tracker.analysis.axes import indistinct, size_on, support
-from tracker.analysis.schema import LeaveOneOut, to_dict
+from tracker.analysis.json_types import to_dict
+from tracker.analysis.schema import LeaveOneOut
 from tracker.analysis.shift import find_shift, leave_one_out, without_each
 from tracker.analysis.splits import Trial, corrected_p_values, places_of
 from tracker.analysis.synthetic import scale_values

@@ -10,8 +10,8 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
+from tracker.analysis.json_types import stored_as
 from tracker.analysis.labels import ENTROPY, SELECTIVITY
-from tracker.analysis.schema import stored_as
 from tracker.analysis.t_interval import t_quantile
 from tracker.analysis.trajectories import Trajectory
 from tracker.errors import RequestError

@@ -20,10 +20,11 @@ from tracker.analysis.comparison import (
 )
 from tracker.analysis.comparison_timing import ModelTransition, model_transitions
 from tracker.analysis.encodings import compare_encodings, encodings_of
+from tracker.analysis.json_types import stored_as, to_dict
 from tracker.analysis.paper_ranges import Placed, among_paper, paper_columns
 from tracker.analysis.paper_tables import PaperRow, against_paper
 from tracker.analysis.phase_report import analyse_phases
-from tracker.analysis.schema import EncodingComparison, stored_as, to_dict
+from tracker.analysis.schema import EncodingComparison
 from tracker.analysis.text.comparison import (
     archetype_sentences,
     difference_sentence,

@@ -1,5 +1,6 @@
 """The whole analysis of a store's tables: phases, what moves with them, thresholds over size, controls."""
 
+from collections.abc import Sequence
 from itertools import groupby
 
 import polars as pl
@@ -7,7 +8,7 @@ import polars as pl
 from tracker.analysis.context import best_heads, context_of, head_maps
 from tracker.analysis.controls import find_twins
 from tracker.analysis.encodings import compare_encodings, encodings_of
-from tracker.analysis.phase_report import find_run, seed_changes
+from tracker.analysis.phase_report import RunFindings, find_run, seed_changes
 from tracker.analysis.scale_report import find_thresholds
 from tracker.analysis.scale_timing import find_timing
 from tracker.analysis.schema import AnalysisReport, Controls, ThresholdEntry
@@ -54,11 +55,8 @@ def analyse(
     seeds = seed_changes(found)
     encodings = compare_encodings(runs, encodings_of(checkpoints), phases)
     variants = {(each.suite, one.model) for each in encodings for one in each.models[1:]}
-    thresholds: list[ThresholdEntry] = []
-    for suite, members in groupby(found, key=lambda each: each.run.suite):
-        # Of models of one size that differ in their encoding, only the reference stands for the size.
-        mine = [each for each in members if (suite, each.run.model) not in variants]
-        thresholds += [*find_thresholds(suite, [each.run for each in mine]), *find_timing(suite, mine)]
+    # Of models of one size that differ in their encoding, only the reference stands for the size.
+    thresholds = _over_size([each for each in found if (each.run.suite, each.run.model) not in variants])
     lead_lag = [each for each in contexts if each is not None]
     controls = Controls(tuple(find_twins(runs)))
     summary = [
@@ -79,3 +77,12 @@ def analyse(
         controls=controls,
         summary=tuple(summary),
     )
+
+
+def _over_size(found: Sequence[RunFindings]) -> list[ThresholdEntry]:
+    """Return the thresholds of each suite's metrics and of the dates of its transitions."""
+    thresholds: list[ThresholdEntry] = []
+    for suite, members in groupby(found, key=lambda each: each.run.suite):
+        mine = list(members)
+        thresholds += [*find_thresholds(suite, [each.run for each in mine]), *find_timing(suite, mine)]
+    return thresholds

@@ -12,10 +12,10 @@ from tracker.analysis.axes import AXES, FEWEST_VALUES, indistinct, size_on, supp
 from tracker.analysis.labels import ENTROPY, SELECTIVITY
 from tracker.analysis.scale_values import AXIS, Sized, end_to_end, last_common_step, values_at
 from tracker.analysis.schema import ModelLeftOut, ThresholdEntry
-from tracker.analysis.shift import leave_one_out, stability_of, without_each
+from tracker.analysis.shift import Shift, leave_one_out, stability_of, without_each
 from tracker.analysis.splits import Trial, corrected_p_values, places_of
 from tracker.analysis.text.scale import threshold_sentence
-from tracker.analysis.thresholds import ENOUGH, Verdict, judge_threshold
+from tracker.analysis.thresholds import ENOUGH, Threshold, judge_threshold
 from tracker.analysis.trajectories import Trajectory
 from tracker.facts import table
 
@@ -29,7 +29,6 @@ class _Judged:
     """An entry in the making: the models known on this axis, in the order of the axis."""
 
     entry: ThresholdEntry
-    verdict: Verdict
     scale: np.ndarray
     values: np.ndarray
     whole: bool
@@ -41,7 +40,7 @@ class _Judged:
         return replace(self, entry=replace(self.entry, **fields))  # pyright: ignore[reportArgumentType]
 
 
-def _on_axis(suite: str, models: Sized, axis: str, main: bool) -> _Judged:
+def _on_axis(suite: str, models: Sized, axis: str, *, main: bool) -> _Judged:
     sizes = [size_on(facts, axis) for facts in models.facts]
     known = np.array([number for number, size in enumerate(sizes) if size is not None], dtype=int)
     scale = np.array([sizes[number] for number in known], dtype=float)
@@ -67,24 +66,28 @@ def _on_axis(suite: str, models: Sized, axis: str, main: bool) -> _Judged:
         factor=verdict.factor,
         trend=end_to_end(seeds, samples),
         shift=verdict.shift,
-        main=main and axis == AXIS,
+        main=main,
     )
     found = verdict.found
-    if found or (entry.main and entry.shift):
-        rest = without_each(scale, seeds, entry.models)
+    rest = without_each(scale, seeds, entry.models) if found or (main and entry.shift) else None
+    if rest is not None:
         entry = replace(entry, stability=stability_of(rest))
-        if found:
-            entry = replace(
-                entry,
-                low=found.low,
-                high=found.high,
-                interval=found.interval,
-                effect=found.effect,
-                confidence=found.confidence,
-                confounded=_confounded(entry, found.low, found.high),
-                leave_one_out=leave_one_out(rest, (found.low, found.high)),
-            )
-    return _Judged(entry, verdict, scale, values, len(known) == len(models.models), kept)
+    if found is not None and rest is not None:
+        entry = _with_threshold(entry, found, rest)
+    return _Judged(entry, scale, values, len(known) == len(models.models), kept)
+
+
+def _with_threshold(entry: ThresholdEntry, found: Threshold, rest: dict[str, Shift]) -> ThresholdEntry:
+    return replace(
+        entry,
+        low=found.low,
+        high=found.high,
+        interval=found.interval,
+        effect=found.effect,
+        confidence=found.confidence,
+        confounded=_confounded(entry, found.low, found.high),
+        leave_one_out=leave_one_out(rest, (found.low, found.high)),
+    )
 
 
 def _confounded(entry: ThresholdEntry, low: float, high: float) -> str | None:
@@ -120,7 +123,7 @@ def _with_best_axes(judged: list[_Judged]) -> list[_Judged]:
 
 def _corrected(judged: list[_Judged]) -> list[_Judged]:
     """Adds p-values corrected for every metric and axis of the suite."""
-    tested = [n for n, each in enumerate(judged) if each.whole and each.verdict.p_value is not None]
+    tested = [n for n, each in enumerate(judged) if each.whole and each.entry.p_value is not None]
     most = max((len(judged[n].values) for n in tested), default=0)
     tested = [n for n in tested if len(judged[n].values) == most]
     trials = []
@@ -155,6 +158,8 @@ def find_thresholds(suite: str, runs: Sequence[Trajectory]) -> list[ThresholdEnt
         models = replace(models, left_out=lost + models.left_out)
         if metric in main or len(models.models) >= ENOUGH:
             axes = AXES if many else (AXIS,)
-            judged += _with_best_axes([_on_axis(suite, models, axis, metric in main) for axis in axes])
+            judged += _with_best_axes(
+                [_on_axis(suite, models, axis, main=metric in main and axis == AXIS) for axis in axes]
+            )
     found = [each.entry for each in _corrected(judged)]
     return [replace(each, sentence=threshold_sentence(each)) for each in found]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tracker.analysis.phase_report import RunFindings
-from tracker.analysis.scale_values import AXIS, TURNING, ModelValues, gather
-from tracker.analysis.schema import EndToEnd, ThresholdEntry
+from tracker.analysis.scale_values import AXIS, TURNING, ModelValues, Sized, gather
+from tracker.analysis.schema import EndToEnd, ModelLeftOut, ThresholdEntry
 from tracker.analysis.shift import find_shift, over_seeds, stability_of, without_each
 from tracker.analysis.text.scale import threshold_sentence
 from tracker.analysis.thresholds import ENOUGH
@@ -41,11 +41,13 @@ def find_timing(suite: str, found: Sequence[RunFindings]) -> list[ThresholdEntry
     Returns:
         One entry per date, over non-embedding parameters; none with fewer than two models.
     """
-    models = list(dict.fromkeys(each.run.model for each in found))
     dates = [date for each in found if (date := _dates(each)) is not None]
-    if len({each.model for each in dates}) < FEWEST_MODELS:
+    dated = {each.model for each in dates}
+    if len(dated) < FEWEST_MODELS:
         return []
-    return [_entry(suite, name, part, models, dates) for part, name in enumerate(TURNING)]
+    still = dict.fromkeys(each.run.model for each in found if each.run.model not in dated)
+    lost = tuple(ModelLeftOut(model, "no transition") for model in still)
+    return [_entry(suite, _sized(name, part, dates, lost), part, dates) for part, name in enumerate(TURNING)]
 
 
 def _dates(found: RunFindings) -> _Dates | None:
@@ -59,15 +61,18 @@ def _dates(found: RunFindings) -> _Dates | None:
     return _Dates(found.run.model, found.run.facts, step, low + within * (high - low))
 
 
-def _entry(
-    suite: str, name: str, part: int, models: Sequence[str], dates: Sequence[_Dates]
-) -> ThresholdEntry:
+def _sized(name: str, part: int, dates: Sequence[_Dates], lost: tuple[ModelLeftOut, ...]) -> Sized:
+    """One date of every model that has one, in order of size."""
     values = []
-    for model in models:
+    for model in dict.fromkeys(each.model for each in dates):
         mine = [each for each in dates if each.model == model]
         seeds = tuple(float(np.median(each.draws[:, part])) for each in mine)
-        values.append(ModelValues(model, mine[0].facts if mine else {AXIS: 1}, seeds))
+        values.append(ModelValues(model, mine[0].facts, seeds))
     sized = gather(name, max(each.step for each in dates), values)
+    return replace(sized, left_out=lost + sized.left_out)
+
+
+def _entry(suite: str, sized: Sized, part: int, dates: Sequence[_Dates]) -> ThresholdEntry:
     scale = np.array([facts[AXIS] for facts in sized.facts], dtype=float)
     drawn = [_mean_of_seeds(model, part, dates) for model in sized.models]
     errors = [float(each.std()) for each in drawn]
@@ -75,7 +80,7 @@ def _entry(
     shift = find_shift(scale, sized.seeds, error=error)
     entry = ThresholdEntry(
         suite,
-        name,
+        sized.metric,
         AXIS,
         sized.step,
         models=sized.models,
@@ -83,7 +88,7 @@ def _entry(
         values=tuple(over_seeds(sized.seeds)[0].tolist()) if len(scale) else (),
         spread=tuple(errors),
         seeds=tuple(int(number) for number in np.isfinite(sized.seeds).sum(axis=1)),
-        left_out=tuple(replace(each, reason="no transition") for each in sized.left_out),
+        left_out=sized.left_out,
         sizes=len(np.unique(scale)),
         trend=_trend(drawn),
         shift=shift,

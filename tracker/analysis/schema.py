@@ -1,20 +1,11 @@
-"""The typed content of ``analysis.json``: what the analysis reports, and how it becomes JSON and back."""
+"""The typed content of ``analysis.json``: what the analysis reports."""
 
-import math
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
-import numpy as np
-
+from tracker.analysis.json_types import from_dict, stored_as, to_dict
 from tracker.analysis.transition_types import CurveTransitions
-
-
-def stored_as(key: str | None) -> dict[str, str | None]:
-    """Return the metadata of a field that stands under another name in JSON; None: it is not stored."""
-    return {"key": key}
 
 
 @dataclass(frozen=True)
@@ -324,6 +315,11 @@ class ThresholdEntry:
     """Whether the summary reports it: a main metric over non-embedding parameters."""
     sentence: str = ""
 
+    @property
+    def told(self) -> bool:
+        """Whether it says that the metric goes with size: a threshold, or odds that are large enough."""
+        return self.low is not None or (self.shift is not None and self.shift.told)
+
 
 @dataclass(frozen=True)
 class Band:
@@ -487,96 +483,3 @@ class AnalysisReport:
             [('m', ())]
         """
         return from_dict(cls, content if isinstance(content, Mapping) else {})
-
-
-def to_dict(value: Any) -> Any:
-    """Convert a report to JSON's types: dataclasses to dicts, arrays and tuples to lists, NaN to None."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {
-            key: to_dict(getattr(value, each.name))
-            for each in fields(value)
-            if (key := each.metadata.get("key", each.name)) is not None
-        }
-    if isinstance(value, Mapping):
-        return {str(key): to_dict(each) for key, each in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [to_dict(each) for each in value]
-    if isinstance(value, np.generic):
-        return to_dict(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-LEAVES: dict[Any, Any] = {int: (int, float), float: (int, float), str: str, bool: bool}
-"""JSON's types by that of the field."""
-
-
-class _Incomplete(Exception):
-    """A stored entry lacks a field that has no default."""
-
-
-def from_dict(kind: Any, content: Any) -> Any:
-    """Build the dataclass ``kind`` from parsed JSON, as ``AnalysisReport.from_dict`` describes."""
-    if not isinstance(content, Mapping):
-        raise _Incomplete
-    hints, given = typing.get_type_hints(kind), {}
-    for each in fields(kind):
-        key = each.metadata.get("key", each.name)
-        if content.get(key) is not None:
-            try:
-                given[each.name] = _typed(hints[each.name], content[key])
-                continue
-            except _Incomplete:
-                pass  # as if it were absent
-        if each.default is MISSING and each.default_factory is MISSING:
-            if type(None) not in typing.get_args(hints[each.name]):
-                raise _Incomplete
-            given[each.name] = None
-    return kind(**given)
-
-
-def _typed(hint: Any, value: Any) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        known = [each for each in arguments if each is not type(None)]
-        found = None if value is None else next(_alternatives(known, value), _Incomplete)
-        if found is _Incomplete:
-            raise _Incomplete
-        return found
-    if is_dataclass(hint):
-        return from_dict(hint, value)
-    if origin is tuple:
-        found = tuple(_complete(arguments[0], value if isinstance(value, list | tuple) else ()))
-        if Ellipsis not in arguments and len(found) != len(arguments):
-            raise _Incomplete
-        return found
-    if isinstance(value, Mapping) and len(arguments) == 2:
-        kept = {key: list(_complete(arguments[1], [each])) for key, each in value.items()}
-        return {key: each[0] for key, each in kept.items() if each}
-    if origin is typing.Literal:
-        if value not in arguments:
-            raise _Incomplete
-        return value
-    if hint in LEAVES and (not isinstance(value, LEAVES[hint]) or isinstance(value, bool) != (hint is bool)):
-        raise _Incomplete
-    if len(arguments) == 2 and origin is not None:
-        raise _Incomplete
-    return value
-
-
-def _alternatives(hints: list[Any], value: Any) -> Any:
-    return _complete_as([(hint, value) for hint in hints])
-
-
-def _complete(hint: Any, values: Any) -> Any:
-    """Every value that can be built; incomplete entries are dropped."""
-    return _complete_as([(hint, value) for value in values])
-
-
-def _complete_as(pairs: list[tuple[Any, Any]]) -> Any:
-    for hint, value in pairs:
-        try:
-            yield _typed(hint, value)
-        except _Incomplete:
-            continue

@@ -35,9 +35,7 @@ def chosen_results(config: Config) -> Results:
     if conventions is None:
         mine, usual = config.conventions.label, Conventions().label
         conventions = _asked("conventions", {each.conventions for each in records}, [mine], mine != usual)
-    return select_results(
-        config.store, probe=probe, conventions=conventions, suite=view.suite, ledger=ledger
-    )
+    return select_results(config.store, probe=probe, conventions=conventions, suite=view.suite, ledger=ledger)
 
 
 def _probes(config: Config) -> list[str]:

@@ -22,8 +22,8 @@ SHOWN_HEADS = 64
 
 def run(config: Config, console: Console) -> int:
     """Print how many heads of each model have which role, with ``verbose`` each of them; write roles.json."""
+    from tracker.analysis.json_types import to_dict
     from tracker.analysis.roles import COLUMNS, head_roles
-    from tracker.analysis.schema import to_dict
 
     results = chosen_results(config)
     print_damaged(console, results.damaged)

@@ -20,9 +20,9 @@ from tracker.metrics.table import INFINITY, METRICS, Metric
 from tracker.side_files import read_typed, set_damaged_aside
 
 FILE = "metrics.json"
+"""In a store: what the custom metrics of each label of conventions mean."""
 DESCRIPTIONS = dict[str, list[dict[str, Any]]]
 """Content of ``FILE``: by label of the conventions, each metric's description."""
-"""In a store: what the custom metrics of each label of conventions mean."""
 BY_NAME: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in METRICS})
 """Built-in metrics."""
 TAKEN = {metric.name for metric in METRICS} | {

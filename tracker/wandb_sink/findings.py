@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracker.analysis.json_types import from_dict, to_dict
 from tracker.analysis.labels import label_columns
-from tracker.analysis.schema import AnalysisReport, RunTransitions, from_dict, to_dict
+from tracker.analysis.schema import AnalysisReport, RunTransitions
 from tracker.records import Recorded, digest
 from tracker.side_files import read_typed
 from tracker.store.journal import live_alerts

@@ -16,8 +16,6 @@ from tracker.analysis.thresholds import ENOUGH
 from tracker.analysis.transition_types import CurveTransitions, Move
 from tracker.errors import counted
 
-SHOWN_VALUES = 4
-"""Values over model size that a line lists."""
 SHOWN_NAMES = 16
 """Characters of models' names that a line lists."""
 Names = tuple[str, str]
@@ -185,7 +183,7 @@ def _of(count: int, all_of: int, thing: str) -> str:
 def _size(thresholds: Sequence[ThresholdEntry]) -> str:
     main = [entry for entry in thresholds if entry.main]
     metrics = [entry for entry in main if entry.metric not in TURNING]
-    told = [entry for entry in metrics if entry.low is not None or (entry.shift and entry.shift.told)]
+    told = [entry for entry in metrics if entry.told]
     sizes = max((len(entry.models) for entry in metrics), default=0)
     if not sizes:
         return ""

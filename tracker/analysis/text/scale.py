@@ -35,7 +35,7 @@ def _found(entry: ThresholdEntry) -> str:
             f"{number(value)} in {model}" for value, model in zip(entry.values, entry.models, strict=True)
         )
         return f"was measured in one model size: {only}"
-    if entry.shift is None or not (entry.shift.told or entry.low is not None):
+    if entry.shift is None or not entry.told:
         return _nothing_told(entry)
     shift = entry.shift
     if entry.low is None and shift.step_odds < 1 / STEP_LIKELY:
@@ -177,16 +177,12 @@ def _correction(entry: ThresholdEntry) -> str:
 def scale_summary(thresholds: Sequence[ThresholdEntry]) -> list[str]:
     """Return a sentence for every shift on the main axis, and for the rest one per suite."""
     main = [entry for entry in thresholds if entry.main and entry.metric not in TURNING]
-    shifts = [entry for entry in main if _told(entry)]
+    shifts = [entry for entry in main if entry.told]
     sentences = [_capital(entry.sentence) for entry in shifts]
     for suite in dict.fromkeys(entry.suite for entry in main):
-        sentences += _quiet(suite, [entry for entry in main if entry.suite == suite and not _told(entry)])
+        sentences += _quiet(suite, [entry for entry in main if entry.suite == suite and not entry.told])
     sentences += [_capital(entry.sentence) for entry in thresholds if entry.metric == TURNING_REPORTED]
     return sentences + _other_axes(thresholds)
-
-
-def _told(entry: ThresholdEntry) -> bool:
-    return entry.low is not None or (entry.shift is not None and entry.shift.told)
 
 
 def _capital(sentence: str) -> str:
