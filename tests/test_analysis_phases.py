@@ -75,7 +75,7 @@ def test_table6_shifts_in_scale_sensitivity_and_not_in_selectivity():
 @pytest.mark.parametrize("points", [16, 154])
 @pytest.mark.parametrize(("kind", "width"), [("step", 0), ("sigmoid", 1), ("sigmoid", 8), ("drift", 0)])
 def test_moves_of_any_width_are_claimed_and_held_by_their_intervals(kind, width, points):
-    noise, claimed, held = CurveNoise(), 0, 0
+    noise, claimed, held, gaps = CurveNoise(), 0, 0, []
     for number in range(20):
         rng = np.random.default_rng([number, points])
         truth = moving_curve(kind, points, rng, width)
@@ -85,8 +85,11 @@ def test_moves_of_any_width_are_claimed_and_held_by_their_intervals(kind, width,
         if curve.main:
             low, high = np.log2(np.array(curve.main.half.interval) + 1)
             held += low - 1e-9 <= truth.moves[0].half <= high + 1e-9
+            gaps.append(np.diff(np.searchsorted(truth.steps, curve.main.half.interval))[0])
     assert claimed >= 19
     assert held >= 16
+    # A posterior that is told of a sigmoid, but not how wide it is, needs three gaps for one of 8 octaves.
+    assert np.median(gaps) <= {("sigmoid", 8): 3, ("drift", 0): 6}.get((kind, width), 2)
 
 
 @pytest.mark.parametrize(
@@ -246,3 +249,20 @@ def test_a_direction_that_the_best_fit_gives_no_room_is_no_move():
     truth, values = flat[-1]  # claims a rise and a fall, and fits best as a fall alone
     curve = find_transitions(truth.steps, {"m": values}).curves["m"]
     assert signs(curve) == (-1,)
+
+
+def test_the_exploratory_phase_begins_at_the_onset_of_the_rise_not_where_a_dip_before_it_turns():
+    steps = [0, *(2**power for power in range(12))]
+    entropy = np.array([2.4, 2.4, 2.3, 2.1, 2.0, 2.0, 2.0, 2.01, 2.6, 3.3, 3.6, 3.6, 3.6])
+    rng = np.random.default_rng(0)
+    found = find_phases(
+        steps,
+        {
+            "spectral_entropy": entropy + rng.normal(0, 0.004, entropy.size),
+            "frequency_selectivity": 1 - 0.2 * entropy + rng.normal(0, 0.001, entropy.size),
+        },
+    )
+    dip, rise = found.transitions.structure.moves
+    assert (dip.direction, rise.direction) == ("down", "up")
+    explored = next(phase for phase in found.phases if phase.label == "exploratory")
+    assert explored.first_step == rise.onset.step_high == 128

@@ -18,8 +18,8 @@ from tracker.errors import RequestError
 CRITERION = (
     "moves of the joint curve (entropy up, selectivity and low-band power down, in standard deviations; "
     "without them the first principal component) between windows of checkpoints that differ by more than "
-    "noise alone does anywhere in 95% of simulated curves; phases part at the onset of a move, at turning "
-    "points, and where a move has come 90% of its way"
+    "noise alone does anywhere in 95% of simulated curves; phases part at the onset of a move, where a rise "
+    "turns, and where a move has come 90% of its way"
 )
 
 
@@ -124,7 +124,7 @@ class _Cut:
 
 
 def _cuts(steps: np.ndarray, joint: CurveTransitions) -> list[_Cut]:
-    """The onset of the first move, every turning point, and both ends of every plateau after a move."""
+    """The onset of the first move and of every rise, where rises turn, and both ends of every plateau."""
     cuts: list[_Cut] = []
     risen = False
     before: Move | None = None
@@ -132,7 +132,9 @@ def _cuts(steps: np.ndarray, joint: CurveTransitions) -> list[_Cut]:
         risen = risen or move.direction == "up"
         label = "exploratory" if move.direction == "up" else "specialisation" if risen else None
         turn = joint.ending_at(before) if before else None
-        if turn is not None:
+        if turn is not None and move.direction == "up":
+            cuts.append(_Cut(_point(move.onset), label))
+        elif turn is not None:
             after = int(steps[np.searchsorted(steps, turn.step, side="right")])
             point = ChangePoint(turn.step, after, None, turn.interval)
             cuts.append(_Cut(point, label, turning=True))

@@ -31,7 +31,12 @@ NOISE = (
     ("0.8 of the jitter kept", CurveNoise(kept=0.8), 0.12),
     ("0.8 kept, 3 seeds", CurveNoise(kept=0.8, seeds=3), FALSE),
 )
-MOVES = (("step", 0.0), ("sigmoid", 1.0), ("sigmoid", 8.0), ("drift", 0.0))
+MOVES = (("step", 0.0), ("sigmoid", 1.0), ("sigmoid", 4.0), ("sigmoid", 8.0))
+"""From one gap between checkpoints to eight octaves."""
+LONGEST = ("drift", 0.0)
+MOST_GAPS = 2
+"""Gaps that the interval of half may span, in the median of all MOVES that are SURE in size."""
+SURE = 10
 POINTS = (16, 154)
 CLAIMED = {6: 0.9, 10: 0.98}
 """Least share of moves that are claimed, by their size in standard deviations of a checkpoint's mean."""
@@ -50,6 +55,8 @@ class _Tally:
     claimed: list[bool] = field(default_factory=list)
     right: list[bool] = field(default_factory=list)
     halves: list[bool] = field(default_factory=list)
+    gaps: list[int] = field(default_factory=list)
+    """Gaps between checkpoints that the interval of half spans."""
     edges: list[bool] = field(default_factory=list)
     turns: list[bool] = field(default_factory=list)
 
@@ -62,6 +69,7 @@ class _Tally:
             return
         for true, move in zip(truth.moves, found.moves, strict=True):
             self.halves.append(_holds(move.half.interval, true.half))
+            self.gaps.append(int(np.diff(np.searchsorted(truth.steps, move.half.interval))[0]))
             self.edges += [_holds(move.onset.interval, true.onset), _holds(move.end.interval, true.end)]
         if truth.turn is not None:
             self.turns.append(_holds(found.turns[0].interval, truth.turn))
@@ -108,7 +116,8 @@ def false_claims(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
 def moves(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
     """One move, abrupt or slow, of 6 and of 10 standard deviations."""
     for points in POINTS:
-        for kind in MOVES:
+        gaps: list[int] = []
+        for kind in (*MOVES, LONGEST):
             for size, least in CLAIMED.items():
                 tally = _tally(kind, points, size, CurveNoise(), runs, seed, advance)
                 width = f" of {kind[1]:g} octaves" if kind[1] else ""
@@ -116,6 +125,9 @@ def moves(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
                 yield at_least(f"{named}: claimed", _share(tally.claimed), least)
                 yield at_least(f"{named}: 90 % interval of half holds", _share(tally.halves), HOLD)
                 yield at_least(f"{named}: of onset and end", _share(tally.edges), EDGE_HOLD)
+                gaps += tally.gaps if size == SURE and kind in MOVES else []
+        named = f"moves of up to 8 octaves, size {SURE}, {points} checkpoints"
+        yield at_most(f"{named}: gaps in the interval of half, median", float(np.median(gaps)), MOST_GAPS)
 
 
 def shapes(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
@@ -157,7 +169,7 @@ def thresholds(runs: int, seed: int, advance: Advance) -> Iterator[Finding]:
 
 PARTS = (
     (false_claims, len(NOISE) * len(POINTS)),
-    (moves, len(POINTS) * len(MOVES) * len(CLAIMED)),
+    (moves, len(POINTS) * (len(MOVES) + 1) * len(CLAIMED)),
     (shapes, len(RIGHT)),
     (thresholds, len(SCALES)),
 )
