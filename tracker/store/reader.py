@@ -10,13 +10,16 @@ from typing import Any
 
 import polars as pl
 
-from tracker.errors import RequestError, StoreError
+from tracker.errors import RequestError, StoreError, counted
 from tracker.metrics.registry import BUILT_IN, Registry, read_descriptions, registry_of
 from tracker.records import Recorded
 from tracker.store.export import FILES, check_table, duckdb_views, library
 from tracker.store.ledger import Ledger
 from tracker.store.record_files import DamagedRecord, load_record, read_table
 from tracker.store.schema import SCHEMAS
+
+SHOWN = 8
+"""Models that a description names."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,25 @@ class Results:
         return (
             f"store {self.folder}: {status.height - holes} measured checkpoints of {runs} runs, "
             f"{holes} not measured" + (f", {len(self.damaged)} damaged" if self.damaged else "")
+        )
+
+    def __repr__(self) -> str:
+        """Describe the store in a paragraph: what it holds, of which models, and how to read it."""
+        try:
+            table = self.checkpoints(["model", "seed", "step", "status", "probe", "conventions"])
+        except StoreError as error:
+            return f"store {self.folder}: {error}"
+        measured = table.filter(status="ok")
+        if measured.is_empty():
+            return f"{self}; nothing to read yet"
+        models = measured["model"].unique(maintain_order=True).to_list()
+        more = f" and {len(models) - SHOWN} more" if len(models) > SHOWN else ""
+        return (
+            f"{self}. {counted(len(models), 'model')} ({', '.join(models[:SHOWN])}{more}), "
+            f"{counted(measured['seed'].n_unique(), 'seed')}, steps {measured['step'].min()} to "
+            f"{measured['step'].max()}; probe {measured['probe'][0]}, conventions "
+            f"{measured['conventions'][0]}. .heads(), .layers(), .sequences() and .checkpoints() are polars "
+            "tables, .to_pandas('heads') is pandas."
         )
 
     def _repr_html_(self) -> str:
