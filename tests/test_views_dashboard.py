@@ -63,7 +63,10 @@ def test_it_opens_without_a_complaint_or_a_request(visit: Visit, path: Path):
     assert "3 models in 6 runs, 94 checkpoints measured, 1 failed, 1 missing" in visit.text("#counts")
     shown = ["spectral_entropy", "frequency_selectivity", "band_power_low", "loss"]
     assert [visit.chosen(f"#metric-{i}") for i in range(4)] == shown
-    assert visit.page.locator(".js-plotly-plot").count() == 12
+    assert visit.page.locator(".js-plotly-plot").count() == 14
+    sections = visit.page.locator("main > section:not([hidden]) h2").all_text_contents()
+    assert visit.page.locator("#jump a").all_text_contents() == sections
+    assert "Checkpoint audit" not in sections
 
 
 @browsing

@@ -96,6 +96,7 @@ def dashboard_data(
         "maps": maps | {"levels": LEVELS, "missing": MISSING, "bands": bands},
         "axes": [{"name": name, "title": capital(title)} for name, title in AXES.items()],
         "landmarks": landmarks_of(runs),
+        "paper": paper_models(),
         "audit": _audit(results, runs),
     }
     return to_dict(data | _models(runs, holes_of(results)) | _colours(runs) | _report(runs, report))
@@ -257,6 +258,26 @@ def _run(run: Run) -> dict[str, Any]:
 def capital(title: str) -> str:
     """Return a title with a large first letter and all others as they are."""
     return title[:1].upper() + title[1:]
+
+
+PAPER = "paper_table6_scaling"
+THRESHOLD_MODEL = "410m"
+"""From which on the paper finds scale sensitivity lower."""
+
+
+def paper_models() -> dict[str, Any]:
+    """Collect what the paper prints of models of several sizes: [model, value] of each metric, and sizes."""
+    named = {"layers": "n_layers", "heads": "n_heads"}
+    sizes = {}
+    for row in facts.table("pythia_suite").rename(named).to_dicts():
+        known = {axis: row[axis] for axis in AXES if axis in row}
+        sizes[row["size"]] = known | {"all_heads": row["n_layers"] * row["n_heads"]}
+    table = facts.table(PAPER)
+    metrics = [name for name in table.columns if name not in ("model", "heads")]
+    return {
+        "table": "table 6", "threshold": THRESHOLD_MODEL, "sizes": sizes,
+        "metrics": {name: table.select("model", name).rows() for name in metrics},
+    }  # fmt: skip
 
 
 def landmarks_of(runs: list[Run]) -> list[dict[str, Any]]:

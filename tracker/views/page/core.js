@@ -29,6 +29,7 @@ function take(data) {
     sm: firstPanels()[0] || "",
     sx: "params_non_embedding",
     ss: "last",
+    paper: "on",
     role: firstRole(),
     eg: "0",
     em: "spectral_entropy",
@@ -65,6 +66,7 @@ function readState() {
   known("sp", Object.keys(SPECTROGRAMS));
   known("why", [...RUNS.keys()]);
   known("events", ["on", "off"]);
+  known("paper", ["on", "off"]);
   known("sm", names);
   known(
     "sx",
@@ -176,6 +178,7 @@ function count(value) {
   return String(value);
 }
 
+const bytes = (value) => count(value).replace("B", "G") + "B";
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 
@@ -229,7 +232,11 @@ const marks = (rows, marker, more = {}) => ({
   ...more,
 });
 
-function draw(id, traces, layout, label) {
+// A colour bar below the buttons that stand above a plot's right edge.
+const underModebar = { len: 0.92, y: 0, yanchor: "bottom" };
+
+// Draws a plot; `table` gives what it shows as rows, the first being their heads.
+function draw(id, traces, layout, label, table) {
   const node = typeof id === "string" ? byId(id) : id;
   const axis = {
     gridcolor: css("--grid"),
@@ -278,6 +285,16 @@ function draw(id, traces, layout, label) {
           icon: Plotly.Icons.camera,
           click: (gd) => Plotly.downloadImage(gd, { format: "svg", filename: "tracker-" + node.id }),
         },
+        ...(table
+          ? [
+              {
+                name: "csv",
+                title: "Save as CSV",
+                icon: Plotly.Icons.disk,
+                click: () => saveCsv(node.id, table()),
+              },
+            ]
+          : []),
         "resetScale2d",
       ],
     ],

@@ -113,6 +113,15 @@ function drawEncodings() {
       yaxis: { nticks: 6 },
     },
     `${metric.title} of each position encoding over training`,
+    () => [
+      ["suite", "model", "encoding", "step", state.em, "half_width_95"],
+      ...group.models.flatMap((model) =>
+        model.steps.map((step, k) => {
+          const curve = model.metrics[state.em];
+          return [group.suite, model.model, model.encoding, step, curve?.mean[k], curve?.half[k]];
+        }),
+      ),
+    ],
   );
   drawEncodingTable(group);
 }

@@ -59,6 +59,8 @@ async function drawAll() {
   drawEncodings();
   await drawHeads();
   await drawSpectrum();
+  drawJump();
+  markScrolling();
   document.documentElement.dataset.ready = "yes";
 }
 
@@ -85,6 +87,10 @@ function wire() {
     set({ head: "" });
     fillHeadControls();
     drawHeads().then(drawSpectrum);
+  });
+  byId("paper").addEventListener("change", (event) => {
+    set({ paper: event.target.checked ? "on" : "off" });
+    drawScale();
   });
   byId("landmarks").addEventListener("change", (event) => {
     set({ events: event.target.checked ? "on" : "off" });
@@ -114,6 +120,7 @@ function wire() {
     clearTimeout(timer);
     timer = setTimeout(drawAll, 150);
   });
+  document.addEventListener("toggle", markScrolling, true);
   darkSystem.addEventListener("change", drawAll);
   window.addEventListener("hashchange", () => {
     readState();
@@ -121,6 +128,31 @@ function wire() {
   });
   window.addEventListener("beforeprint", () => togglePrint(true));
   window.addEventListener("afterprint", () => togglePrint(false));
+}
+
+// A table that scrolls can be scrolled by keyboard too.
+function markScrolling() {
+  for (const box of document.querySelectorAll(".scroll")) {
+    const scrolls = box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1;
+    if (scrolls) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
+}
+
+// Links to the sections that have something to show.
+function drawJump() {
+  const shown = [...document.querySelectorAll("main > section")].filter((section) => !section.hidden);
+  byId("jump").replaceChildren(
+    ...shown.map((section) => {
+      const link = el("a", { href: `#${section.id}` }, section.querySelector("h2").textContent);
+      link.addEventListener("click", (event) => {
+        event.preventDefault();
+        section.scrollIntoView();
+        section.focus({ preventScroll: true });
+      });
+      return link;
+    }),
+  );
 }
 
 function togglePrint(on) {

@@ -25,10 +25,11 @@ function mapMetrics() {
   ];
 }
 
-async function currentMap() {
-  const run = RUNS.get(state.run),
-    map = DATA.maps.runs[state.run],
-    name = state.map;
+const currentMap = () => mapOf(RUNS.get(state.run), state.map);
+
+// The values of a metric of every head of a run; undefined where another page was asked for meanwhile.
+async function mapOf(run, name) {
+  const map = DATA.maps.runs[run?.key];
   if (!run || !map || !name) return null;
   const held = map.metrics[name]
     ? { packed: map.metrics[name], scale: DATA.maps.scales[name] }
@@ -124,6 +125,7 @@ async function drawHeads() {
   selection = { current, ...chosenHead(current) };
   await drawMap();
   await drawHead();
+  await drawHeadViews();
 }
 
 async function drawMap() {
@@ -158,7 +160,7 @@ async function drawMap() {
     xgap: 1,
     ygap: 1,
     hovertemplate: "layer %{y}, head %{x}<br>%{z:.4~g}<extra></extra>",
-    colorbar: { thickness: 10, outlinewidth: 0, len: 1, ticklen: 3, tickfont: { size: 11.5 } },
+    colorbar: { thickness: 10, outlinewidth: 0, ticklen: 3, tickfont: { size: 11.5 }, ...underModebar },
   };
   const traces = suspect ? [{ ...trace, opacity: 0 }, hollowCells(rows, scale, map)] : [trace];
   const box = {
@@ -175,7 +177,7 @@ async function drawMap() {
     traces,
     {
       height: Math.min(560, Math.max(230, 90 + 26 * map.layers)),
-      margin: { l: 46, r: 10, t: 8, b: 42 },
+      margin: { l: 46, r: 10, t: 30, b: 42 },
       shapes: [box],
       dragmode: false,
       xaxis: {
@@ -196,6 +198,16 @@ async function drawMap() {
       },
     },
     `${title} by layer and head at step ${step}; selected: layer ${layer}, head ${head}`,
+    () => [
+      [...RUN_HEADS, "step", "layer", "head", selection.current.name],
+      ...headsOf(map).map((each) => [
+        ...runCells(run),
+        step,
+        each.layer,
+        each.head,
+        at(t, each.layer, each.head),
+      ]),
+    ],
   );
   const plot = byId("map-plot");
   if (!plot.dataset.ready) {
@@ -295,23 +307,28 @@ async function drawHead() {
     doubted.length ? [others, own, hollow] : [others, own],
     {
       height: Math.min(560, Math.max(230, 90 + 26 * map.layers)),
-      margin: { l: 50, r: 10, t: 24, b: 42 },
+      margin: { l: 50, r: 10, t: 30, b: 42 },
       shapes: [...marks.shapes, now],
       annotations: [...marks.annotations, ...axisBreak([run])],
       xaxis: axis,
       yaxis: { range: [scale.low - pad, scale.high + pad], nticks: 6 },
     },
     `${title} of layer ${layer}, head ${head} over training`,
+    () => [
+      [...RUN_HEADS, "step", "layer", "head", selection.current.name],
+      ...run.steps.map((step, t) => [...runCells(run), step, layer, head, at(t, layer, head)]),
+    ],
   );
 }
 
 // The line that marks the slider's step is the last shape; moving it is quicker than drawing the curves again.
-function moveNow() {
+async function moveNow() {
   const { run } = selection.current,
-    plot = byId("head-plot"),
     at = place(run.steps[Number(byId("step").value)], run);
-  const last = `shapes[${plot.layout.shapes.length - 1}]`;
-  return Plotly.relayout(plot, { [`${last}.x0`]: at, [`${last}.x1`]: at });
+  for (const plot of [byId("head-plot"), byId("layers-plot")]) {
+    const last = `shapes[${plot.layout.shapes.length - 1}]`;
+    await Plotly.relayout(plot, { [`${last}.x0`]: at, [`${last}.x1`]: at });
+  }
 }
 
 function chooseHead(layer, head) {
@@ -319,6 +336,7 @@ function chooseHead(layer, head) {
   Object.assign(selection, { layer, head, chosen: true });
   return drawMap()
     .then(drawHead)
+    .then(drawPlane)
     .then(() => (state.layer === "head" ? drawSpectrum() : null));
 }
 
@@ -346,6 +364,7 @@ function chooseStep(index) {
       waiting = false;
       await drawMap();
       await moveNow();
+      await drawPlane();
     }
   };
   drawing ??= all().finally(() => {

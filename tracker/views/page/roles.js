@@ -55,6 +55,12 @@ function drawRoles() {
       yaxis: { title: { text: "heads" }, range: [0, entry.heads.length], nticks: 6 },
     },
     `Roles of the heads of ${run.label} over training`,
+    () => [
+      [...RUN_HEADS, "step", "role", "heads"],
+      ...Object.entries(entry.counts).flatMap(([role, counts]) =>
+        counts.map((n, i) => [...runCells(run), entry.steps[i], role, n]),
+      ),
+    ],
   );
   const since = ([low, high]) => (low < high ? `(${low}, ${high}]` : high === 0 ? "0" : `${high} or before`);
   fillTable(

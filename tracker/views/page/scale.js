@@ -43,17 +43,35 @@ function drawScale() {
   const sizeTitle = DATA.axes.find((axis) => axis.name === state.sx).title;
   byId("scale-title").textContent =
     `${metric.title}${metric.unit ? ` (${metric.unit})` : ""} at ${step === null ? "the last step of each model" : `step ${step}`}`;
-  const found = thresholdFor(step);
-  drawScalePlot(points, sizeTitle, metric, found);
+  const found = thresholdFor(step),
+    paper = paperPoints(points);
+  drawScalePlot(points, sizeTitle, metric, found, paper);
+  byId("scale-paper").hidden = !paper.length;
+  byId("scale-paper").textContent =
+    `Hollow: the Pythia models of the paper's ${DATA.paper.table}, final checkpoints; it states no signal, and most of the table is nearest to averaged attention. Dashed: 410M, from which on it finds scale sensitivity lower.`;
   byId("scale-sentence").textContent = verdict(found, points, sizeTitle);
   drawAxes(step);
+}
+
+// The paper's models beside ours where it prints the metric and their size is known on this axis; those of a
+// suite of other sizes would leave ours a corner of the plot.
+function paperPoints(points) {
+  const rows = (DATA.paper.metrics[state.sm.replace(/^averaged_/, "")] || [])
+    .map(([model, y]) => ({ model, y, size: DATA.paper.sizes[model]?.[state.sx] }))
+    .filter((each) => each.size);
+  const sizes = points.map((p) => p.size),
+    overlap = rows.some((each) => each.size >= Math.min(...sizes) && each.size <= Math.max(...sizes));
+  byId("paper-box").hidden = !rows.length || !overlap;
+  byId("paper").checked = state.paper === "on";
+  return overlap && state.paper === "on" ? rows : [];
 }
 
 // The same metric over every axis of size that was analysed.
 function drawAxes(step) {
   const rows = DATA.axes.map((axis) => [axis, thresholdFor(step, axis.name)]).filter(([, found]) => found);
-  byId("axes-box").hidden = !rows.length;
-  if (!rows.length) return;
+  const told = rows.some(([, t]) => t.p_value !== null || (t.aicc ?? null) !== null);
+  byId("axes-box").hidden = !told;
+  if (!told) return;
   const least = Math.min(...rows.map(([, found]) => found.aicc ?? Infinity));
   const span = (pair) => (pair ? `(${count(pair[0])}, ${count(pair[1])}]` : null);
   byId("axes-name").textContent =
@@ -92,12 +110,13 @@ const varyingAxes = () =>
   DATA.axes.filter(
     ({ name }) =>
       name === "params_non_embedding" ||
-      new Set(DATA.runs.map((run) => run.facts[name]).filter((size) => size !== null && size !== undefined)).size > 1,
+      new Set(DATA.runs.map((run) => run.facts[name]).filter((size) => size !== null && size !== undefined))
+        .size > 1,
   );
 const thresholdFor = (step, axis = state.sx) =>
   DATA.thresholds.find((t) => t.metric === state.sm && t.axis === axis && t.step === step);
 
-function drawScalePlot(points, sizeTitle, metric, found) {
+function drawScalePlot(points, sizeTitle, metric, found, paper) {
   const sizes = new Map();
   for (const point of points) sizes.set(point.size, [...(sizes.get(point.size) || []), point]);
   const means = [...sizes.values()]
@@ -156,7 +175,28 @@ function drawScalePlot(points, sizeTitle, metric, found) {
       font: { size: 12, color: phaseColour("exploratory") },
     });
   }
-  const values = points.map((p) => p.size),
+  const threshold = paper.find((each) => each.model === DATA.paper.threshold);
+  if (threshold)
+    shapes.push({
+      type: "line",
+      xref: "x",
+      yref: "paper",
+      x0: threshold.size,
+      x1: threshold.size,
+      y0: 0,
+      y1: 1,
+      layer: "below",
+      line: { width: 1.2, dash: "dash", color: css("--soft") },
+    });
+  const theirs = marks(
+    paper.map((each) => [
+      each.size,
+      each.y,
+      `<b>paper, Pythia ${plotText(each.model)}</b><br>${plotText(metric.title)} ${number(each.y)}`,
+    ]),
+    { size: 10, symbol: "circle-open", color: css("--soft"), line: { width: 1.6, color: css("--soft") } },
+  );
+  const values = [...points, ...paper].map((p) => p.size),
     low = Math.log10(Math.min(...values)),
     high = Math.log10(Math.max(...values)),
     pad = Math.max(0.08, (high - low) * 0.08);
@@ -164,7 +204,7 @@ function drawScalePlot(points, sizeTitle, metric, found) {
   const annotations = points.length ? named : [note("No model has this metric at this step")];
   draw(
     "scale-plot",
-    points.length ? [trend, dots] : [],
+    points.length ? [trend, ...(paper.length ? [theirs] : []), dots] : [],
     {
       height: 380,
       margin: { l: 56, r: 24, t: 28, b: 48 },
@@ -181,6 +221,11 @@ function drawScalePlot(points, sizeTitle, metric, found) {
       yaxis: { nticks: 6 },
     },
     `${metric.title} against ${sizeTitle}`,
+    () => [
+      [...RUN_HEADS, "step", state.sx, state.sm, "half_width_95", "suspect"],
+      ...points.map((p) => [...runCells(p.run), p.step, p.size, p.y, p.half, p.suspect]),
+      ...paper.map((each) => ["paper", each.model, null, null, each.size, each.y, null, null]),
+    ],
   );
 }
 

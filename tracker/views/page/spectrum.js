@@ -182,7 +182,7 @@ async function drawSpectrum() {
           thickness: 10,
           outlinewidth: 0,
           ticklen: 3,
-          len: 1,
+          ...underModebar,
           ...(shown.logarithmic
             ? { tickvals: ticks, ticktext: ticks.map((k) => `${number(100 * 10 ** k)} &#37;`) }
             : {}),
@@ -219,6 +219,20 @@ async function drawSpectrum() {
       },
     },
     `${SPECTROGRAMS[state.sp].title} of ${run.label} over training, ${of}`,
+    () => [
+      [...RUN_HEADS, "of", "step", "row", "from", "to", "value"],
+      ...shown.rows.flatMap((row, i) =>
+        row.map((value, t) => [
+          ...runCells(run),
+          of,
+          run.steps[t],
+          i,
+          shown.edges[i],
+          shown.edges[i + 1],
+          value,
+        ]),
+      ),
+    ],
   );
   byId("spectrum-note").textContent =
     `${run.label}, ${of}. ${shown.note} Each column is one checkpoint${doubted.length ? "; suspect ones are left empty" : ""}.`;

@@ -141,7 +141,51 @@ function drawPanel(i) {
       annotations: [...marks.annotations, ...axisBreak(runs), ...endLabels(runs, name, range, height - 68)],
     },
     label,
+    () => seriesTable(runs, [name]),
   );
+  link(node);
+}
+
+// Panels share their zoom and a cross-hair; a click on a model's name shows that model alone, and all again.
+function link(node) {
+  if (node.dataset.linked) return;
+  node.dataset.linked = "yes";
+  const others = () =>
+    [...document.querySelectorAll("#panels .js-plotly-plot")].filter(
+      (each) => each !== node && each.offsetParent,
+    );
+  node.on("plotly_relayout", (change) => {
+    const range =
+      change["xaxis.range[0]"] !== undefined ? [change["xaxis.range[0]"], change["xaxis.range[1]"]] : null;
+    if (!range && !change["xaxis.autorange"]) return;
+    for (const each of others()) {
+      const wanted = range || each.layout.xaxis.range;
+      if (String(each.layout.xaxis.range) !== String(wanted))
+        Plotly.relayout(each, { "xaxis.range": [...wanted] });
+    }
+  });
+  node.on("plotly_hover", ({ points: [{ x }] }) => others().forEach((each) => crossHair(each, x)));
+  node.on("plotly_unhover", () => others().forEach((each) => crossHair(each, null)));
+  node.on("plotly_clickannotation", ({ annotation }) => annotation.name && isolate(annotation.name));
+}
+
+function crossHair(plot, x) {
+  const { xaxis, _size: size } = plot._fullLayout;
+  let line = plot.querySelector(".crosshair");
+  if (!line) plot.append((line = el("i", { class: "crosshair", "aria-hidden": "true" })));
+  const at = x === null ? -1 : xaxis.l2p(x);
+  line.hidden = at < 0 || at > size.w;
+  line.style.left = `${size.l + at}px`;
+  line.style.top = `${size.t}px`;
+  line.style.height = `${size.h}px`;
+}
+
+function isolate(key) {
+  const others = DATA.models.map(({ suite, model }) => `${suite}/${model}`).filter((each) => each !== key),
+    alone = joined(others) === state.hide;
+  set({ hide: alone ? "" : joined(others) });
+  drawChips();
+  drawTrajectories();
 }
 
 const limits = (series, i) => {
@@ -282,6 +326,9 @@ function endLabels(runs, name, range, height) {
     y,
     yref: "y",
     showarrow: false,
+    name: modelKey(run),
+    captureevents: true,
+    hovertext: `${run.model}: click to show it alone`,
     font: { size: 12, color: textColour(colourOf(run)) },
   }));
 }

@@ -52,7 +52,12 @@ function transitionTints(run, share = 1, xref = "x", yref = "paper") {
   const shapes = [];
   for (const move of found.moves) {
     for (const [x0, x1, level] of underWay(move, run))
-      shapes.push({ ...shadedSpan(x0, x1, faded(moveColour(move), 0.2 * level * share)), xref, yref, ...span });
+      shapes.push({
+        ...shadedSpan(x0, x1, faded(moveColour(move), 0.2 * level * share)),
+        xref,
+        yref,
+        ...span,
+      });
     const half = middleOf(move.dates[1].between, run);
     if (half !== null && move.role) shapes.push(line(half, "solid", faded(moveColour(move), 0.75 * share)));
   }
@@ -69,7 +74,10 @@ function moveText(move, run) {
     .map(({ title, start, finish }) => `${plotText(title)} ${number(start, 3)} → ${number(finish, 3)}`)
     .join("<br>");
   const dates = ["onset", "half", "end"]
-    .map((name, i) => `${name} ${gapText(move.dates[i].between)} (90 &#37;: ${move.dates[i].interval.join("–")})`)
+    .map(
+      (name, i) =>
+        `${name} ${gapText(move.dates[i].between)} (90 &#37;: ${move.dates[i].interval.join("–")})`,
+    )
     .join("<br>");
   const pace = move.pace === "unclear" ? "" : `, ${move.pace}`;
   return `<b>${plotText(run.label)}</b>: ${plotText(move.role || "move")}${pace}<br>${dates}${way ? `<br>${way}` : ""}`;
@@ -186,7 +194,13 @@ function drawMultiples() {
     el("span", { class: "key" }, "line: half way"),
     el("span", { class: "key" }, AXIS_TITLES[state.x]),
   );
-  draw("multiples", traces, layout, "Spectral entropy and frequency selectivity over training, a panel per model");
+  draw(
+    "multiples",
+    traces,
+    layout,
+    "Spectral entropy and frequency selectivity over training, a panel per model",
+    () => seriesTable(DATA.runs, present),
+  );
 }
 
 // The tints of one cell: shapes against the paper's height, between the cell's edges.
@@ -301,5 +315,6 @@ function drawRibbon() {
       },
     },
     "Transitions by model over training",
+    () => movesTable(runs),
   );
 }

@@ -24,7 +24,7 @@ function drawWhy() {
   byId("why").hidden = !changes.length;
   if (!changes.length) return;
   byId("why-title").textContent =
-    `${run.label}: ${plural(changes.length, "change")} of the attention spectrum, and what else changes`;
+    `${run.label}: what else changes around ${changes.length === 1 ? "its transition" : `${changes.length} changes`}`;
   drawOrder(run, changes);
   drawOrders();
   drawWhyTable(changes);
@@ -128,8 +128,39 @@ function drawOrder(run, changes) {
       },
     },
     `Changes of ${run.label} and of its covariates over training`,
+    () => orderTable([run]),
   );
 }
+
+const orderTable = (runs) => [
+  [
+    ...RUN_HEADS,
+    "half_after",
+    "half_by",
+    "covariate",
+    "verdict",
+    "lag_octaves",
+    "low_90",
+    "high_90",
+    "start",
+    "finish",
+  ],
+  ...runs.flatMap((run) =>
+    changesOf(run.key).flatMap((change) =>
+      Object.entries(change.covariates).map(([name, c]) => [
+        ...runCells(run),
+        change.step_low,
+        change.step_high,
+        name,
+        c.verdict,
+        c.lag,
+        ...(c.interval || [null, null]),
+        c.start,
+        c.finish,
+      ]),
+    ),
+  ),
+];
 
 // Every run against every covariate: how many octaves of training earlier or later it is half way, at 90 %.
 function drawOrders() {
@@ -185,7 +216,10 @@ function drawOrders() {
         },
       ],
       xaxis: {
-        title: { text: "octaves from the transition's half to the covariate's (90 %); negative: earlier", standoff: 8 },
+        title: {
+          text: "octaves from the transition's half to the covariate's (90 %); negative: earlier",
+          standoff: 8,
+        },
         fixedrange: true,
       },
       yaxis: {
@@ -199,34 +233,61 @@ function drawOrders() {
       },
     },
     "Timing of every covariate in every run",
+    () => orderTable(runs),
+  );
+  byId("verdicts-legend").replaceChildren(
+    ...[...new Map(runs.map((run) => [modelKey(run), run])).values()].map((run) => {
+      const swatch = el("i");
+      swatch.style.setProperty("--swatch", colourOf(run));
+      return el("span", { class: "key" }, swatch, run.model);
+    }),
   );
 }
 
-const lines = (texts) => el("ul", { class: "plain" }, ...texts.map((text) => el("li", {}, text)));
-
+// A row per covariate and move of the spectrum.
 function drawWhyTable(changes) {
-  const covariates = DATA.covariates.filter(({ name }) => changes.some((change) => change.covariates[name]));
+  const several = changes.length > 1,
+    rows = [],
+    said = [];
+  for (const { step_low, step_high, covariates, contributions, landmarks } of changes) {
+    const when = `(${step_low}, ${step_high}]`;
+    for (const { name, title } of DATA.covariates) {
+      const found = covariates[name];
+      if (!found) continue;
+      const { verdict, interval, bracket, direction, start, finish } = found;
+      rows.push([
+        ...(several ? [when] : []),
+        title,
+        direction
+          ? `${direction === "up" ? "rises" : "falls"} ${number(start, 3)} → ${number(finish, 3)}`
+          : null,
+        bracket ? `(${bracket[0]}, ${bracket[1]}]` : null,
+        (DATA.verdicts[verdict] || { name: verdict }).name,
+        interval ? interval.map((value) => (value > 0 ? "+" : "") + octaves(value)).join(" to ") : null,
+      ]);
+    }
+    if (contributions) {
+      const most = contributions.heads.slice(0, 3);
+      said.push(
+        `Half of what changes in ${when} is in ${contributions.half_by} of ${plural(contributions.of, "head")}; most in ` +
+          most.map((h) => `layer ${h.layer} head ${h.head} (${number(100 * h.share, 2)} %)`).join(", ") +
+          ".",
+      );
+    }
+    if (landmarks.length)
+      said.push(`Known events in ${when}: ${landmarks.map((mark) => mark.name).join(", ")}.`);
+  }
   fillTable(
     byId("why-table"),
     [
-      "Change, steps",
-      ...covariates.map(({ title }) => title),
-      "Heads making up half",
-      "Largest contributors",
-      "Known events",
-    ].map((title) => ({ title })),
-    changes.map(({ step_low, step_high, covariates: found, contributions, landmarks }) => [
-      `(${step_low}, ${step_high}]`,
-      ...covariates.map(({ name }) => (found[name] ? lagText(found[name]) : null)),
-      contributions ? `${contributions.half_by} of ${plural(contributions.of, "head")}` : null,
-      contributions
-        ? lines(
-            contributions.heads
-              .slice(0, 3)
-              .map((h) => `layer ${h.layer} head ${h.head}: ${number(100 * h.share, 2)} %`),
-          )
-        : null,
-      landmarks.length ? lines(landmarks.map((mark) => mark.name)) : null,
-    ]),
+      ...(several ? [{ title: "Transition" }] : []),
+      { title: "What else" },
+      { title: "From → to" },
+      { title: "Half in steps" },
+      { title: "To the transition" },
+      { title: "Octaves later (90 %)" },
+    ],
+    rows,
   );
+  byId("why-heads").replaceChildren(...said.map((text) => el("li", {}, text)));
 }
