@@ -17,6 +17,7 @@ from tracker.store.export import FILES, check_table, duckdb_views, library
 from tracker.store.ledger import Ledger
 from tracker.store.record_files import DamagedRecord, load_record, read_table
 from tracker.store.schema import SCHEMAS
+from tracker.store.unlike import find_unlike
 
 SHOWN = 8
 """Models that a description names."""
@@ -29,7 +30,8 @@ class Results:
     folder: Path
     records: tuple[Path, ...]
     damaged: tuple[DamagedRecord, ...] = ()
-    """Records that are left out, since their files are not those that were written."""
+    """Records that are left out: their files are not those that were written, or they are of another model
+    than the others of their run (``UnlikeRecord``)."""
 
     @cached_property
     def registry(self) -> Registry:
@@ -174,7 +176,7 @@ def open_store(
     suite: str | None = None,
     ledger: Ledger | None = None,
 ) -> Results:
-    """Open a store for reading; warns of each record that is damaged and left out.
+    """Open a store for reading; warns of each record that is left out.
 
     Args:
         folder: the store's folder (``store=DIR``).
@@ -222,7 +224,10 @@ def select_results(
                 f"{field}={chosen}: not in store {folder}; choose from {', '.join(present) or 'nothing'}"
             )
         records = [(p, record) for p, record in records if chosen in (None, getattr(record, field))]
-    return Results(folder, tuple(_one_each(records)), damaged)
+    unlike = find_unlike(records)
+    apart = {each.place for each in unlike}
+    kept = [(place, record) for place, record in records if place not in apart]
+    return Results(folder, tuple(_one_each(kept)), (*damaged, *unlike))
 
 
 def _one_each(records: list[tuple[Path, Recorded]]) -> list[Path]:

@@ -58,7 +58,7 @@ def _checked(name: str, values: object, points: int) -> np.ndarray:
 
 def _given(steps: np.ndarray, array: np.ndarray) -> Given:
     if array.ndim == 3:
-        used = _seeds_used(np.isfinite(array).any(axis=1))
+        used = _seeds_used(np.asarray(np.isfinite(array).any(axis=1)))
         given = _of_seeds(steps, array[:, :, used]) if len(used) > 1 else _given(steps, array[:, :, used[0]])
         lost = [str(number + 1) for number in range(array.shape[2]) if number not in used]
         if not lost:
