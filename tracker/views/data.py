@@ -17,12 +17,14 @@ from tracker.analysis.schema import (
     to_dict,
 )
 from tracker.analysis.text.closing import findings, model_rows
+from tracker.analysis.thresholds import ENOUGH
 from tracker.checkpoints.audit import file as audit_file
 from tracker.metrics.registry import Registry, checkpoint_columns, is_custom, metric_of, title_of
 from tracker.store import SPECTRUM_BANDS, Results
 from tracker.views.encode import LEVELS, MISSING, rounded_list
 from tracker.views.head_maps import SPECTRUM_HIGH, SPECTRUM_LOW, head_maps, head_shapes, map_metrics
 from tracker.views.palette import HEAT, PHASES, VERDICTS, line_colours
+from tracker.views.paper import beside_paper, paper_points, paper_threshold
 from tracker.views.prepared import (
     LAST_COMMON,
     LeadLag,
@@ -97,6 +99,8 @@ def dashboard_data(
         "axes": [{"name": name, "title": capital(title)} for name, title in AXES.items()],
         "landmarks": landmarks_of(runs),
         "audit": _audit(results, runs),
+        "paper": beside_paper(runs) | {"points": paper_points(), "threshold": paper_threshold()},
+        "enough_sizes": ENOUGH,
     }
     return to_dict(data | _models(runs, holes_of(results)) | _colours(runs) | _report(runs, report))
 

@@ -29,6 +29,7 @@ function take(data) {
     sm: firstPanels()[0] || "",
     sx: "params_non_embedding",
     ss: "last",
+    paper: "on",
     role: firstRole(),
     eg: "0",
     em: "spectral_entropy",
@@ -65,6 +66,7 @@ function readState() {
   known("sp", Object.keys(SPECTROGRAMS));
   known("why", [...RUNS.keys()]);
   known("events", ["on", "off"]);
+  known("paper", ["on", "off"]);
   known("sm", names);
   known(
     "sx",
@@ -229,7 +231,8 @@ const marks = (rows, marker, more = {}) => ({
   ...more,
 });
 
-function draw(id, traces, layout, label) {
+// `csv`: () => the rows of this view; `runs`: whose steps a training axis shows, which links the plot's zoom.
+function draw(id, traces, layout, label, { csv, runs } = {}) {
   const node = typeof id === "string" ? byId(id) : id;
   const axis = {
     gridcolor: css("--grid"),
@@ -264,7 +267,7 @@ function draw(id, traces, layout, label) {
   base.yaxis = { ...axis, ...layout.yaxis };
   node.setAttribute("role", "group");
   node.setAttribute("aria-label", label);
-  return Plotly.react(node, traces, base, {
+  const drawn = Plotly.react(node, traces, base, {
     responsive: true,
     displaylogo: false,
     displayModeBar: "hover",
@@ -282,6 +285,9 @@ function draw(id, traces, layout, label) {
       ],
     ],
   });
+  offerCsv(node, csv, label);
+  if (runs) link(node, runs);
+  return drawn;
 }
 
 const note = (text) => ({

@@ -113,6 +113,17 @@ function drawEncodings() {
       yaxis: { nticks: 6 },
     },
     `${metric.title} of each position encoding over training`,
+    {
+      csv: () => [
+        ["suite", "model", "encoding", "step", "metric", "mean", "half_95_over_seeds"],
+        ...group.models.flatMap((model) =>
+          Object.entries(model.metrics).flatMap(([name, { mean, half }]) =>
+            model.steps.map((step, k) => [group.suite, model.model, model.encoding, step, name, mean[k], half[k]]),
+          ),
+        ),
+      ],
+      runs,
+    },
   );
   drawEncodingTable(group);
 }

@@ -59,6 +59,7 @@ async function drawAll() {
   drawEncodings();
   await drawHeads();
   await drawSpectrum();
+  fillSections();
   document.documentElement.dataset.ready = "yes";
 }
 
@@ -68,12 +69,19 @@ function wire() {
       set({ [field]: event.target.value });
       redraw();
     });
-  on("x", "x", drawAll);
+  on("x", "x", () => {
+    zoomed = null;
+    drawAll();
+  });
   on("band", "band", drawTrajectories);
   on("phases", "phases", drawTrajectories);
   on("sm", "sm", drawScale);
   on("sx", "sx", drawScale);
   on("ss", "ss", drawScale);
+  byId("paper-points").addEventListener("change", (event) => {
+    set({ paper: event.target.checked ? "on" : "off" });
+    drawScale();
+  });
   on("layer", "layer", drawSpectrum);
   on("sp", "sp", drawSpectrum);
   on("role-run", "role", drawRoles);
@@ -106,6 +114,8 @@ function wire() {
     set({ big: "" });
     drawTrajectories();
   });
+  watchScrolling();
+  window.addEventListener("scroll", markSection, { passive: true });
   let width = window.innerWidth,
     timer = null;
   window.addEventListener("resize", () => {
@@ -117,6 +127,7 @@ function wire() {
   darkSystem.addEventListener("change", drawAll);
   window.addEventListener("hashchange", () => {
     readState();
+    zoomed = null;
     drawAll();
   });
   window.addEventListener("beforeprint", () => togglePrint(true));
@@ -133,6 +144,7 @@ function togglePrint(on) {
 
 function drawTexts() {
   drawOverview();
+  drawPaper();
   drawAudit();
   drawProvenance();
 }

@@ -26,26 +26,8 @@ function mapMetrics() {
 }
 
 async function currentMap() {
-  const run = RUNS.get(state.run),
-    map = DATA.maps.runs[state.run],
-    name = state.map;
-  if (!run || !map || !name) return null;
-  const held = map.metrics[name]
-    ? { packed: map.metrics[name], scale: DATA.maps.scales[name] }
-    : DATA.served && (await asked("map", { run: run.key, metric: name }));
-  if (held === undefined) return undefined;
-  if (!held.packed) return null;
-  const codes = await unpack(held.packed, map.layers * map.heads),
-    scale = held.scale;
-  return {
-    run,
-    map,
-    scale,
-    codes,
-    name,
-    title: METRIC.get(name)?.title || name,
-    at: (t, layer, head) => valueOf(codes[(t * map.layers + layer) * map.heads + head], scale),
-  };
+  const run = RUNS.get(state.run);
+  return run && state.map ? mapOf(run, state.map) : null;
 }
 
 function fillHeadControls() {
@@ -61,7 +43,7 @@ function fillHeadControls() {
     mapMetrics().map((name) => ({
       id: name,
       text: label(name),
-      group: DATA.served ? METRIC.get(name).group : "",
+      group: METRIC.get(name)?.group,
     })),
     state.map,
   );
@@ -124,6 +106,8 @@ async function drawHeads() {
   selection = { current, ...chosenHead(current) };
   await drawMap();
   await drawHead();
+  await drawPlane();
+  await drawLayers();
 }
 
 async function drawMap() {
@@ -174,8 +158,8 @@ async function drawMap() {
     "map-plot",
     traces,
     {
-      height: Math.min(560, Math.max(230, 90 + 26 * map.layers)),
-      margin: { l: 46, r: 10, t: 8, b: 42 },
+      height: Math.min(560, Math.max(250, 110 + 26 * map.layers)),
+      margin: { l: 46, r: 10, t: 34, b: 42 },
       shapes: [box],
       dragmode: false,
       xaxis: {
@@ -196,6 +180,7 @@ async function drawMap() {
       },
     },
     `${title} by layer and head at step ${step}; selected: layer ${layer}, head ${head}`,
+    { csv: () => headTable(run, map, [selection.current]) },
   );
   const plot = byId("map-plot");
   if (!plot.dataset.ready) {
@@ -294,14 +279,15 @@ async function drawHead() {
     "head-plot",
     doubted.length ? [others, own, hollow] : [others, own],
     {
-      height: Math.min(560, Math.max(230, 90 + 26 * map.layers)),
-      margin: { l: 50, r: 10, t: 24, b: 42 },
+      height: Math.min(560, Math.max(250, 110 + 26 * map.layers)),
+      margin: { l: 50, r: 10, t: 34, b: 42 },
       shapes: [...marks.shapes, now],
       annotations: [...marks.annotations, ...axisBreak([run])],
       xaxis: axis,
       yaxis: { range: [scale.low - pad, scale.high + pad], nticks: 6 },
     },
     `${title} of layer ${layer}, head ${head} over training`,
+    { csv: () => headTable(run, map, [selection.current]).filter((row, i) => !i || row[4] === layer), runs: [run] },
   );
 }
 
@@ -319,6 +305,7 @@ function chooseHead(layer, head) {
   Object.assign(selection, { layer, head, chosen: true });
   return drawMap()
     .then(drawHead)
+    .then(movePlane)
     .then(() => (state.layer === "head" ? drawSpectrum() : null));
 }
 
@@ -346,6 +333,7 @@ function chooseStep(index) {
       waiting = false;
       await drawMap();
       await moveNow();
+      await movePlane();
     }
   };
   drawing ??= all().finally(() => {

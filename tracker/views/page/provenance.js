@@ -17,31 +17,39 @@ function drawProvenance() {
     ["Seconds", 1],
     ["Peak memory", 1],
   ];
+  const rows = DATA.runs.map((run) => {
+    const f = run.facts;
+    return [
+      run.label,
+      run.suite,
+      f.repo,
+      f.position_encoding,
+      DATA.probe,
+      DATA.conventions,
+      f.dtype,
+      f.device,
+      f.tracker_version,
+      `${f.n_sequences} × ${f.n_tokens}`,
+      f.token_digest ? f.token_digest.slice(0, 8) : null,
+      f.undefined_rows,
+      f.seconds === null ? null : number(f.seconds, 3),
+      f.peak_bytes ? `${count(f.peak_bytes).replace("B", "G")}B` : null,
+    ];
+  });
+  // What all runs share stands once above the table.
+  const differs = columns.map((_, i) => i === 0 || new Set(rows.map((row) => row[i])).size > 1),
+    kept = (cells) => cells.filter((_, i) => differs[i]);
+  byId("shared-origin").replaceChildren(
+    ...columns.flatMap(([title], i) =>
+      differs[i] || !rows.length ? [] : [el("div", {}, el("dt", {}, title), el("dd", {}, rows[0][i] ?? "–"))],
+    ),
+  );
   fillTable(
     byId("origin"),
-    columns.map(([title, numeric]) => ({ title, number: Boolean(numeric) })),
-    DATA.runs.map((run) => {
-      const f = run.facts;
-      return [
-        run.label,
-        run.suite,
-        f.repo,
-        f.position_encoding,
-        DATA.probe,
-        DATA.conventions,
-        f.dtype,
-        f.device,
-        f.tracker_version,
-        `${f.n_sequences} × ${f.n_tokens}`,
-        f.token_digest ? f.token_digest.slice(0, 8) : null,
-        f.undefined_rows,
-        f.seconds === null ? null : number(f.seconds, 3),
-        f.peak_bytes ? count(f.peak_bytes) + "B" : null,
-      ];
-    }),
+    kept(columns).map(([title, numeric]) => ({ title, number: Boolean(numeric) })),
+    rows.map(kept),
   );
-  byId("no-holes").textContent = DATA.holes.length ? "" : "None: every planned checkpoint was measured.";
-  byId("holes").hidden = !DATA.holes.length;
+  byId("holes-box").hidden = !DATA.holes.length;
   fillTable(
     byId("holes"),
     [

@@ -20,9 +20,20 @@ function fillScaleControls() {
 
 const scaleStep = () => (state.ss === "last" ? (DATA.shared_steps.at(-1) ?? null) : Number(state.ss));
 
+// The paper's points for a metric, whatever its signal: table 6 at the end of training, table 5 at the step shown.
+function paperPoints(step) {
+  const bare = state.sm.replace(/^averaged_/, ""),
+    found = state.paper === "on" ? DATA.paper.points.filter((p) => p.metric === bare && p.sizes[state.sx]) : [],
+    training = found.filter((p) => p.table === 5),
+    shown = training.find((p) => p.step === step) || training.at(-1);
+  return [...found.filter((p) => p.table === 6), ...(shown ? [shown] : [])];
+}
+const hasPaper = () => DATA.paper.points.some((p) => p.metric === state.sm.replace(/^averaged_/, ""));
+
 function drawScale() {
-  const metric = METRIC.get(state.sm);
-  byId("scale").hidden = !metric || !DATA.runs.length;
+  const metric = METRIC.get(state.sm),
+    sizes = new Set(DATA.runs.map((run) => run.facts.params_non_embedding));
+  byId("scale").hidden = !metric || !DATA.runs.length || (sizes.size < 2 && !DATA.thresholds.length);
   if (byId("scale").hidden) return;
   const step = scaleStep(),
     points = [];
@@ -44,7 +55,13 @@ function drawScale() {
   byId("scale-title").textContent =
     `${metric.title}${metric.unit ? ` (${metric.unit})` : ""} at ${step === null ? "the last step of each model" : `step ${step}`}`;
   const found = thresholdFor(step);
-  drawScalePlot(points, sizeTitle, metric, found);
+  const paper = paperPoints(step);
+  byId("paper-points-box").hidden = !hasPaper();
+  byId("paper-points").checked = state.paper === "on";
+  byId("scale-paper").hidden = !paper.length;
+  byId("scale-paper").textContent =
+    `Hollow: the paper's Pythia models. Table 6 (step 143000) is nearest to averaged attention, table 5 (6.9b, step ${paper.at(-1)?.step}) to attention rows; filled: this store, ${state.sm.startsWith("averaged_") ? "averaged attention" : "attention rows"}. Dashed: 410M, where the paper places its threshold.`;
+  drawScalePlot(points, sizeTitle, metric, found, paper);
   byId("scale-sentence").textContent = verdict(found, points, sizeTitle);
   drawAxes(step);
 }
@@ -97,7 +114,28 @@ const varyingAxes = () =>
 const thresholdFor = (step, axis = state.sx) =>
   DATA.thresholds.find((t) => t.metric === state.sm && t.axis === axis && t.step === step);
 
-function drawScalePlot(points, sizeTitle, metric, found) {
+// Hollow points, one symbol per table, each table named with the signal that it is nearest to.
+function paperTraces(paper) {
+  return [6, 5].map((table) => {
+    const points = paper.filter((p) => p.table === table);
+    return marks(
+      points.map((p) => [
+        p.sizes[state.sx],
+        p.value,
+        `<b>${p.model}</b>, paper&#39;s table ${table}, step ${p.step}<br>${p.signal}<br>${number(p.value)}`,
+      ]),
+      {
+        symbol: table === 6 ? "circle-open" : "diamond-open",
+        size: 10,
+        color: css("--warn"),
+        line: { width: 1.8, color: css("--warn") },
+      },
+      { name: points.length ? `paper, table ${table}: ${points[0].signal}` : "", showlegend: points.length > 0 },
+    );
+  });
+}
+
+function drawScalePlot(points, sizeTitle, metric, found, paper) {
   const sizes = new Map();
   for (const point of points) sizes.set(point.size, [...(sizes.get(point.size) || []), point]);
   const means = [...sizes.values()]
@@ -106,6 +144,7 @@ function drawScalePlot(points, sizeTitle, metric, found) {
   const trend = {
     type: "scatter",
     mode: "lines",
+    showlegend: false,
     x: means.map((p) => p[0]),
     y: means.map((p) => p[1]),
     hoverinfo: "skip",
@@ -114,6 +153,7 @@ function drawScalePlot(points, sizeTitle, metric, found) {
   const dots = {
     type: "scatter",
     mode: "markers",
+    name: "this store",
     x: points.map((p) => p.size),
     y: points.map((p) => p.y),
     error_y: {
@@ -135,7 +175,11 @@ function drawScalePlot(points, sizeTitle, metric, found) {
     ),
     hovertemplate: "%{text}<extra></extra>",
   };
-  const named = nameTags([...sizes.values()].sort((a, b) => a[0].size - b[0].size));
+  const values = [...points.map((p) => p.size), ...paper.map((p) => p.sizes[state.sx])],
+    low = Math.log10(Math.min(...values)),
+    high = Math.log10(Math.max(...values)),
+    pad = Math.max(0.08, (high - low) * 0.08);
+  const named = nameTags([...sizes.values()].sort((a, b) => a[0].size - b[0].size), high - low || 1);
   const shapes = [],
     claimed = found && found.low !== null && found.high !== null;
   if (claimed) {
@@ -153,21 +197,28 @@ function drawScalePlot(points, sizeTitle, metric, found) {
       yref: "paper",
       yanchor: "bottom",
       showarrow: false,
-      font: { size: 12, color: phaseColour("exploratory") },
+      font: { size: 12, color: css("--warn") },
     });
   }
-  const values = points.map((p) => p.size),
-    low = Math.log10(Math.min(...values)),
-    high = Math.log10(Math.max(...values)),
-    pad = Math.max(0.08, (high - low) * 0.08);
+  const line = DATA.paper.threshold.sizes[state.sx];
+  if (paper.length && line) {
+    const dash = { color: css("--warn"), width: 1.2, dash: "dash" };
+    shapes.push({ type: "line", xref: "x", yref: "paper", x0: line, x1: line, y0: 0, y1: 1, layer: "below", line: dash });
+    named.push({
+      ...{ text: DATA.paper.threshold.model, x: Math.log10(line), y: 1, yref: "paper", yanchor: "bottom" },
+      ...{ showarrow: false, font: { size: 12, color: css("--warn") } },
+    });
+  }
   const ticks = [...new Set(values)].sort((a, b) => a - b);
   const annotations = points.length ? named : [note("No model has this metric at this step")];
   draw(
     "scale-plot",
-    points.length ? [trend, dots] : [],
+    points.length ? [trend, dots, ...paperTraces(paper)] : [],
     {
-      height: 380,
-      margin: { l: 56, r: 24, t: 28, b: 48 },
+      height: paper.length ? 420 : 380,
+      margin: { l: 56, r: 24, t: 34, b: 48 },
+      showlegend: paper.length > 0,
+      legend: { orientation: "h", x: 0, y: -0.16, yanchor: "top", font: { color: css("--soft") } },
       shapes,
       annotations,
       xaxis: {
@@ -181,13 +232,22 @@ function drawScalePlot(points, sizeTitle, metric, found) {
       yaxis: { nticks: 6 },
     },
     `${metric.title} against ${sizeTitle}`,
+    {
+      csv: () => [
+        ["source", "model", "seed", "step", "metric", state.sx, "mean", "half_95"],
+        ...points.map((p) => ["store", p.run.model, p.run.seed, p.step, state.sm, p.size, p.y, p.half]),
+        ...paper.map((p) => [
+          ...[`paper, table ${p.table}: ${p.signal}`, p.model, null, p.step],
+          ...[p.metric, p.sizes[state.sx], p.value, null],
+        ]),
+      ],
+    },
   );
 }
 
 // Names above their points, those of one size stacked, and a line higher where the one to the left would touch.
-function nameTags(groups) {
+function nameTags(groups, span) {
   const places = groups.map((group) => Math.log10(group[0].size)),
-    span = places.at(-1) - places[0] || 1,
     perPixel = span / ((byId("scale-plot").clientWidth || 1100) - 110);
   let before = -Infinity,
     raised = false;
@@ -228,6 +288,6 @@ function verdict(found, points, sizeTitle) {
         : `Threshold between ${count(found.low)} and ${count(found.high)}.`)
     );
   const models = new Set(points.map((p) => p.run.rank)).size;
-  if (models < 2) return "One model measured: a threshold over size needs at least 8 sizes.";
+  if (models < 2) return `One model measured: a threshold over size needs at least ${DATA.enough_sizes} sizes.`;
   return `No threshold search for this metric against ${sizeTitle.toLowerCase()} at this step.`;
 }

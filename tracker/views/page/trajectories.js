@@ -141,7 +141,20 @@ function drawPanel(i) {
       annotations: [...marks.annotations, ...axisBreak(runs), ...endLabels(runs, name, range, height - 68)],
     },
     label,
+    { csv: () => seriesTable(runs, [name]), runs },
   );
+  if (node.dataset.ready) return;
+  node.on("plotly_clickannotation", ({ annotation }) => annotation.name && isolate(annotation.name));
+  node.dataset.ready = "yes";
+}
+
+// A click on the name of a line leaves that model alone; another click brings the others back.
+function isolate(model) {
+  const others = DATA.models.map(({ suite, model: name }) => `${suite}/${name}`).filter((name) => name !== model);
+  const alone = joined(others);
+  set({ hide: state.hide === alone ? "" : alone });
+  drawChips();
+  drawTrajectories();
 }
 
 const limits = (series, i) => {
@@ -275,6 +288,9 @@ function endLabels(runs, name, range, height) {
   }
   return labels.map(({ run, y }) => ({
     text: plotText(cut(run.model, 11)),
+    name: modelKey(run),
+    captureevents: true,
+    hovertext: "Click to show this model alone, or all again",
     x: 1,
     xref: "paper",
     xanchor: "left",

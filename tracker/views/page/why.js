@@ -32,21 +32,18 @@ function drawWhy() {
 
 // A lag counts octaves of training from the spectrum's half-way point to the covariate's own.
 const octaves = (value) => number(value, 2);
-function lagText({ verdict, lag, interval, direction, start, finish }) {
+function timingText({ verdict, lag, interval }) {
   const { name } = DATA.verdicts[verdict] || { name: verdict };
   if (verdict === "still" || lag === null) return name;
   const [low, high] = interval || [lag, lag],
-    directed = verdict === "before" || verdict === "after";
-  const range =
-    directed && low * high >= 0
-      ? `${octaves(Math.min(Math.abs(low), Math.abs(high)))} to ${octaves(Math.max(Math.abs(low), Math.abs(high)))} octaves`
-      : `${octaves(low)} to ${octaves(high)} octaves`;
-  const moved = direction
-    ? `${direction === "up" ? "rises" : "falls"} ${number(start)} → ${number(finish)}, `
-    : "";
-  if (!directed) return `${moved}${name} (${range})`;
-  return `${moved}${range} ${verdict === "before" ? "earlier" : "later"}`;
+    directed = verdict === "before" || verdict === "after",
+    ends = directed && low * high >= 0 ? [Math.abs(low), Math.abs(high)].sort((a, b) => a - b) : [low, high],
+    range = `${octaves(ends[0])} to ${octaves(ends[1])} octaves`;
+  return directed ? `${range} ${verdict === "before" ? "earlier" : "later"}` : `${name} (${range})`;
 }
+const moveOf = ({ direction, start, finish }) =>
+  direction ? `${direction === "up" ? "↑" : "↓"} ${number(start, 3)} → ${number(finish, 3)}` : "";
+const lagText = (found) => [moveOf(found), timingText(found)].filter(Boolean).join(", ");
 
 function drawOrder(run, changes) {
   const rowOf = new Map(DATA.covariates.map(({ name }, i) => [name, DATA.covariates.length - 1 - i]));
@@ -101,6 +98,13 @@ function drawOrder(run, changes) {
         { name: verdict },
       ),
     );
+  // Which way each covariate goes stands at the end of its row, where there is room for it.
+  const right = byId("why-plot").clientWidth < 700 ? 12 : 150,
+    moves = right < 100 ? [] : DATA.covariates.map(({ name }) => ({
+      text: plotText(changes.map((change) => moveOf(change.covariates[name] || {}) || "no change").join("; ")),
+      ...{ x: 1, xref: "paper", xanchor: "left", xshift: 8, y: rowOf.get(name), yref: "y", showarrow: false },
+      font: { size: 12, color: css("--ink") },
+    }));
   byId("why-legend").replaceChildren(
     ...Object.keys(SHAPES).map((verdict) => {
       const sign = el("b", {}, DATA.verdicts[verdict].sign);
@@ -112,12 +116,12 @@ function drawOrder(run, changes) {
     "why-plot",
     traces,
     {
-      height: 78 + 44 * DATA.covariates.length,
-      margin: { l: 150, r: 16, t: 10, b: 42 },
+      height: 78 + 40 * DATA.covariates.length,
+      margin: { l: 150, r: right, t: 30, b: 42 },
       shapes,
       dragmode: false,
-      annotations: axisBreak([run]),
-      xaxis: trainingAxis([run], (byId("why-plot").clientWidth || 1100) - 166),
+      annotations: [...axisBreak([run]), ...moves],
+      xaxis: trainingAxis([run], (byId("why-plot").clientWidth || 1100) - 170 - right),
       yaxis: {
         range: [-0.6, DATA.covariates.length - 0.4],
         tickvals: [...rowOf.values()],
@@ -128,13 +132,31 @@ function drawOrder(run, changes) {
       },
     },
     `Changes of ${run.label} and of its covariates over training`,
+    { csv: () => lagTable([run]), runs: [run] },
   );
+}
+
+function lagTable(runs) {
+  const columns = ["covariate", "direction", "start", "finish", "half_low", "half_high", "verdict", "lag_octaves"];
+  return [
+    [...RUN_COLUMNS, "change_low", "change_high", ...columns, "lag_low_90", "lag_high_90"],
+    ...runs.flatMap((run) =>
+      changesOf(run.key).flatMap((change) =>
+        Object.entries(change.covariates).map(([name, found]) => [
+          ...runCells(run), change.step_low, change.step_high, name, found.direction, found.start, found.finish,
+          ...(found.bracket || [null, null]), found.verdict, found.lag, ...(found.interval || [null, null]),
+        ]),
+      ),
+    ),
+  ];
 }
 
 // Every run against every covariate: how many octaves of training earlier or later it is half way, at 90 %.
 function drawOrders() {
-  const names = [...DATA.covariates].reverse(),
+  const timed = (name) => DATA.lead_lag.some((change) => change.covariates[name]?.interval),
+    names = DATA.covariates.filter(({ name }) => timed(name)).reverse(),
     runs = DATA.runs.filter((run) => DATA.lead_lag.some((change) => change.key === run.key)),
+    narrow = byId("why").clientWidth < 500,
     spread = 0.7 / Math.max(1, runs.length - 1);
   const traces = runs.map((run, order) => {
     const found = names.flatMap(({ name, title }, row) =>
@@ -163,12 +185,18 @@ function drawOrders() {
       hovertemplate: "%{text}<extra></extra>",
     };
   });
+  byId("verdicts-legend").replaceChildren(
+    ...runs
+      .filter((run, i) => runs.findIndex((each) => each.rank === run.rank) === i)
+      .map((run) => swatchKey(run.model, colourOf(run))),
+  );
+  byId("verdicts-box").hidden = !names.length;
   byId("verdicts-title").textContent = `Earlier or later, in ${plural(runs.length, "run")}`;
   draw(
     "verdicts-plot",
     traces,
     {
-      height: 96 + Math.max(30, 9 * runs.length) * names.length,
+      height: 96 + Math.max(30, Math.min(110, 9 * runs.length)) * names.length,
       margin: { l: 150, r: 16, t: 10, b: 42 },
       dragmode: false,
       shapes: [
@@ -185,7 +213,7 @@ function drawOrders() {
         },
       ],
       xaxis: {
-        title: { text: "octaves from the transition's half to the covariate's (90 %); negative: earlier", standoff: 8 },
+        title: { text: narrow ? "octaves (negative: earlier)" : "octaves after the transition's half way; negative: earlier", standoff: 8 },
         fixedrange: true,
       },
       yaxis: {
@@ -199,34 +227,43 @@ function drawOrders() {
       },
     },
     "Timing of every covariate in every run",
+    { csv: () => lagTable(runs) },
   );
 }
 
-const lines = (texts) => el("ul", { class: "plain" }, ...texts.map((text) => el("li", {}, text)));
-
+// A row per change and covariate: which way, from where to where, and when.
 function drawWhyTable(changes) {
-  const covariates = DATA.covariates.filter(({ name }) => changes.some((change) => change.covariates[name]));
+  const rows = changes.flatMap((change) =>
+    DATA.covariates
+      .filter(({ name }) => change.covariates[name])
+      .map(({ name, title }) => ({ change, title, found: change.covariates[name] })),
+  );
+  const heads = ["Covariate", "Direction", "From → to", "Half way", "Timing"].map((title) => ({ title }));
   fillTable(
     byId("why-table"),
-    [
-      "Change, steps",
-      ...covariates.map(({ title }) => title),
-      "Heads making up half",
-      "Largest contributors",
-      "Known events",
-    ].map((title) => ({ title })),
-    changes.map(({ step_low, step_high, covariates: found, contributions, landmarks }) => [
-      `(${step_low}, ${step_high}]`,
-      ...covariates.map(({ name }) => (found[name] ? lagText(found[name]) : null)),
-      contributions ? `${contributions.half_by} of ${plural(contributions.of, "head")}` : null,
-      contributions
-        ? lines(
-            contributions.heads
-              .slice(0, 3)
-              .map((h) => `layer ${h.layer} head ${h.head}: ${number(100 * h.share, 2)} %`),
-          )
-        : null,
-      landmarks.length ? lines(landmarks.map((mark) => mark.name)) : null,
-    ]),
+    changes.length > 1 ? [{ title: "Change" }, ...heads] : heads,
+    rows.map(({ change, title, found }) => {
+      const cells = [
+        title,
+        found.direction ? (found.direction === "up" ? "↑ rises" : "↓ falls") : null,
+        found.direction ? `${number(found.start, 3)} → ${number(found.finish, 3)}` : null,
+        found.bracket ? `(${found.bracket[0]}, ${found.bracket[1]}]` : null,
+        timingText(found),
+      ];
+      return changes.length > 1 ? [`(${change.step_low}, ${change.step_high}]`, ...cells] : cells;
+    }),
   );
+  byId("why-heads").replaceChildren(...changes.flatMap(contributionTexts).map((text) => el("li", {}, text)));
+}
+
+function contributionTexts({ step_low, step_high, contributions, landmarks }) {
+  const at = `Change in (${step_low}, ${step_high}]`,
+    largest = (contributions?.heads || [])
+      .slice(0, 3)
+      .map((h) => `layer ${h.layer} head ${h.head} (${number(100 * h.share, 2)} %)`);
+  return [
+    contributions &&
+      `${at}: half of it in ${contributions.half_by} of ${plural(contributions.of, "head")}; largest contributors: ${largest.join(", ")}.`,
+    landmarks.length && `${at}: known events: ${landmarks.map((mark) => mark.name).join(", ")}.`,
+  ].filter(Boolean);
 }
