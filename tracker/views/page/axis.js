@@ -61,7 +61,8 @@ function stepTicks(runs, width, [low, high]) {
   for (const run of runs)
     run.steps.forEach((step, i) => {
       const x = place(step, run);
-      if (x !== null && x >= low && x <= high) places.set(x, state.x.endsWith("tokens") ? run.tokens[i] : step);
+      if (x !== null && x >= low && x <= high)
+        places.set(x, state.x.endsWith("tokens") ? run.tokens[i] : step);
     });
   const kept = [];
   for (const x of [...places.keys()].sort((a, b) => a - b))

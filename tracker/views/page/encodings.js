@@ -118,7 +118,15 @@ function drawEncodings() {
         ["suite", "model", "encoding", "step", "metric", "mean", "half_95_over_seeds"],
         ...group.models.flatMap((model) =>
           Object.entries(model.metrics).flatMap(([name, { mean, half }]) =>
-            model.steps.map((step, k) => [group.suite, model.model, model.encoding, step, name, mean[k], half[k]]),
+            model.steps.map((step, k) => [
+              group.suite,
+              model.model,
+              model.encoding,
+              step,
+              name,
+              mean[k],
+              half[k],
+            ]),
           ),
         ),
       ],

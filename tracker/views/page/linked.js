@@ -20,11 +20,17 @@ function zoomTo(source, change) {
   const full = trainingAxis(source.linkedRuns, 400, null).range;
   zoomed = range[0] <= full[0] + 1e-9 && range[1] >= full[1] - 1e-9 ? null : range;
   for (const node of shownPlots()) {
-    const { range: shown, tickvals, ticktext } = trainingAxis(node.linkedRuns, node._fullLayout.xaxis._length);
+    const {
+      range: shown,
+      tickvals,
+      ticktext,
+    } = trainingAxis(node.linkedRuns, node._fullLayout.xaxis._length);
     node.settingRange = true;
-    Plotly.relayout(node, { "xaxis.range": shown, "xaxis.tickvals": tickvals, "xaxis.ticktext": ticktext }).finally(
-      () => (node.settingRange = false),
-    );
+    Plotly.relayout(node, {
+      "xaxis.range": shown,
+      "xaxis.tickvals": tickvals,
+      "xaxis.ticktext": ticktext,
+    }).finally(() => (node.settingRange = false));
   }
 }
 
@@ -80,7 +86,14 @@ const seriesTable = (runs, names) => [
       .flatMap((name) => {
         const { mean, half, q25, q75 } = run.series[name];
         return run.steps.map((step, i) => [
-          ...runCells(run), step, run.tokens[i], name, mean[i], half[i], q25[i], q75[i],
+          ...runCells(run),
+          step,
+          run.tokens[i],
+          name,
+          mean[i],
+          half[i],
+          q25[i],
+          q75[i],
         ]);
       }),
   ),
@@ -107,7 +120,8 @@ function fillSections() {
 // The section under the bar is the current one.
 function markSection() {
   const sections = [...document.querySelectorAll("main > section:not([hidden])")],
-    atEnd = window.scrollY > 0 && window.scrollY + window.innerHeight >= document.documentElement.scrollHeight - 2,
+    atEnd =
+      window.scrollY > 0 && window.scrollY + window.innerHeight >= document.documentElement.scrollHeight - 2,
     passed = sections.filter((section) => section.getBoundingClientRect().top < 120),
     current = (atEnd ? sections : passed).at(-1) || sections[0];
   for (const anchor of byId("sections").children)

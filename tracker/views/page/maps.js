@@ -287,7 +287,10 @@ async function drawHead() {
       yaxis: { range: [scale.low - pad, scale.high + pad], nticks: 6 },
     },
     `${title} of layer ${layer}, head ${head} over training`,
-    { csv: () => headTable(run, map, [selection.current]).filter((row, i) => !i || row[4] === layer), runs: [run] },
+    {
+      csv: () => headTable(run, map, [selection.current]).filter((row, i) => !i || row[4] === layer),
+      runs: [run],
+    },
   );
 }
 

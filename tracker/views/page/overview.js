@@ -47,9 +47,7 @@ function drawOverview() {
       .join(", ");
     box.append(", ", el("span", { class: "warn" }, holes), " (× on the curves; reasons under Provenance)");
   }
-  box.append(
-    ". Curves are means over heads and sequences.",
-  );
+  box.append(". Curves are means over heads and sequences.");
   drawModels();
 }
 

@@ -9,7 +9,12 @@ function drawPaper() {
     rows.map(({ title, signal, cells }) => [
       title,
       signal,
-      ...(shared ? cells.filter(Boolean).slice(0, 1).map(({ theirs, among }) => stacked("span", theirs, among)) : []),
+      ...(shared
+        ? cells
+            .filter(Boolean)
+            .slice(0, 1)
+            .map(({ theirs, among }) => stacked("span", theirs, among))
+        : []),
       ...cells.map((cell) => cell && paperCell(cell, shared)),
     ]),
   );

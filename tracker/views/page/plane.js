@@ -67,15 +67,24 @@ async function movePlane() {
     ...{ hoverinfo: "skip", hovertemplate: undefined },
   };
   const range = ({ low, high }) => [low - 0.04 * (high - low), high + 0.04 * (high - low)];
-  byId("plane-title").textContent = `Entropy and selectivity of every head, ${run.label}, step ${run.steps[t]}`;
+  byId("plane-title").textContent =
+    `Entropy and selectivity of every head, ${run.label}, step ${run.steps[t]}`;
   await draw(
     "plane-plot",
     [line, dots, chosen],
     {
       height: 360,
       margin: { l: 56, r: 12, t: 30, b: 46 },
-      xaxis: { title: { text: "spectral entropy (nats)", standoff: 8 }, range: range(entropy.scale), nticks: 7 },
-      yaxis: { title: { text: "frequency selectivity", standoff: 6 }, range: range(selectivity.scale), nticks: 7 },
+      xaxis: {
+        title: { text: "spectral entropy (nats)", standoff: 8 },
+        range: range(entropy.scale),
+        nticks: 7,
+      },
+      yaxis: {
+        title: { text: "frequency selectivity", standoff: 6 },
+        range: range(selectivity.scale),
+        nticks: 7,
+      },
     },
     `Spectral entropy and frequency selectivity of every head of ${run.label} at step ${run.steps[t]}`,
     { csv: planeTable },
@@ -91,7 +100,13 @@ const headsOf = (map) =>
 const headTable = (run, map, fields) => [
   [...RUN_COLUMNS, "step", "layer", "head", ...fields.map((field) => field.name)],
   ...run.steps.flatMap((step, t) =>
-    headsOf(map).map(([l, h]) => [...runCells(run), step, l, h, ...fields.map((field) => number(field.at(t, l, h)))]),
+    headsOf(map).map(([l, h]) => [
+      ...runCells(run),
+      step,
+      l,
+      h,
+      ...fields.map((field) => number(field.at(t, l, h))),
+    ]),
   ),
 ];
 const planeTable = () => headTable(plane.run, plane.map, plane.pair);
@@ -101,7 +116,9 @@ async function drawLayers() {
   const { run, map, at, title, scale } = selection.current;
   byId("layers-title").textContent = `${title} by layer over training, ${run.label}`;
   const mean = (t, layer) => {
-    const values = Array.from({ length: map.heads }, (_, h) => at(t, layer, h)).filter((value) => value !== null);
+    const values = Array.from({ length: map.heads }, (_, h) => at(t, layer, h)).filter(
+      (value) => value !== null,
+    );
     return values.length ? values.reduce((a, b) => a + b) / values.length : null;
   };
   const layers = Array.from({ length: map.layers }, (_, layer) => layer),

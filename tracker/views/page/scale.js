@@ -23,7 +23,8 @@ const scaleStep = () => (state.ss === "last" ? (DATA.shared_steps.at(-1) ?? null
 // The paper's points for a metric, whatever its signal: table 6 at the end of training, table 5 at the step shown.
 function paperPoints(step) {
   const bare = state.sm.replace(/^averaged_/, ""),
-    found = state.paper === "on" ? DATA.paper.points.filter((p) => p.metric === bare && p.sizes[state.sx]) : [],
+    found =
+      state.paper === "on" ? DATA.paper.points.filter((p) => p.metric === bare && p.sizes[state.sx]) : [],
     training = found.filter((p) => p.table === 5),
     shown = training.find((p) => p.step === step) || training.at(-1);
   return [...found.filter((p) => p.table === 6), ...(shown ? [shown] : [])];
@@ -109,7 +110,8 @@ const varyingAxes = () =>
   DATA.axes.filter(
     ({ name }) =>
       name === "params_non_embedding" ||
-      new Set(DATA.runs.map((run) => run.facts[name]).filter((size) => size !== null && size !== undefined)).size > 1,
+      new Set(DATA.runs.map((run) => run.facts[name]).filter((size) => size !== null && size !== undefined))
+        .size > 1,
   );
 const thresholdFor = (step, axis = state.sx) =>
   DATA.thresholds.find((t) => t.metric === state.sm && t.axis === axis && t.step === step);
@@ -130,7 +132,10 @@ function paperTraces(paper) {
         color: css("--warn"),
         line: { width: 1.8, color: css("--warn") },
       },
-      { name: points.length ? `paper, table ${table}: ${points[0].signal}` : "", showlegend: points.length > 0 },
+      {
+        name: points.length ? `paper, table ${table}: ${points[0].signal}` : "",
+        showlegend: points.length > 0,
+      },
     );
   });
 }
@@ -179,7 +184,10 @@ function drawScalePlot(points, sizeTitle, metric, found, paper) {
     low = Math.log10(Math.min(...values)),
     high = Math.log10(Math.max(...values)),
     pad = Math.max(0.08, (high - low) * 0.08);
-  const named = nameTags([...sizes.values()].sort((a, b) => a[0].size - b[0].size), high - low || 1);
+  const named = nameTags(
+    [...sizes.values()].sort((a, b) => a[0].size - b[0].size),
+    high - low || 1,
+  );
   const shapes = [],
     claimed = found && found.low !== null && found.high !== null;
   if (claimed) {
@@ -203,7 +211,17 @@ function drawScalePlot(points, sizeTitle, metric, found, paper) {
   const line = DATA.paper.threshold.sizes[state.sx];
   if (paper.length && line) {
     const dash = { color: css("--warn"), width: 1.2, dash: "dash" };
-    shapes.push({ type: "line", xref: "x", yref: "paper", x0: line, x1: line, y0: 0, y1: 1, layer: "below", line: dash });
+    shapes.push({
+      type: "line",
+      xref: "x",
+      yref: "paper",
+      x0: line,
+      x1: line,
+      y0: 0,
+      y1: 1,
+      layer: "below",
+      line: dash,
+    });
     named.push({
       ...{ text: DATA.paper.threshold.model, x: Math.log10(line), y: 1, yref: "paper", yanchor: "bottom" },
       ...{ showarrow: false, font: { size: 12, color: css("--warn") } },
@@ -288,6 +306,7 @@ function verdict(found, points, sizeTitle) {
         : `Threshold between ${count(found.low)} and ${count(found.high)}.`)
     );
   const models = new Set(points.map((p) => p.run.rank)).size;
-  if (models < 2) return `One model measured: a threshold over size needs at least ${DATA.enough_sizes} sizes.`;
+  if (models < 2)
+    return `One model measured: a threshold over size needs at least ${DATA.enough_sizes} sizes.`;
   return `No threshold search for this metric against ${sizeTitle.toLowerCase()} at this step.`;
 }

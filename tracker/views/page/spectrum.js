@@ -123,7 +123,12 @@ async function drawSpectrum() {
   if (!run) return;
   if (!shown) {
     const axes = { xaxis: { visible: false }, yaxis: { visible: false } };
-    await draw("spectrum-plot", [], { height: 256, annotations: [note("Not measured for this model")], ...axes }, "No spectrum");
+    await draw(
+      "spectrum-plot",
+      [],
+      { height: 256, annotations: [note("Not measured for this model")], ...axes },
+      "No spectrum",
+    );
     return;
   }
   const of =
@@ -204,7 +209,9 @@ function drawStepMap(id, run, shown) {
     {
       csv: () => [
         [...RUN_COLUMNS, "step", shown.axis, "value"],
-        ...run.steps.flatMap((step, t) => shown.names.map((name, i) => [...runCells(run), step, name, shown.rows[i][t]])),
+        ...run.steps.flatMap((step, t) =>
+          shown.names.map((name, i) => [...runCells(run), step, name, shown.rows[i][t]]),
+        ),
       ],
       runs: [run],
     },

@@ -150,7 +150,9 @@ function drawPanel(i) {
 
 // A click on the name of a line leaves that model alone; another click brings the others back.
 function isolate(model) {
-  const others = DATA.models.map(({ suite, model: name }) => `${suite}/${name}`).filter((name) => name !== model);
+  const others = DATA.models
+    .map(({ suite, model: name }) => `${suite}/${name}`)
+    .filter((name) => name !== model);
   const alone = joined(others);
   set({ hide: state.hide === alone ? "" : alone });
   drawChips();

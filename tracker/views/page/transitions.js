@@ -63,7 +63,10 @@ function moveText(move, run) {
     .map(({ title, start, finish }) => `${plotText(title)} ${number(start, 3)} → ${number(finish, 3)}`)
     .join("<br>");
   const dates = ["onset", "half", "end"]
-    .map((name, i) => `${name} ${gapText(move.dates[i].between)} (90 &#37;: ${move.dates[i].interval.join("–")})`)
+    .map(
+      (name, i) =>
+        `${name} ${gapText(move.dates[i].between)} (90 &#37;: ${move.dates[i].interval.join("–")})`,
+    )
     .join("<br>");
   const pace = move.pace === "unclear" ? "" : `, ${move.pace}`;
   return `<b>${plotText(run.label)}</b>: ${plotText(move.role || "move")}${pace}<br>${dates}${way ? `<br>${way}` : ""}`;
@@ -94,8 +97,22 @@ function drawMultiples() {
     axis = trainingAxis(DATA.runs, frameWidth(node));
   const layout = { height, margin, shapes: [], annotations: [] },
     traces = [],
-    bare = { showgrid: false, showline: false, nticks: tall < 80 ? 3 : 4, tickmode: "auto", fixedrange: true, exponentformat: "power" };
-  layout.xaxis = { ...axis, showgrid: true, showticklabels: alone, anchor: "free", position: 0, automargin: false };
+    bare = {
+      showgrid: false,
+      showline: false,
+      nticks: tall < 80 ? 3 : 4,
+      tickmode: "auto",
+      fixedrange: true,
+      exponentformat: "power",
+    };
+  layout.xaxis = {
+    ...axis,
+    showgrid: true,
+    showticklabels: alone,
+    anchor: "free",
+    position: 0,
+    automargin: false,
+  };
   if (!alone) Object.assign(layout.xaxis, { title: { text: "" }, ticks: "" });
   models.forEach((each, i) => {
     const top = 1 - i / models.length,
@@ -121,7 +138,12 @@ function drawMultiples() {
     });
     for (const run of runs)
       layout.shapes.push(
-        ...transitionTints(run, 1 / runs.length, { xref: "x", yref: "paper", y0: Math.max(0, bottom), y1: top }),
+        ...transitionTints(run, 1 / runs.length, {
+          xref: "x",
+          yref: "paper",
+          y0: Math.max(0, bottom),
+          y1: top,
+        }),
       );
     layout.annotations.push({
       text: `<b>${plotText(cut(each.model, 18))}</b>`,
@@ -130,10 +152,16 @@ function drawMultiples() {
     });
   });
   drawMultiplesLegend(present, colours);
-  draw("multiples", traces, layout, "Spectral entropy and frequency selectivity over training, a panel per model", {
-    csv: () => seriesTable(DATA.runs, present),
-    runs: DATA.runs,
-  });
+  draw(
+    "multiples",
+    traces,
+    layout,
+    "Spectral entropy and frequency selectivity over training, a panel per model",
+    {
+      csv: () => seriesTable(DATA.runs, present),
+      runs: DATA.runs,
+    },
+  );
 }
 
 function swatchKey(text, colour, patch) {
@@ -145,7 +173,9 @@ function swatchKey(text, colour, patch) {
 function drawMultiplesLegend(present, colours) {
   const moves = DATA.transitions.flatMap((each) => each.moves);
   byId("multiples-legend").replaceChildren(
-    ...present.map((name, k) => swatchKey(`${METRIC.get(name).title} (${k ? "right" : "left"})`, colours[name])),
+    ...present.map((name, k) =>
+      swatchKey(`${METRIC.get(name).title} (${k ? "right" : "left"})`, colours[name]),
+    ),
     ...Object.entries({ exploratory: "exploratory transition", specialisation: "way back", "": "other move" })
       .filter(([role]) => moves.some((move) => move.role === role))
       .map(([role, text]) => swatchKey(text, tintOf({ role }, 1), true)),
@@ -193,7 +223,15 @@ function drawRibbon() {
       const half = middleOf(move.dates[1].between, run);
       if (half === null) continue;
       const line = { color: css("--ink"), width: move.role ? 2 : 1 };
-      shapes.push({ type: "line", ...rect, x0: half, x1: half, y0: row - lane / 2, y1: row + lane / 2, line });
+      shapes.push({
+        type: "line",
+        ...rect,
+        x0: half,
+        x1: half,
+        y0: row - lane / 2,
+        y1: row + lane / 2,
+        line,
+      });
       points.push([half, row, moveText(move, run)]);
     }
     for (const turn of found.turns) turns.push([place(turn.step, run), row, turnText(turn, run)]);
@@ -250,7 +288,9 @@ function transitionTable(runs) {
     [...RUN_COLUMNS, "move", "pace", ...dates],
     ...runs.flatMap((run) =>
       transitionOf(run.key).moves.map((move) => [
-        ...runCells(run), move.role || "other", move.pace,
+        ...runCells(run),
+        move.role || "other",
+        move.pace,
         ...move.dates.flatMap(({ between, interval }) => [...between, ...interval]),
       ]),
     ),

@@ -100,11 +100,24 @@ function drawOrder(run, changes) {
     );
   // Which way each covariate goes stands at the end of its row, where there is room for it.
   const right = byId("why-plot").clientWidth < 700 ? 12 : 150,
-    moves = right < 100 ? [] : DATA.covariates.map(({ name }) => ({
-      text: plotText(changes.map((change) => moveOf(change.covariates[name] || {}) || "no change").join("; ")),
-      ...{ x: 1, xref: "paper", xanchor: "left", xshift: 8, y: rowOf.get(name), yref: "y", showarrow: false },
-      font: { size: 12, color: css("--ink") },
-    }));
+    moves =
+      right < 100
+        ? []
+        : DATA.covariates.map(({ name }) => ({
+            text: plotText(
+              changes.map((change) => moveOf(change.covariates[name] || {}) || "no change").join("; "),
+            ),
+            ...{
+              x: 1,
+              xref: "paper",
+              xanchor: "left",
+              xshift: 8,
+              y: rowOf.get(name),
+              yref: "y",
+              showarrow: false,
+            },
+            font: { size: 12, color: css("--ink") },
+          }));
   byId("why-legend").replaceChildren(
     ...Object.keys(SHAPES).map((verdict) => {
       const sign = el("b", {}, DATA.verdicts[verdict].sign);
@@ -137,14 +150,32 @@ function drawOrder(run, changes) {
 }
 
 function lagTable(runs) {
-  const columns = ["covariate", "direction", "start", "finish", "half_low", "half_high", "verdict", "lag_octaves"];
+  const columns = [
+    "covariate",
+    "direction",
+    "start",
+    "finish",
+    "half_low",
+    "half_high",
+    "verdict",
+    "lag_octaves",
+  ];
   return [
     [...RUN_COLUMNS, "change_low", "change_high", ...columns, "lag_low_90", "lag_high_90"],
     ...runs.flatMap((run) =>
       changesOf(run.key).flatMap((change) =>
         Object.entries(change.covariates).map(([name, found]) => [
-          ...runCells(run), change.step_low, change.step_high, name, found.direction, found.start, found.finish,
-          ...(found.bracket || [null, null]), found.verdict, found.lag, ...(found.interval || [null, null]),
+          ...runCells(run),
+          change.step_low,
+          change.step_high,
+          name,
+          found.direction,
+          found.start,
+          found.finish,
+          ...(found.bracket || [null, null]),
+          found.verdict,
+          found.lag,
+          ...(found.interval || [null, null]),
         ]),
       ),
     ),
@@ -213,7 +244,12 @@ function drawOrders() {
         },
       ],
       xaxis: {
-        title: { text: narrow ? "octaves (negative: earlier)" : "octaves after the transition's half way; negative: earlier", standoff: 8 },
+        title: {
+          text: narrow
+            ? "octaves (negative: earlier)"
+            : "octaves after the transition's half way; negative: earlier",
+          standoff: 8,
+        },
         fixedrange: true,
       },
       yaxis: {
