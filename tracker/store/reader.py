@@ -18,6 +18,9 @@ from tracker.store.ledger import Ledger
 from tracker.store.record_files import DamagedRecord, load_record, read_table
 from tracker.store.schema import SCHEMAS
 
+AT_ONCE = 100
+"""Files that one scan opens; the metadata of a full suite's tables takes half a gigabyte."""
+
 
 @dataclass(frozen=True)
 class Results:
@@ -45,10 +48,10 @@ class Results:
         # Records of earlier versions lack columns that came later; custom metrics stand in each of them.
         try:
             schema = SCHEMAS[table] | dict(read_table(self.records[0], table).schema)
-            lazy = pl.scan_parquet(
-                paths, glob=False, schema=schema, missing_columns="insert", extra_columns="ignore"
+            return pl.concat(
+                _scan(paths[at : at + AT_ONCE], schema, columns).collect()
+                for at in range(0, len(paths), AT_ONCE)
             )
-            return (lazy if columns is None else lazy.select(columns)).collect()
         except (OSError, pl.exceptions.PolarsError):
             for place in self.records:  # damaged since the store was opened: the error must name it
                 load_record(place)
@@ -128,6 +131,11 @@ class Results:
             pl.len().alias("measured"), pl.min("step").alias("first_step"), pl.max("step").alias("last_step")
         )
         return f"<p>{escape(str(self))}</p>{summary._repr_html_()}"
+
+
+def _scan(paths: list[Path], schema: dict[str, Any], columns: list[str] | None) -> pl.LazyFrame:
+    lazy = pl.scan_parquet(paths, glob=False, schema=schema, missing_columns="insert", extra_columns="ignore")
+    return lazy if columns is None else lazy.select(columns)
 
 
 def require_store(folder: str | os.PathLike[str]) -> Path:

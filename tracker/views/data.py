@@ -76,7 +76,8 @@ def dashboard_data(
     Raises:
         StoreError: a table of the store cannot be read.
     """
-    runs = runs_of(results) if runs is None else runs
+    checkpoints = results.checkpoints() if runs is None else None
+    runs = runs_of(results, checkpoints) if runs is None else runs
     report = read_report(analysed)
     alerts = (analysed or {}).get("alerts")
     alerts = alerts if isinstance(alerts, list | tuple) else ()
@@ -88,21 +89,20 @@ def dashboard_data(
             each for each in alerts if isinstance(each, dict) and isinstance(each.get("sentence"), str)
         ],
         "store": results.folder.name,
-        "probe": _only(results, "probe"),
-        "conventions": _only(results, "conventions"),
         "analysed": bool(analysed),
         "served": served,
         "metrics": _metrics(runs, results.registry),
-        "runs": [_run(run) for run in runs],
         "map_metrics": map_metrics(runs),
-        "maps": maps | {"levels": LEVELS, "missing": MISSING, "bands": bands},
         "axes": [{"name": name, "title": capital(title)} for name, title in AXES.items()],
         "landmarks": landmarks_of(runs),
         "audit": _audit(results, runs),
         "paper": beside_paper(runs) | {"points": paper_points(), "threshold": paper_threshold()},
         "enough_sizes": ENOUGH,
     }
-    return to_dict(data | _models(runs, holes_of(results)) | _colours(runs) | _report(runs, report))
+    holes = holes_of(results, checkpoints)
+    converted = to_dict(data | _models(runs, holes) | _colours(runs) | _report(runs, report))
+    maps |= {"levels": LEVELS, "missing": MISSING, "bands": bands}
+    return converted | {"runs": [_run(run) for run in runs], "maps": maps}
 
 
 def _models(runs: list[Run], holes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -217,11 +217,6 @@ def _short(commit: str | None) -> str | None:
     return f"{prefix}{dash}{digits[:SHORT_COMMIT]}"
 
 
-def _only(results: Results, column: str) -> str | None:
-    values = results.checkpoints([column])[column].unique().to_list()
-    return values[0] if values else None
-
-
 def _metrics(runs: list[Run], registry: Registry) -> list[dict[str, Any]]:
     present = {name for run in runs for name in run.series}
     described = []
@@ -246,8 +241,9 @@ def _group(name: str) -> str:
 def _run(run: Run) -> dict[str, Any]:
     return {
         "key": run.key, "suite": run.suite, "model": run.model, "seed": run.seed, "label": run.label,
-        "rank": run.rank, "order": run.order, "steps": run.steps, "tokens": rounded_list(run.tokens, 12),
-        "facts": run.facts | {"all_heads": size_on(run.facts, "all_heads")},
+        "rank": run.rank, "order": run.order, "steps": run.steps.tolist(),
+        "tokens": rounded_list(run.tokens, 12),
+        "facts": to_dict(run.facts | {"all_heads": size_on(run.facts, "all_heads")}),
         "suspects": run.suspects,
         "commits": [_short(commit) for commit in run.commits],
         "series": {

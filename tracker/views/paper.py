@@ -75,7 +75,7 @@ def beside_paper(runs: Sequence[Run]) -> dict[str, Any]:
     """
     columns = list(_columns(runs))
     named = against_paper(columns, [_trajectory(run) for run in runs])
-    placed = among_paper(columns, {row.model for row in named})
+    placed = among_paper(columns, [row.model for row in named])
     training = {(row.metric, row.step) for row in named if row.table == TRAINING_TABLE}
     found: dict[tuple[str, int | None], dict[str, Any]] = {}
     for row in named:
