@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from sink_material import (
     wandb_server,  # noqa: F401  # the fixture `server`
 )
 
+import tracker.views
 from tracker.cli import run
 from tracker.errors import TrackerError
 from tracker.metrics.registry import checkpoint_columns
@@ -44,6 +46,14 @@ def test_curves_lie_over_log_steps_and_runs_of_one_size_are_one_line():
     (runs,) = built()["section"]["runSets"]
     assert runs["grouping"] == [{"section": "config", "name": "n_params.value"}]
     assert built()["section"]["settings"]["xAxis"] == STEP_PLUS_ONE
+
+
+def test_sections_are_named_and_ordered_as_on_the_dashboard_s_page():
+    page = (Path(tracker.views.__file__).parent / "page" / "dashboard.html").read_text(encoding="utf-8")
+    titles = re.findall(r"<h2[^>]*>([^<]*)</h2>", page)
+    names = list(dict.fromkeys(name.split(":")[0] for name in sections(built())))
+    assert names == [title for title in titles if title in names]
+    assert {"Findings", "Over training", "Heads by layer", "Model size"} <= set(names)
 
 
 def test_every_panel_draws_what_the_rows_carry(tmp_path: Path):

@@ -22,6 +22,9 @@ from tracker.store.unlike import find_unlike
 SHOWN = 8
 """Models that a description names."""
 
+AT_ONCE = 100
+"""Files that one scan opens; the metadata of a full suite's tables takes half a gigabyte."""
+
 
 @dataclass(frozen=True)
 class Results:
@@ -50,10 +53,10 @@ class Results:
         # Records of earlier versions lack columns that came later; custom metrics stand in each of them.
         try:
             schema = SCHEMAS[table] | dict(read_table(self.records[0], table).schema)
-            lazy = pl.scan_parquet(
-                paths, glob=False, schema=schema, missing_columns="insert", extra_columns="ignore"
+            return pl.concat(
+                _scan(paths[at : at + AT_ONCE], schema, columns).collect()
+                for at in range(0, len(paths), AT_ONCE)
             )
-            return (lazy if columns is None else lazy.select(columns)).collect()
         except (OSError, pl.exceptions.PolarsError):
             for place in self.records:  # damaged since the store was opened: the error must name it
                 load_record(place)
@@ -152,6 +155,11 @@ class Results:
             pl.len().alias("measured"), pl.min("step").alias("first_step"), pl.max("step").alias("last_step")
         )
         return f"<p>{escape(str(self))}</p>{summary._repr_html_()}"
+
+
+def _scan(paths: list[Path], schema: dict[str, Any], columns: list[str] | None) -> pl.LazyFrame:
+    lazy = pl.scan_parquet(paths, glob=False, schema=schema, missing_columns="insert", extra_columns="ignore")
+    return lazy if columns is None else lazy.select(columns)
 
 
 def require_store(folder: str | os.PathLike[str]) -> Path:

@@ -17,12 +17,14 @@ from tracker.analysis.schema import (
     to_dict,
 )
 from tracker.analysis.text.closing import findings, model_rows
+from tracker.analysis.thresholds import ENOUGH
 from tracker.checkpoints.audit import file as audit_file
 from tracker.metrics.registry import Registry, checkpoint_columns, is_custom, metric_of, title_of
 from tracker.store import SPECTRUM_BANDS, Results
 from tracker.views.encode import LEVELS, MISSING, rounded_list
 from tracker.views.head_maps import SPECTRUM_HIGH, SPECTRUM_LOW, head_maps, head_shapes, map_metrics
 from tracker.views.palette import HEAT, PHASES, VERDICTS, line_colours
+from tracker.views.paper import beside_paper, paper_points, paper_threshold
 from tracker.views.prepared import (
     LAST_COMMON,
     LeadLag,
@@ -74,7 +76,8 @@ def dashboard_data(
     Raises:
         StoreError: a table of the store cannot be read.
     """
-    runs = runs_of(results) if runs is None else runs
+    checkpoints = results.checkpoints() if runs is None else None
+    runs = runs_of(results, checkpoints) if runs is None else runs
     report = read_report(analysed)
     alerts = (analysed or {}).get("alerts")
     alerts = alerts if isinstance(alerts, list | tuple) else ()
@@ -86,20 +89,20 @@ def dashboard_data(
             each for each in alerts if isinstance(each, dict) and isinstance(each.get("sentence"), str)
         ],
         "store": results.folder.name,
-        "probe": _only(results, "probe"),
-        "conventions": _only(results, "conventions"),
         "analysed": bool(analysed),
         "served": served,
         "metrics": _metrics(runs, results.registry),
-        "runs": [_run(run) for run in runs],
         "map_metrics": map_metrics(runs),
-        "maps": maps | {"levels": LEVELS, "missing": MISSING, "bands": bands},
         "axes": [{"name": name, "title": capital(title)} for name, title in AXES.items()],
         "landmarks": landmarks_of(runs),
-        "paper": paper_models(),
         "audit": _audit(results, runs),
+        "paper": beside_paper(runs) | {"points": paper_points(), "threshold": paper_threshold()},
+        "enough_sizes": ENOUGH,
     }
-    return to_dict(data | _models(runs, holes_of(results)) | _colours(runs) | _report(runs, report))
+    holes = holes_of(results, checkpoints)
+    converted = to_dict(data | _models(runs, holes) | _colours(runs) | _report(runs, report))
+    maps |= {"levels": LEVELS, "missing": MISSING, "bands": bands}
+    return converted | {"runs": [_run(run) for run in runs], "maps": maps}
 
 
 def _models(runs: list[Run], holes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -214,11 +217,6 @@ def _short(commit: str | None) -> str | None:
     return f"{prefix}{dash}{digits[:SHORT_COMMIT]}"
 
 
-def _only(results: Results, column: str) -> str | None:
-    values = results.checkpoints([column])[column].unique().to_list()
-    return values[0] if values else None
-
-
 def _metrics(runs: list[Run], registry: Registry) -> list[dict[str, Any]]:
     present = {name for run in runs for name in run.series}
     described = []
@@ -243,8 +241,9 @@ def _group(name: str) -> str:
 def _run(run: Run) -> dict[str, Any]:
     return {
         "key": run.key, "suite": run.suite, "model": run.model, "seed": run.seed, "label": run.label,
-        "rank": run.rank, "order": run.order, "steps": run.steps, "tokens": rounded_list(run.tokens, 12),
-        "facts": run.facts | {"all_heads": size_on(run.facts, "all_heads")},
+        "rank": run.rank, "order": run.order, "steps": run.steps.tolist(),
+        "tokens": rounded_list(run.tokens, 12),
+        "facts": to_dict(run.facts | {"all_heads": size_on(run.facts, "all_heads")}),
         "suspects": run.suspects,
         "commits": [_short(commit) for commit in run.commits],
         "series": {
@@ -258,26 +257,6 @@ def _run(run: Run) -> dict[str, Any]:
 def capital(title: str) -> str:
     """Return a title with a large first letter and all others as they are."""
     return title[:1].upper() + title[1:]
-
-
-PAPER = "paper_table6_scaling"
-THRESHOLD_MODEL = "410m"
-"""From which on the paper finds scale sensitivity lower."""
-
-
-def paper_models() -> dict[str, Any]:
-    """Collect what the paper prints of models of several sizes: [model, value] of each metric, and sizes."""
-    named = {"layers": "n_layers", "heads": "n_heads"}
-    sizes = {}
-    for row in facts.table("pythia_suite").rename(named).to_dicts():
-        known = {axis: row[axis] for axis in AXES if axis in row}
-        sizes[row["size"]] = known | {"all_heads": row["n_layers"] * row["n_heads"]}
-    table = facts.table(PAPER)
-    metrics = [name for name in table.columns if name not in ("model", "heads")]
-    return {
-        "table": "table 6", "threshold": THRESHOLD_MODEL, "sizes": sizes,
-        "metrics": {name: table.select("model", name).rows() for name in metrics},
-    }  # fmt: skip
 
 
 def landmarks_of(runs: list[Run]) -> list[dict[str, Any]]:

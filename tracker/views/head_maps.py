@@ -9,7 +9,7 @@ import polars as pl
 from tracker.metrics.registry import is_custom
 from tracker.store import Results
 from tracker.views.encode import pack, quantise, rounded
-from tracker.views.runs import RUN, Run
+from tracker.views.runs import Run, records_of
 
 MAP_METRICS = (
     "spectral_entropy", "frequency_selectivity", "band_power_low", "previous_token_score",
@@ -40,17 +40,25 @@ def head_maps(results: Results, runs: list[Run]) -> dict[str, Any]:
         scales) or None, "scales"}}.
     """
     chosen = map_metrics(runs)
-    frame = results.heads([*RUN, "step", "layer", "head", "spectrum", "wavelet_energy", *chosen])
-    parts = frame.partition_by(RUN, as_dict=True)
-    heads = {run.key: HeadRows.of(run, parts[run.name]) for run in runs if run.name in parts}
-    packed = {key: _packed_shares(each) for key, each in heads.items()}
+    packed: dict[str, dict[str, Any]] = {}
+    values: dict[str, dict[str, np.ndarray]] = {name: {} for name in chosen}
+    for run in runs:  # one after the other: the heads of a whole suite take hundreds of megabytes
+        frame = records_of(results, run).heads(
+            ["step", "layer", "head", "spectrum", "wavelet_energy", *chosen]
+        )
+        if frame.height:
+            heads = HeadRows.of(run, frame)
+            packed[run.key] = _packed_shares(heads)
+            for name in chosen:
+                values[name][run.key] = heads.values(name).astype(np.float32)
     scales: dict[str, dict[str, Any]] = {}
     left_out, used = [], 0
-    for name in chosen:
-        if frame[name].null_count() == frame.height:
+    for name, maps in values.items():
+        found = [values[np.isfinite(values)] for values in maps.values()]
+        if not sum(map(len, found)):
             continue
-        scale = scale_of(frame[name])
-        texts = {key: pack_map(each, name, scale) for key, each in heads.items()}
+        scale = scale_of(np.concatenate(found))
+        texts = {key: pack(quantise(each, scale["low"], scale["high"])) for key, each in maps.items()}
         size = sum(map(len, texts.values()))
         if scales and used + size > BYTE_BUDGET:
             left_out.append(name)
@@ -121,13 +129,12 @@ class HeadRows:
             return total / counts
 
 
-def scale_of(column: pl.Series) -> dict[str, Any]:
+def scale_of(values: np.ndarray) -> dict[str, Any]:
     """Choose the linear scale of a metric's codes: its low and high end, and whether values lie beyond them.
 
     Args:
-        column: every value of the metric that is to be drawn on this scale; at least one is no null.
+        values: (N,) every value of the metric that is to be drawn on this scale, none of them NaN; N > 0.
     """
-    values = column.drop_nulls().to_numpy()
     low, high = np.quantile(values, [OUTER, 1 - OUTER])
     # One digit more than the page shows, outward, so that rounding clips nothing by itself.
     low, high = rounded(low - 1e-5 * abs(low), 5) or 0.0, rounded(high + 1e-5 * abs(high), 5) or 0.0

@@ -16,7 +16,7 @@ RUN = ["suite", "model", "seed"]
 FACTS = [
     "params_non_embedding", "params_total", "d_model", "n_layers", "n_heads", "d_head", "rotary_dims",
     "position_encoding", "causal", "dtype", "device", "n_sequences", "n_tokens", "token_digest",
-    "tracker_version", "repo",
+    "tracker_version", "repo", "probe", "conventions",
 ]  # fmt: skip
 NORMAL_95 = 1.96
 
@@ -70,9 +70,15 @@ class Run:
         return np.array([why is not None for why in self.suspects], dtype=bool)
 
 
-def runs_of(results: Results) -> list[Run]:
-    """Read every run of a store that has at least one measured checkpoint, smallest model first."""
-    checkpoints = results.checkpoints().filter(pl.col("status") == "ok").sort([*RUN, "step"])
+def runs_of(results: Results, checkpoints: pl.DataFrame | None = None) -> list[Run]:
+    """Read every run of a store that has at least one measured checkpoint, smallest model first.
+
+    Args:
+        results: an opened store.
+        checkpoints: its table of checkpoints, where it is read already.
+    """
+    checkpoints = results.checkpoints() if checkpoints is None else checkpoints
+    checkpoints = checkpoints.filter(pl.col("status") == "ok").sort([*RUN, "step"])
     halves, suspects = _half_widths(results), suspects_of(results.folder)
     parts = checkpoints.partition_by(RUN, as_dict=True)
     runs = [_run(key, frame, halves.get(key), suspects) for key, frame in parts.items()]
@@ -153,9 +159,15 @@ def model_names(runs: Sequence[Run]) -> list[tuple[str, str]]:
     return [name for _, name in sorted({(run.rank, (run.suite, run.model)) for run in runs})]
 
 
-def holes_of(results: Results) -> list[dict[str, Any]]:
-    """List checkpoints that failed, do not exist or are damaged: suite, model, seed, step, status, reason."""
-    frame = results.checkpoints([*RUN, "step", "status", "reason"])
+def holes_of(results: Results, checkpoints: pl.DataFrame | None = None) -> list[dict[str, Any]]:
+    """List checkpoints that failed, do not exist or are damaged: suite, model, seed, step, status, reason.
+
+    Args:
+        results: an opened store.
+        checkpoints: its table of checkpoints, where it is read already.
+    """
+    names = [*RUN, "step", "status", "reason"]
+    frame = results.checkpoints(names) if checkpoints is None else checkpoints.select(names)
     holes = [
         *frame.filter(pl.col("status") != "ok").to_dicts(),
         *(each.as_hole() for each in results.damaged),

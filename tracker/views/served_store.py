@@ -146,7 +146,7 @@ class ServedStore:
         if frame[metric].null_count() == frame.height:
             return {"version": snapshot.version, "packed": None, "scale": None}
         mine = frame.filter(suite=chosen.suite, model=chosen.model, seed=chosen.seed)
-        scale = scale_of(frame[metric])
+        scale = scale_of(frame[metric].drop_nulls().to_numpy())
         packed = pack_map(HeadRows.of(chosen, mine), metric, scale)
         return {"version": snapshot.version, "packed": packed, "scale": scale}
 

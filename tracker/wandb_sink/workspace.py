@@ -19,21 +19,21 @@ NAME = "Training phases of attention (tracker)"
 GROUP = "n_params"
 """Runs of one size are one line with a band: their seeds."""
 CURVES = {
-    "Phases: entropy and selectivity": (
+    "Over training: entropy and selectivity": (
         "spectral_entropy_normalised", "frequency_selectivity", "averaged_spectral_entropy",
         "averaged_frequency_selectivity",
     ),
-    "Bands": ("band_power_low", "band_power_mid", "band_power_high"),
-    "Scale": (
+    "Over training: bands": ("band_power_low", "band_power_mid", "band_power_high"),
+    "Over training: scale sensitivity": (
         "scale_sensitivity_0.5", "scale_sensitivity_0.25", "averaged_scale_sensitivity_0.5",
         "averaged_scale_sensitivity_0.25",
     ),
-    "What the model can do": (
+    "What else changes, and when": (
         "loss", "in_context_score", "prefix_matching_score", "previous_token_score", "sink_share",
         "head_redundancy",
     ),
 }  # fmt: skip
-"""Metrics of each section of curves."""
+"""Metrics of each section of curves, the covariates last. Sections are named and ordered as on the page."""
 OVER_TOKENS = ("spectral_entropy_normalised", "frequency_selectivity")
 OVER_SIZE = ("spectral_entropy_normalised", "frequency_selectivity", "averaged_scale_sensitivity_0.5", "loss")
 """Metrics whose last value is drawn against the number of parameters."""
@@ -84,12 +84,17 @@ def _sections() -> "list[Section]":
     spread = [
         _curve(f"std/{metric}", title=f"{title_of(metric)}: spread over heads") for metric in HISTOGRAMS[:3]
     ]
+    *training, covariates = (
+        Section(name=title, panels=panels, is_open=True) for title, panels in curves.items()
+    )
+    tokens = [_curve(metric, TOKENS) for metric in OVER_TOKENS]
     return [
-        *(Section(name=title, panels=panels, is_open=True) for title, panels in curves.items()),
-        Section(name="Transitions, phases, thresholds and holes", panels=[*phases, *findings], is_open=True),
-        Section(name="Against parameters", panels=sizes, is_open=True),
-        Section(name="Heads: layer x head maps, spread over heads", panels=[*maps, *spread]),
-        Section(name="Over tokens", panels=[_curve(metric, TOKENS) for metric in OVER_TOKENS]),
+        Section(name="Findings", panels=[*phases, *findings], is_open=True),
+        *training,
+        Section(name="Over training: tokens", panels=tokens),
+        Section(name="Heads by layer", panels=[*maps, *spread]),
+        covariates,
+        Section(name="Model size", panels=sizes, is_open=True),
     ]
 
 

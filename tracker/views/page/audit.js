@@ -1,12 +1,11 @@
 // The checkpoint audit: its findings, and the checkpoints that they make suspect.
 function drawAudit() {
+  byId("audit-section").hidden = !DATA.audit.length;
   const suspects = DATA.runs.reduce((n, run) => n + run.suspects.filter(Boolean).length, 0);
   const rows = findingRows(),
     checked = DATA.audit.map((entry) => `${entry.repo} (${plural(entry.checked, "step")})`).join(", ");
-  byId("audit-section").hidden = !DATA.audit.length && !suspects;
   byId("audit-verdict").textContent =
     `${suspects ? `${plural(suspects, "checkpoint")} of ${DATA.counts.checkpoints} shown ${suspects === 1 ? "is" : "are"} suspect` : "No checkpoint shown is suspect"}; ${plural(rows.length, "kind")} of finding.`;
-  byId("audit-note").hidden = !DATA.audit.length;
   byId("audit-note").textContent =
     `Compared by file hashes: ${checked}. Suspect checkpoints are hollow in the curves and maps and left out of fits; twins at steps 0 and 1 are expected where the first learning rate is 0.`;
   byId("audit").hidden = !rows.length;

@@ -28,7 +28,7 @@ function tokensAt(step, run) {
     : (step * run.tokens[last]) / run.steps[last];
 }
 
-function trainingAxis(runs, width) {
+function trainingAxis(runs, width, zoom = zoomed) {
   const all = runs.flatMap((run) => run.steps.map((step) => place(step, run))).filter((x) => x !== null);
   const low = Math.min(...all),
     high = Math.max(...all),
@@ -38,6 +38,7 @@ function trainingAxis(runs, width) {
     title: { text: AXIS_TITLES[state.x], standoff: 8 },
     showgrid: false,
   };
+  if (zoom) return { ...axis, range: zoom, ...stepTicks(runs, width, zoom) };
   if (isLinear()) return { ...axis, ...linearTicks(high, width) };
   const zero = runs.some((run) => run.steps.includes(0)),
     text = (x) => count(Number((state.x === "log" ? 2 ** x : 10 ** x).toPrecision(3))),
@@ -52,6 +53,21 @@ function trainingAxis(runs, width) {
   const ticks = named.filter((x) => x >= first - 1e-9).reverse();
   if (zero) ticks.unshift(state.x === "log" ? ZERO : TOKEN_FLOOR);
   return { ...axis, tickvals: ticks, ticktext: ticks.map((x, i) => (zero && i === 0 ? "0" : text(x))) };
+}
+
+// Zoomed in, the checkpoints themselves, as far as there is room beside each other.
+function stepTicks(runs, width, [low, high]) {
+  const places = new Map();
+  for (const run of runs)
+    run.steps.forEach((step, i) => {
+      const x = place(step, run);
+      if (x !== null && x >= low && x <= high)
+        places.set(x, state.x.endsWith("tokens") ? run.tokens[i] : step);
+    });
+  const kept = [];
+  for (const x of [...places.keys()].sort((a, b) => a - b))
+    if (!kept.length || x - kept.at(-1) >= ((high - low) / width) * 46) kept.push(x);
+  return { tickvals: kept, ticktext: kept.map((x) => count(places.get(x))) };
 }
 const AXIS_TITLES = {
   log: "training step (log)",
@@ -97,13 +113,16 @@ function shadedSpan(x0, x1, fillcolor) {
   return { ...span, layer: "below", line: { width: 0 }, fillcolor };
 }
 
+// Behind the curves of several models a tint is paler than behind those of its own.
+const BEHIND_MANY = 0.45;
+
 // Tints of one run's transitions and the names of its phases where they fit; of an analysis without
 // transitions the phases themselves.
 function phaseMarks(key, axis, width) {
   const run = RUNS.get(key),
     found = phasesOf(key);
   if (!run || !found) return { shapes: [], annotations: [] };
-  const shapes = transitionTints(run),
+  const shapes = transitionTints(run, BEHIND_MANY),
     annotations = [],
     perPixel = (axis.range[1] - axis.range[0]) / width;
   for (const phase of transitionOf(key) ? [] : found.phases) {

@@ -178,7 +178,6 @@ function count(value) {
   return String(value);
 }
 
-const bytes = (value) => count(value).replace("B", "G") + "B";
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 
@@ -232,11 +231,8 @@ const marks = (rows, marker, more = {}) => ({
   ...more,
 });
 
-// A colour bar below the buttons that stand above a plot's right edge.
-const underModebar = { len: 0.92, y: 0, yanchor: "bottom" };
-
-// Draws a plot; `table` gives what it shows as rows, the first being their heads.
-function draw(id, traces, layout, label, table) {
+// `csv`: () => the rows of this view; `runs`: whose steps a training axis shows, which links the plot's zoom.
+function draw(id, traces, layout, label, { csv, runs } = {}) {
   const node = typeof id === "string" ? byId(id) : id;
   const axis = {
     gridcolor: css("--grid"),
@@ -271,7 +267,7 @@ function draw(id, traces, layout, label, table) {
   base.yaxis = { ...axis, ...layout.yaxis };
   node.setAttribute("role", "group");
   node.setAttribute("aria-label", label);
-  return Plotly.react(node, traces, base, {
+  const drawn = Plotly.react(node, traces, base, {
     responsive: true,
     displaylogo: false,
     displayModeBar: "hover",
@@ -285,20 +281,13 @@ function draw(id, traces, layout, label, table) {
           icon: Plotly.Icons.camera,
           click: (gd) => Plotly.downloadImage(gd, { format: "svg", filename: "tracker-" + node.id }),
         },
-        ...(table
-          ? [
-              {
-                name: "csv",
-                title: "Save as CSV",
-                icon: Plotly.Icons.disk,
-                click: () => saveCsv(node.id, table()),
-              },
-            ]
-          : []),
         "resetScale2d",
       ],
     ],
   });
+  offerCsv(node, csv, label);
+  if (runs) link(node, runs);
+  return drawn;
 }
 
 const note = (text) => ({

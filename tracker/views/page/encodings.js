@@ -113,15 +113,25 @@ function drawEncodings() {
       yaxis: { nticks: 6 },
     },
     `${metric.title} of each position encoding over training`,
-    () => [
-      ["suite", "model", "encoding", "step", state.em, "half_width_95"],
-      ...group.models.flatMap((model) =>
-        model.steps.map((step, k) => {
-          const curve = model.metrics[state.em];
-          return [group.suite, model.model, model.encoding, step, curve?.mean[k], curve?.half[k]];
-        }),
-      ),
-    ],
+    {
+      csv: () => [
+        ["suite", "model", "encoding", "step", "metric", "mean", "half_95_over_seeds"],
+        ...group.models.flatMap((model) =>
+          Object.entries(model.metrics).flatMap(([name, { mean, half }]) =>
+            model.steps.map((step, k) => [
+              group.suite,
+              model.model,
+              model.encoding,
+              step,
+              name,
+              mean[k],
+              half[k],
+            ]),
+          ),
+        ),
+      ],
+      runs,
+    },
   );
   drawEncodingTable(group);
 }

@@ -59,8 +59,7 @@ async function drawAll() {
   drawEncodings();
   await drawHeads();
   await drawSpectrum();
-  drawJump();
-  markScrolling();
+  fillSections();
   document.documentElement.dataset.ready = "yes";
 }
 
@@ -70,12 +69,19 @@ function wire() {
       set({ [field]: event.target.value });
       redraw();
     });
-  on("x", "x", drawAll);
+  on("x", "x", () => {
+    zoomed = null;
+    drawAll();
+  });
   on("band", "band", drawTrajectories);
   on("phases", "phases", drawTrajectories);
   on("sm", "sm", drawScale);
   on("sx", "sx", drawScale);
   on("ss", "ss", drawScale);
+  byId("paper-points").addEventListener("change", (event) => {
+    set({ paper: event.target.checked ? "on" : "off" });
+    drawScale();
+  });
   on("layer", "layer", drawSpectrum);
   on("sp", "sp", drawSpectrum);
   on("role-run", "role", drawRoles);
@@ -87,10 +93,6 @@ function wire() {
     set({ head: "" });
     fillHeadControls();
     drawHeads().then(drawSpectrum);
-  });
-  byId("paper").addEventListener("change", (event) => {
-    set({ paper: event.target.checked ? "on" : "off" });
-    drawScale();
   });
   byId("landmarks").addEventListener("change", (event) => {
     set({ events: event.target.checked ? "on" : "off" });
@@ -112,6 +114,8 @@ function wire() {
     set({ big: "" });
     drawTrajectories();
   });
+  watchScrolling();
+  window.addEventListener("scroll", markSection, { passive: true });
   let width = window.innerWidth,
     timer = null;
   window.addEventListener("resize", () => {
@@ -120,39 +124,14 @@ function wire() {
     clearTimeout(timer);
     timer = setTimeout(drawAll, 150);
   });
-  document.addEventListener("toggle", markScrolling, true);
   darkSystem.addEventListener("change", drawAll);
   window.addEventListener("hashchange", () => {
     readState();
+    zoomed = null;
     drawAll();
   });
   window.addEventListener("beforeprint", () => togglePrint(true));
   window.addEventListener("afterprint", () => togglePrint(false));
-}
-
-// A table that scrolls can be scrolled by keyboard too.
-function markScrolling() {
-  for (const box of document.querySelectorAll(".scroll")) {
-    const scrolls = box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1;
-    if (scrolls) box.tabIndex = 0;
-    else box.removeAttribute("tabindex");
-  }
-}
-
-// Links to the sections that have something to show.
-function drawJump() {
-  const shown = [...document.querySelectorAll("main > section")].filter((section) => !section.hidden);
-  byId("jump").replaceChildren(
-    ...shown.map((section) => {
-      const link = el("a", { href: `#${section.id}` }, section.querySelector("h2").textContent);
-      link.addEventListener("click", (event) => {
-        event.preventDefault();
-        section.scrollIntoView();
-        section.focus({ preventScroll: true });
-      });
-      return link;
-    }),
-  );
 }
 
 function togglePrint(on) {
@@ -165,6 +144,7 @@ function togglePrint(on) {
 
 function drawTexts() {
   drawOverview();
+  drawPaper();
   drawAudit();
   drawProvenance();
 }

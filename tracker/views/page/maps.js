@@ -25,28 +25,9 @@ function mapMetrics() {
   ];
 }
 
-const currentMap = () => mapOf(RUNS.get(state.run), state.map);
-
-// The values of a metric of every head of a run; undefined where another page was asked for meanwhile.
-async function mapOf(run, name) {
-  const map = DATA.maps.runs[run?.key];
-  if (!run || !map || !name) return null;
-  const held = map.metrics[name]
-    ? { packed: map.metrics[name], scale: DATA.maps.scales[name] }
-    : DATA.served && (await asked("map", { run: run.key, metric: name }));
-  if (held === undefined) return undefined;
-  if (!held.packed) return null;
-  const codes = await unpack(held.packed, map.layers * map.heads),
-    scale = held.scale;
-  return {
-    run,
-    map,
-    scale,
-    codes,
-    name,
-    title: METRIC.get(name)?.title || name,
-    at: (t, layer, head) => valueOf(codes[(t * map.layers + layer) * map.heads + head], scale),
-  };
+async function currentMap() {
+  const run = RUNS.get(state.run);
+  return run && state.map ? mapOf(run, state.map) : null;
 }
 
 function fillHeadControls() {
@@ -62,7 +43,7 @@ function fillHeadControls() {
     mapMetrics().map((name) => ({
       id: name,
       text: label(name),
-      group: DATA.served ? METRIC.get(name).group : "",
+      group: METRIC.get(name)?.group,
     })),
     state.map,
   );
@@ -125,7 +106,8 @@ async function drawHeads() {
   selection = { current, ...chosenHead(current) };
   await drawMap();
   await drawHead();
-  await drawHeadViews();
+  await drawPlane();
+  await drawLayers();
 }
 
 async function drawMap() {
@@ -160,7 +142,7 @@ async function drawMap() {
     xgap: 1,
     ygap: 1,
     hovertemplate: "layer %{y}, head %{x}<br>%{z:.4~g}<extra></extra>",
-    colorbar: { thickness: 10, outlinewidth: 0, ticklen: 3, tickfont: { size: 11.5 }, ...underModebar },
+    colorbar: { thickness: 10, outlinewidth: 0, len: 1, ticklen: 3, tickfont: { size: 11.5 } },
   };
   const traces = suspect ? [{ ...trace, opacity: 0 }, hollowCells(rows, scale, map)] : [trace];
   const box = {
@@ -176,8 +158,8 @@ async function drawMap() {
     "map-plot",
     traces,
     {
-      height: Math.min(560, Math.max(230, 90 + 26 * map.layers)),
-      margin: { l: 46, r: 10, t: 30, b: 42 },
+      height: Math.min(560, Math.max(250, 110 + 26 * map.layers)),
+      margin: { l: 46, r: 10, t: 34, b: 42 },
       shapes: [box],
       dragmode: false,
       xaxis: {
@@ -198,16 +180,7 @@ async function drawMap() {
       },
     },
     `${title} by layer and head at step ${step}; selected: layer ${layer}, head ${head}`,
-    () => [
-      [...RUN_HEADS, "step", "layer", "head", selection.current.name],
-      ...headsOf(map).map((each) => [
-        ...runCells(run),
-        step,
-        each.layer,
-        each.head,
-        at(t, each.layer, each.head),
-      ]),
-    ],
+    { csv: () => headTable(run, map, [selection.current]) },
   );
   const plot = byId("map-plot");
   if (!plot.dataset.ready) {
@@ -306,29 +279,28 @@ async function drawHead() {
     "head-plot",
     doubted.length ? [others, own, hollow] : [others, own],
     {
-      height: Math.min(560, Math.max(230, 90 + 26 * map.layers)),
-      margin: { l: 50, r: 10, t: 30, b: 42 },
+      height: Math.min(560, Math.max(250, 110 + 26 * map.layers)),
+      margin: { l: 50, r: 10, t: 34, b: 42 },
       shapes: [...marks.shapes, now],
       annotations: [...marks.annotations, ...axisBreak([run])],
       xaxis: axis,
       yaxis: { range: [scale.low - pad, scale.high + pad], nticks: 6 },
     },
     `${title} of layer ${layer}, head ${head} over training`,
-    () => [
-      [...RUN_HEADS, "step", "layer", "head", selection.current.name],
-      ...run.steps.map((step, t) => [...runCells(run), step, layer, head, at(t, layer, head)]),
-    ],
+    {
+      csv: () => headTable(run, map, [selection.current]).filter((row, i) => !i || row[4] === layer),
+      runs: [run],
+    },
   );
 }
 
 // The line that marks the slider's step is the last shape; moving it is quicker than drawing the curves again.
-async function moveNow() {
+function moveNow() {
   const { run } = selection.current,
+    plot = byId("head-plot"),
     at = place(run.steps[Number(byId("step").value)], run);
-  for (const plot of [byId("head-plot"), byId("layers-plot")]) {
-    const last = `shapes[${plot.layout.shapes.length - 1}]`;
-    await Plotly.relayout(plot, { [`${last}.x0`]: at, [`${last}.x1`]: at });
-  }
+  const last = `shapes[${plot.layout.shapes.length - 1}]`;
+  return Plotly.relayout(plot, { [`${last}.x0`]: at, [`${last}.x1`]: at });
 }
 
 function chooseHead(layer, head) {
@@ -336,7 +308,7 @@ function chooseHead(layer, head) {
   Object.assign(selection, { layer, head, chosen: true });
   return drawMap()
     .then(drawHead)
-    .then(drawPlane)
+    .then(movePlane)
     .then(() => (state.layer === "head" ? drawSpectrum() : null));
 }
 
@@ -364,7 +336,7 @@ function chooseStep(index) {
       waiting = false;
       await drawMap();
       await moveNow();
-      await drawPlane();
+      await movePlane();
     }
   };
   drawing ??= all().finally(() => {

@@ -1,159 +1,141 @@
-// All heads of one model beside its map: entropy against selectivity at the slider's step, and layers over training.
-const PLANE = ["frequency_selectivity", "spectral_entropy"];
-let plane = null;
+// The heads of a checkpoint in the plane of spectral entropy and frequency selectivity, and the mean of each
+// layer at every checkpoint; both follow the choices of the map above.
+const PLANE = ["spectral_entropy", "frequency_selectivity"];
 
-async function drawHeadViews() {
-  const { run, name } = selection.current;
-  const held = await Promise.all(PLANE.map((metric) => mapOf(run, metric)));
-  if (selection.current.run !== run || selection.current.name !== name) return;
-  plane = held.every(Boolean) ? held : null;
-  byId("plane-box").hidden = !plane;
-  await drawPlane();
-  await drawLayers();
+async function mapOf(run, name) {
+  const map = DATA.maps.runs[run.key],
+    held = map?.metrics[name]
+      ? { packed: map.metrics[name], scale: DATA.maps.scales[name] }
+      : DATA.served && map && (await asked("map", { run: run.key, metric: name }));
+  if (held === undefined) return undefined;
+  if (!held?.packed) return null;
+  const codes = await unpack(held.packed, map.layers * map.heads);
+  const at = (t, layer, head) => valueOf(codes[(t * map.layers + layer) * map.heads + head], held.scale);
+  return { run, map, name, at, scale: held.scale, title: METRIC.get(name)?.title || name };
 }
 
-const headsOf = ({ layers, heads }) =>
-  Array.from({ length: layers * heads }, (_, i) => ({ layer: Math.floor(i / heads), head: i % heads }));
-
+let plane = null;
 async function drawPlane() {
+  const { run, map } = selection.current,
+    pair = await Promise.all(PLANE.map((name) => mapOf(run, name)));
+  if (pair.includes(undefined) || run.key !== state.run) return;
+  byId("plane-box").hidden = pair.includes(null);
+  plane = pair.includes(null) ? null : { run, map, pair };
+  await movePlane();
+}
+
+// Every head at the slider's step, and the way of the selected one so far.
+async function movePlane() {
   if (!plane) return;
-  const [x, y] = plane,
-    { run, map } = x,
-    t = Number(byId("step").value);
-  const heads = headsOf(map)
-    .map(({ layer, head }) => ({ layer, head, x: x.at(t, layer, head), y: y.at(t, layer, head) }))
-    .filter((each) => each.x !== null && each.y !== null);
-  const chosen = ({ layer, head }) => layer === selection.layer && head === selection.head;
-  const kept = run.steps.map((_, i) => i).filter((i) => !run.suspects[i]);
-  const path = {
+  const { run, map, pair } = plane,
+    t = Number(byId("step").value),
+    { layer, head } = selection;
+  const heads = headsOf(map),
+    way = run.steps.map((_, s) => s).filter((s) => s <= t && !run.suspects[s]),
+    [entropy, selectivity] = pair,
+    suspect = run.suspects[t];
+  const dots = marks(
+    heads.map(([l, h]) => [
+      entropy.at(t, l, h),
+      selectivity.at(t, l, h),
+      `layer ${l}, head ${h}<br>entropy ${number(entropy.at(t, l, h))}<br>selectivity ${number(selectivity.at(t, l, h))}`,
+    ]),
+    {
+      size: map.layers * map.heads > 300 ? 5 : 8,
+      symbol: suspect ? "circle-open" : "circle",
+      color: heads.map(([l]) => (map.layers > 1 ? 0.3 + (0.7 * l) / (map.layers - 1) : 1)),
+      colorscale: heatScale(),
+      cmin: 0,
+      cmax: 1,
+      line: { width: 0.6, color: css("--soft") },
+    },
+    { customdata: heads, name: "heads" },
+  );
+  const line = {
     type: "scatter",
     mode: "lines",
-    x: kept.map((i) => x.at(i, selection.layer, selection.head)),
-    y: kept.map((i) => y.at(i, selection.layer, selection.head)),
     hoverinfo: "skip",
-    line: { width: 1.2, color: faded("#d98a00", 0.7) },
+    name: "way",
+    x: way.map((s) => entropy.at(s, layer, head)),
+    y: way.map((s) => selectivity.at(s, layer, head)),
+    line: { color: "#d98a00", width: 1.6 },
   };
-  const dots = {
-    ...marks(
-      heads.map((each) => [
-        each.x,
-        each.y,
-        `layer ${each.layer}, head ${each.head}<br>${x.title} ${number(each.x, 3)}<br>${y.title} ${number(each.y, 3)}`,
-      ]),
-      {
-        size: heads.map((each) => (chosen(each) ? 12 : 8)),
-        symbol: run.suspects[t] ? "circle-open" : "circle",
-        color: heads.map((each) => each.layer),
-        colorscale: heatScale(),
-        cmin: 0,
-        cmax: Math.max(1, map.layers - 1),
-        line: {
-          width: heads.map((each) => (chosen(each) ? 2.4 : 0.6)),
-          color: heads.map((each) => (chosen(each) ? "#d98a00" : css("--soft"))),
-        },
-        colorbar: {
-          title: { text: "layer", side: "top" },
-          thickness: 10,
-          outlinewidth: 0,
-          ...underModebar,
-          dtick: Math.ceil(map.layers / 8),
-        },
-      },
-    ),
-    customdata: heads.map(({ layer, head }) => [layer, head]),
+  const chosen = {
+    ...marks([[entropy.at(t, layer, head), selectivity.at(t, layer, head), ""]], {
+      ...{ size: 13, symbol: "circle-open", color: "#d98a00", line: { width: 2.4, color: "#d98a00" } },
+    }),
+    ...{ hoverinfo: "skip", hovertemplate: undefined },
   };
-  const axis = ({ scale, title, name }) => {
-    const pad = (scale.high - scale.low) * 0.05;
-    return {
-      title: { text: `${title}${METRIC.get(name).unit ? ` (${METRIC.get(name).unit})` : ""}`, standoff: 6 },
-      range: [scale.low - pad, scale.high + pad],
-      nticks: 6,
-      fixedrange: true,
-    };
-  };
-  byId("plane-title").textContent = `Every head of ${run.label}, step ${run.steps[t]}`;
+  const range = ({ low, high }) => [low - 0.04 * (high - low), high + 0.04 * (high - low)];
+  byId("plane-title").textContent =
+    `Entropy and selectivity of every head, ${run.label}, step ${run.steps[t]}`;
   await draw(
     "plane-plot",
-    [path, dots],
-    { height: 330, margin: { l: 52, r: 10, t: 30, b: 42 }, dragmode: false, xaxis: axis(x), yaxis: axis(y) },
-    `Entropy against selectivity of every head at step ${run.steps[t]}`,
-    () => [
-      [...RUN_HEADS, "step", "layer", "head", ...PLANE],
-      ...heads.map((each) => [...runCells(run), run.steps[t], each.layer, each.head, each.x, each.y]),
-    ],
+    [line, dots, chosen],
+    {
+      height: 360,
+      margin: { l: 56, r: 12, t: 30, b: 46 },
+      xaxis: {
+        title: { text: "spectral entropy (nats)", standoff: 8 },
+        range: range(entropy.scale),
+        nticks: 7,
+      },
+      yaxis: {
+        title: { text: "frequency selectivity", standoff: 6 },
+        range: range(selectivity.scale),
+        nticks: 7,
+      },
+    },
+    `Spectral entropy and frequency selectivity of every head of ${run.label} at step ${run.steps[t]}`,
+    { csv: planeTable },
   );
-  const plot = byId("plane-plot");
-  if (plot.dataset.ready) return;
-  plot.on("plotly_click", ({ points: [{ customdata }] }) => customdata && chooseHead(...customdata));
-  plot.dataset.ready = "yes";
+  const node = byId("plane-plot");
+  if (node.dataset.ready) return;
+  node.on("plotly_click", ({ points }) => points[0].customdata && chooseHead(...points[0].customdata));
+  node.dataset.ready = "yes";
 }
 
-// The mean over the heads of each layer, in the colours of the map.
+const headsOf = (map) =>
+  Array.from({ length: map.layers * map.heads }, (_, i) => [Math.floor(i / map.heads), i % map.heads]);
+const headTable = (run, map, fields) => [
+  [...RUN_COLUMNS, "step", "layer", "head", ...fields.map((field) => field.name)],
+  ...run.steps.flatMap((step, t) =>
+    headsOf(map).map(([l, h]) => [
+      ...runCells(run),
+      step,
+      l,
+      h,
+      ...fields.map((field) => number(field.at(t, l, h))),
+    ]),
+  ),
+];
+const planeTable = () => headTable(plane.run, plane.map, plane.pair);
+
+// Means over the heads of each layer, a column per checkpoint.
 async function drawLayers() {
-  const { run, map, scale, at, title } = selection.current;
+  const { run, map, at, title, scale } = selection.current;
+  byId("layers-title").textContent = `${title} by layer over training, ${run.label}`;
   const mean = (t, layer) => {
-    const values = Array.from({ length: map.heads }, (_, head) => at(t, layer, head)).filter(
+    const values = Array.from({ length: map.heads }, (_, h) => at(t, layer, h)).filter(
       (value) => value !== null,
     );
-    return run.suspects[t] || !values.length ? null : values.reduce((a, b) => a + b) / values.length;
+    return values.length ? values.reduce((a, b) => a + b) / values.length : null;
   };
-  const rows = Array.from({ length: map.layers }, (_, layer) => run.steps.map((_, t) => mean(t, layer)));
-  const node = byId("layers-plot"),
-    width = (node.clientWidth || 480) - 110,
-    axis = trainingAxis([run], width),
-    xs = run.steps.map((step) => place(step, run)),
-    at0 = xs[Number(byId("step").value)];
-  byId("layers-title").textContent = `${title} by layer over training, ${run.label}`;
-  await draw(
-    node,
-    [
-      {
-        type: "heatmap",
-        x: edges(xs),
-        y: Array.from({ length: map.layers + 1 }, (_, layer) => layer - 0.5),
-        z: rows,
-        zmin: scale.low,
-        zmax: scale.high,
-        colorscale: heatScale(),
-        text: rows.map((row, layer) =>
-          row.map((value, t) => `layer ${layer}, step ${run.steps[t]}<br>${number(value, 3)}`),
-        ),
-        hovertemplate: "%{text}<extra></extra>",
-        colorbar: { thickness: 10, outlinewidth: 0, ticklen: 3, tickfont: { size: 11.5 }, ...underModebar },
-      },
-    ],
-    {
-      height: 330,
-      margin: { l: 46, r: 10, t: 30, b: 42 },
-      dragmode: false,
-      xaxis: { ...axis, range: [edges(xs)[0], edges(xs).at(-1)], fixedrange: true },
-      yaxis: {
-        title: { text: "layer", standoff: 6 },
-        dtick: Math.ceil(map.layers / 12),
-        showgrid: false,
-        fixedrange: true,
-      },
-      annotations: axisBreak([run]),
-      shapes: [
-        {
-          type: "line",
-          xref: "x",
-          yref: "paper",
-          x0: at0,
-          x1: at0,
-          y0: 0,
-          y1: 1,
-          line: { color: "#d98a00", width: 1.6 },
-        },
-      ],
-    },
-    `${title} by layer over training`,
-    () => [
-      [...RUN_HEADS, "layer", "step", selection.current.name],
-      ...rows.flatMap((row, layer) => row.map((value, t) => [...runCells(run), layer, run.steps[t], value])),
-    ],
-  );
-  if (node.dataset.ready) return;
-  node.on("plotly_click", ({ points: [{ pointIndex }] }) => chooseStep(pointIndex[1]));
-  node.dataset.ready = "yes";
+  const layers = Array.from({ length: map.layers }, (_, layer) => layer),
+    rows = layers.map((layer) => run.steps.map((_, t) => mean(t, layer))),
+    every = Math.ceil(map.layers / 12),
+    named = layers.filter((layer) => layer % every === 0);
+  await drawStepMap("layers-plot", run, {
+    rows,
+    edges: [...layers, map.layers].map((layer) => layer - 0.5),
+    names: layers.map((layer) => `layer ${layer}`),
+    ticks: [named, named.map(String)],
+    axis: "layer",
+    format: (value) => number(value, 3),
+    logarithmic: false,
+    height: 360,
+    label: `${title} by layer over training, ${run.label}`,
+  });
+  byId("layers-note").textContent =
+    `Mean over the ${plural(map.heads, "head")} of each layer; colours span the values shown${scale.clipped ? ", heads beyond the map's scale at its ends" : ""}.`;
 }

@@ -1,44 +1,55 @@
 // Provenance of the numbers, and the checkpoints that are not among them.
-const ORIGIN = [
-  ["Suite", (run) => run.suite],
-  ["Source", (run) => run.facts.repo],
-  ["Position encoding", (run) => run.facts.position_encoding],
-  ["dtype", (run) => run.facts.dtype],
-  ["Device", (run) => run.facts.device],
-  ["tracker", (run) => run.facts.tracker_version],
-  ["Sequences × tokens", (run) => `${run.facts.n_sequences} × ${run.facts.n_tokens}`],
-  ["Token digest", (run) => run.facts.token_digest?.slice(0, 8) ?? null],
-  ["Undefined rows", (run) => run.facts.undefined_rows],
-  ["Seconds", (run) => (run.facts.seconds === null ? null : number(run.facts.seconds, 3))],
-  ["Peak memory", (run) => (run.facts.peak_bytes ? bytes(run.facts.peak_bytes) : null)],
-];
-const NUMERIC = ["Sequences × tokens", "Undefined rows", "Seconds", "Peak memory"];
-
-// What all runs share stands in a sentence, what differs in the table.
 function drawProvenance() {
   byId("store").textContent = DATA.store;
-  const columns = ORIGIN.map(([title, of]) => ({ title, cells: DATA.runs.map(of) }));
-  const shared = (cells) => cells.length > 1 && new Set(cells).size === 1,
-    common = columns.filter(({ cells }) => shared(cells) && cells[0] !== null),
-    differing = columns.filter(({ cells }) => !shared(cells));
-  byId("origin-common").textContent = [
-    ["probe", DATA.probe],
-    ["conventions", DATA.conventions],
-    ...common.map(({ title, cells }) => [
-      title === title.toLowerCase() ? title : title.charAt(0).toLowerCase() + title.slice(1),
-      cells[0],
-    ]),
-  ]
-    .map(([title, value]) => `${title} ${value}`)
-    .join("; ");
+  const columns = [
+    ["Run"],
+    ["Suite"],
+    ["Source"],
+    ["Position encoding"],
+    ["Probe"],
+    ["Conventions"],
+    ["dtype"],
+    ["Device"],
+    ["tracker"],
+    ["Sequences × tokens", 1],
+    ["Token digest"],
+    ["Undefined rows", 1],
+    ["Seconds", 1],
+    ["Peak memory", 1],
+  ];
+  const rows = DATA.runs.map((run) => {
+    const f = run.facts;
+    return [
+      run.label,
+      run.suite,
+      f.repo,
+      f.position_encoding,
+      f.probe,
+      f.conventions,
+      f.dtype,
+      f.device,
+      f.tracker_version,
+      `${f.n_sequences} × ${f.n_tokens}`,
+      f.token_digest ? f.token_digest.slice(0, 8) : null,
+      f.undefined_rows,
+      f.seconds === null ? null : number(f.seconds, 3),
+      f.peak_bytes ? `${count(f.peak_bytes).replace("B", "G")}B` : null,
+    ];
+  });
+  // What all runs share stands once above the table.
+  const differs = columns.map((_, i) => i === 0 || new Set(rows.map((row) => row[i])).size > 1),
+    kept = (cells) => cells.filter((_, i) => differs[i]);
+  byId("shared-origin").replaceChildren(
+    ...columns.flatMap(([title], i) =>
+      differs[i] || !rows.length ? [] : [el("div", {}, el("dt", {}, title), el("dd", {}, rows[0][i] ?? "–"))],
+    ),
+  );
   fillTable(
     byId("origin"),
-    [{ title: "Run" }, ...differing.map(({ title }) => ({ title, number: NUMERIC.includes(title) }))],
-    DATA.runs.map((run, i) => [run.label, ...differing.map(({ cells }) => cells[i])]),
+    kept(columns).map(([title, numeric]) => ({ title, number: Boolean(numeric) })),
+    rows.map(kept),
   );
-  byId("not-audited").hidden = DATA.audit.length > 0;
-  byId("no-holes").textContent = DATA.holes.length ? "" : "None: every planned checkpoint was measured.";
-  byId("holes").hidden = !DATA.holes.length;
+  byId("holes-box").hidden = !DATA.holes.length;
   fillTable(
     byId("holes"),
     [

@@ -55,12 +55,15 @@ function drawRoles() {
       yaxis: { title: { text: "heads" }, range: [0, entry.heads.length], nticks: 6 },
     },
     `Roles of the heads of ${run.label} over training`,
-    () => [
-      [...RUN_HEADS, "step", "role", "heads"],
-      ...Object.entries(entry.counts).flatMap(([role, counts]) =>
-        counts.map((n, i) => [...runCells(run), entry.steps[i], role, n]),
-      ),
-    ],
+    {
+      csv: () => [
+        [...RUN_COLUMNS, "step", "role", "heads"],
+        ...Object.entries(entry.counts).flatMap(([role, counts]) =>
+          entry.steps.map((step, i) => [...runCells(run), step, role, counts[i]]),
+        ),
+      ],
+      runs: [run],
+    },
   );
   const since = ([low, high]) => (low < high ? `(${low}, ${high}]` : high === 0 ? "0" : `${high} or before`);
   fillTable(

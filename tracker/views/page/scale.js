@@ -20,9 +20,21 @@ function fillScaleControls() {
 
 const scaleStep = () => (state.ss === "last" ? (DATA.shared_steps.at(-1) ?? null) : Number(state.ss));
 
+// The paper's points for a metric, whatever its signal: table 6 at the end of training, table 5 at the step shown.
+function paperPoints(step) {
+  const bare = state.sm.replace(/^averaged_/, ""),
+    found =
+      state.paper === "on" ? DATA.paper.points.filter((p) => p.metric === bare && p.sizes[state.sx]) : [],
+    training = found.filter((p) => p.table === 5),
+    shown = training.find((p) => p.step === step) || training.at(-1);
+  return [...found.filter((p) => p.table === 6), ...(shown ? [shown] : [])];
+}
+const hasPaper = () => DATA.paper.points.some((p) => p.metric === state.sm.replace(/^averaged_/, ""));
+
 function drawScale() {
-  const metric = METRIC.get(state.sm);
-  byId("scale").hidden = !metric || !DATA.runs.length;
+  const metric = METRIC.get(state.sm),
+    sizes = new Set(DATA.runs.map((run) => run.facts.params_non_embedding));
+  byId("scale").hidden = !metric || !DATA.runs.length || (sizes.size < 2 && !DATA.thresholds.length);
   if (byId("scale").hidden) return;
   const step = scaleStep(),
     points = [];
@@ -43,35 +55,23 @@ function drawScale() {
   const sizeTitle = DATA.axes.find((axis) => axis.name === state.sx).title;
   byId("scale-title").textContent =
     `${metric.title}${metric.unit ? ` (${metric.unit})` : ""} at ${step === null ? "the last step of each model" : `step ${step}`}`;
-  const found = thresholdFor(step),
-    paper = paperPoints(points);
-  drawScalePlot(points, sizeTitle, metric, found, paper);
+  const found = thresholdFor(step);
+  const paper = paperPoints(step);
+  byId("paper-points-box").hidden = !hasPaper();
+  byId("paper-points").checked = state.paper === "on";
   byId("scale-paper").hidden = !paper.length;
   byId("scale-paper").textContent =
-    `Hollow: the Pythia models of the paper's ${DATA.paper.table}, final checkpoints; it states no signal, and most of the table is nearest to averaged attention. Dashed: 410M, from which on it finds scale sensitivity lower.`;
+    `Hollow: the paper's Pythia models. Table 6 (step 143000) is nearest to averaged attention, table 5 (6.9b, step ${paper.at(-1)?.step}) to attention rows; filled: this store, ${state.sm.startsWith("averaged_") ? "averaged attention" : "attention rows"}. Dashed: 410M, where the paper places its threshold.`;
+  drawScalePlot(points, sizeTitle, metric, found, paper);
   byId("scale-sentence").textContent = verdict(found, points, sizeTitle);
   drawAxes(step);
-}
-
-// The paper's models beside ours where it prints the metric and their size is known on this axis; those of a
-// suite of other sizes would leave ours a corner of the plot.
-function paperPoints(points) {
-  const rows = (DATA.paper.metrics[state.sm.replace(/^averaged_/, "")] || [])
-    .map(([model, y]) => ({ model, y, size: DATA.paper.sizes[model]?.[state.sx] }))
-    .filter((each) => each.size);
-  const sizes = points.map((p) => p.size),
-    overlap = rows.some((each) => each.size >= Math.min(...sizes) && each.size <= Math.max(...sizes));
-  byId("paper-box").hidden = !rows.length || !overlap;
-  byId("paper").checked = state.paper === "on";
-  return overlap && state.paper === "on" ? rows : [];
 }
 
 // The same metric over every axis of size that was analysed.
 function drawAxes(step) {
   const rows = DATA.axes.map((axis) => [axis, thresholdFor(step, axis.name)]).filter(([, found]) => found);
-  const told = rows.some(([, t]) => t.p_value !== null || (t.aicc ?? null) !== null);
-  byId("axes-box").hidden = !told;
-  if (!told) return;
+  byId("axes-box").hidden = !rows.length;
+  if (!rows.length) return;
   const least = Math.min(...rows.map(([, found]) => found.aicc ?? Infinity));
   const span = (pair) => (pair ? `(${count(pair[0])}, ${count(pair[1])}]` : null);
   byId("axes-name").textContent =
@@ -116,6 +116,30 @@ const varyingAxes = () =>
 const thresholdFor = (step, axis = state.sx) =>
   DATA.thresholds.find((t) => t.metric === state.sm && t.axis === axis && t.step === step);
 
+// Hollow points, one symbol per table, each table named with the signal that it is nearest to.
+function paperTraces(paper) {
+  return [6, 5].map((table) => {
+    const points = paper.filter((p) => p.table === table);
+    return marks(
+      points.map((p) => [
+        p.sizes[state.sx],
+        p.value,
+        `<b>${p.model}</b>, paper&#39;s table ${table}, step ${p.step}<br>${p.signal}<br>${number(p.value)}`,
+      ]),
+      {
+        symbol: table === 6 ? "circle-open" : "diamond-open",
+        size: 10,
+        color: css("--warn"),
+        line: { width: 1.8, color: css("--warn") },
+      },
+      {
+        name: points.length ? `paper, table ${table}: ${points[0].signal}` : "",
+        showlegend: points.length > 0,
+      },
+    );
+  });
+}
+
 function drawScalePlot(points, sizeTitle, metric, found, paper) {
   const sizes = new Map();
   for (const point of points) sizes.set(point.size, [...(sizes.get(point.size) || []), point]);
@@ -125,6 +149,7 @@ function drawScalePlot(points, sizeTitle, metric, found, paper) {
   const trend = {
     type: "scatter",
     mode: "lines",
+    showlegend: false,
     x: means.map((p) => p[0]),
     y: means.map((p) => p[1]),
     hoverinfo: "skip",
@@ -133,6 +158,7 @@ function drawScalePlot(points, sizeTitle, metric, found, paper) {
   const dots = {
     type: "scatter",
     mode: "markers",
+    name: "this store",
     x: points.map((p) => p.size),
     y: points.map((p) => p.y),
     error_y: {
@@ -154,7 +180,14 @@ function drawScalePlot(points, sizeTitle, metric, found, paper) {
     ),
     hovertemplate: "%{text}<extra></extra>",
   };
-  const named = nameTags([...sizes.values()].sort((a, b) => a[0].size - b[0].size));
+  const values = [...points.map((p) => p.size), ...paper.map((p) => p.sizes[state.sx])],
+    low = Math.log10(Math.min(...values)),
+    high = Math.log10(Math.max(...values)),
+    pad = Math.max(0.08, (high - low) * 0.08);
+  const named = nameTags(
+    [...sizes.values()].sort((a, b) => a[0].size - b[0].size),
+    high - low || 1,
+  );
   const shapes = [],
     claimed = found && found.low !== null && found.high !== null;
   if (claimed) {
@@ -172,42 +205,38 @@ function drawScalePlot(points, sizeTitle, metric, found, paper) {
       yref: "paper",
       yanchor: "bottom",
       showarrow: false,
-      font: { size: 12, color: phaseColour("exploratory") },
+      font: { size: 12, color: css("--warn") },
     });
   }
-  const threshold = paper.find((each) => each.model === DATA.paper.threshold);
-  if (threshold)
+  const line = DATA.paper.threshold.sizes[state.sx];
+  if (paper.length && line) {
+    const dash = { color: css("--warn"), width: 1.2, dash: "dash" };
     shapes.push({
       type: "line",
       xref: "x",
       yref: "paper",
-      x0: threshold.size,
-      x1: threshold.size,
+      x0: line,
+      x1: line,
       y0: 0,
       y1: 1,
       layer: "below",
-      line: { width: 1.2, dash: "dash", color: css("--soft") },
+      line: dash,
     });
-  const theirs = marks(
-    paper.map((each) => [
-      each.size,
-      each.y,
-      `<b>paper, Pythia ${plotText(each.model)}</b><br>${plotText(metric.title)} ${number(each.y)}`,
-    ]),
-    { size: 10, symbol: "circle-open", color: css("--soft"), line: { width: 1.6, color: css("--soft") } },
-  );
-  const values = [...points, ...paper].map((p) => p.size),
-    low = Math.log10(Math.min(...values)),
-    high = Math.log10(Math.max(...values)),
-    pad = Math.max(0.08, (high - low) * 0.08);
+    named.push({
+      ...{ text: DATA.paper.threshold.model, x: Math.log10(line), y: 1, yref: "paper", yanchor: "bottom" },
+      ...{ showarrow: false, font: { size: 12, color: css("--warn") } },
+    });
+  }
   const ticks = [...new Set(values)].sort((a, b) => a - b);
   const annotations = points.length ? named : [note("No model has this metric at this step")];
   draw(
     "scale-plot",
-    points.length ? [trend, ...(paper.length ? [theirs] : []), dots] : [],
+    points.length ? [trend, dots, ...paperTraces(paper)] : [],
     {
-      height: 380,
-      margin: { l: 56, r: 24, t: 28, b: 48 },
+      height: paper.length ? 420 : 380,
+      margin: { l: 56, r: 24, t: 34, b: 48 },
+      showlegend: paper.length > 0,
+      legend: { orientation: "h", x: 0, y: -0.16, yanchor: "top", font: { color: css("--soft") } },
       shapes,
       annotations,
       xaxis: {
@@ -221,18 +250,22 @@ function drawScalePlot(points, sizeTitle, metric, found, paper) {
       yaxis: { nticks: 6 },
     },
     `${metric.title} against ${sizeTitle}`,
-    () => [
-      [...RUN_HEADS, "step", state.sx, state.sm, "half_width_95", "suspect"],
-      ...points.map((p) => [...runCells(p.run), p.step, p.size, p.y, p.half, p.suspect]),
-      ...paper.map((each) => ["paper", each.model, null, null, each.size, each.y, null, null]),
-    ],
+    {
+      csv: () => [
+        ["source", "model", "seed", "step", "metric", state.sx, "mean", "half_95"],
+        ...points.map((p) => ["store", p.run.model, p.run.seed, p.step, state.sm, p.size, p.y, p.half]),
+        ...paper.map((p) => [
+          ...[`paper, table ${p.table}: ${p.signal}`, p.model, null, p.step],
+          ...[p.metric, p.sizes[state.sx], p.value, null],
+        ]),
+      ],
+    },
   );
 }
 
 // Names above their points, those of one size stacked, and a line higher where the one to the left would touch.
-function nameTags(groups) {
+function nameTags(groups, span) {
   const places = groups.map((group) => Math.log10(group[0].size)),
-    span = places.at(-1) - places[0] || 1,
     perPixel = span / ((byId("scale-plot").clientWidth || 1100) - 110);
   let before = -Infinity,
     raised = false;
@@ -273,6 +306,7 @@ function verdict(found, points, sizeTitle) {
         : `Threshold between ${count(found.low)} and ${count(found.high)}.`)
     );
   const models = new Set(points.map((p) => p.run.rank)).size;
-  if (models < 2) return "One model measured: a threshold over size needs at least 8 sizes.";
+  if (models < 2)
+    return `One model measured: a threshold over size needs at least ${DATA.enough_sizes} sizes.`;
   return `No threshold search for this metric against ${sizeTitle.toLowerCase()} at this step.`;
 }

@@ -122,19 +122,31 @@ async function drawSpectrum() {
   byId("layer").disabled = state.sp === "wavelet";
   if (!run) return;
   if (!shown) {
+    const axes = { xaxis: { visible: false }, yaxis: { visible: false } };
     await draw(
       "spectrum-plot",
       [],
-      {
-        height: 256,
-        annotations: [note("Not measured for this model")],
-        xaxis: { visible: false },
-        yaxis: { visible: false },
-      },
+      { height: 256, annotations: [note("Not measured for this model")], ...axes },
       "No spectrum",
     );
     return;
   }
+  const of =
+    state.sp === "wavelet"
+      ? "mean over heads"
+      : state.layer === "mean"
+        ? "mean over all layers"
+        : state.layer === "head"
+          ? `layer ${selection.layer}, head ${selection.head}`
+          : `layer ${state.layer}`;
+  const label = `${SPECTROGRAMS[state.sp].title} of ${run.label} over training, ${of}`;
+  await drawStepMap("spectrum-plot", run, { ...shown, label, height: 264 });
+  byId("spectrum-note").textContent =
+    `${run.label}, ${of}. ${shown.note} Each column is one checkpoint${run.suspects.some(Boolean) ? "; suspect ones are left empty" : ""}.`;
+}
+
+// A map with a column per checkpoint: `rows` from the bottom with their edges, names, ticks and how values read.
+function drawStepMap(id, run, shown) {
   const level = (value) =>
     value === null || value === undefined
       ? null
@@ -145,70 +157,45 @@ async function drawSpectrum() {
   const z = shown.rows.map((row) => row.map((value, t) => (run.suspects[t] ? null : level(value)))),
     flat = z.flat().filter((value) => value !== null),
     ticks = shown.logarithmic ? colourTicks(Math.min(...flat), Math.max(...flat)) : [];
-  const width = (byId("spectrum-plot").clientWidth || 1100) - 130,
+  const width = (byId(id).clientWidth || 1100) - 130,
     axis = trainingAxis([run], width),
     places = run.steps.map((step) => place(step, run)),
     xs = edges(places);
-  const of =
-    state.sp === "wavelet"
-      ? "mean over heads"
-      : state.layer === "mean"
-        ? "mean over all layers"
-        : state.layer === "head"
-          ? `layer ${selection.layer}, head ${selection.head}`
-          : `layer ${state.layer}`;
   const doubted = run.steps.map((_, t) => t).filter((t) => run.suspects[t]),
-    middle = (shown.edges[0] + shown.edges.at(-1)) / 2;
-  await draw(
-    "spectrum-plot",
-    [
-      {
-        type: "heatmap",
-        x: xs,
-        y: shown.edges,
-        z,
-        zmin: Math.min(...flat),
-        zmax: Math.max(...flat),
-        colorscale: heatScale(),
-        hoverongaps: false,
-        text: shown.rows.map((row, i) =>
-          row.map(
-            (value, t) =>
-              `step ${run.steps[t]}<br>${shown.names[i]}<br>${value === null ? "none" : shown.format(value)}`,
-          ),
-        ),
-        hovertemplate: "%{text}<extra></extra>",
-        colorbar: {
-          thickness: 10,
-          outlinewidth: 0,
-          ticklen: 3,
-          ...underModebar,
-          ...(shown.logarithmic
-            ? { tickvals: ticks, ticktext: ticks.map((k) => `${number(100 * 10 ** k)} &#37;`) }
-            : {}),
-          tickfont: { size: 11.5 },
-        },
-      },
-      ...(doubted.length
-        ? [
-            marks(
-              doubted.map((t) => [places[t], middle, `step ${run.steps[t]}<br>${wrapped(run.suspects[t])}`]),
-              {
-                symbol: "circle-open",
-                size: 8,
-                color: css("--soft"),
-                line: { width: 1.6, color: css("--soft") },
-              },
-            ),
-          ]
-        : []),
-    ],
+    middle = (shown.edges[0] + shown.edges.at(-1)) / 2,
+    text = (value, i, t) =>
+      `step ${run.steps[t]}<br>${shown.names[i]}<br>${value === null ? "none" : shown.format(value)}`;
+  const heat = {
+    type: "heatmap",
+    x: xs,
+    y: shown.edges,
+    z,
+    zmin: Math.min(...flat),
+    zmax: Math.max(...flat),
+    colorscale: heatScale(),
+    hoverongaps: false,
+    text: shown.rows.map((row, i) => row.map((value, t) => text(value, i, t))),
+    hovertemplate: "%{text}<extra></extra>",
+    colorbar: {
+      ...{ thickness: 10, outlinewidth: 0, ticklen: 3, len: 1, tickfont: { size: 11.5 } },
+      ...(shown.logarithmic
+        ? { tickvals: ticks, ticktext: ticks.map((k) => `${number(100 * 10 ** k)} &#37;`) }
+        : {}),
+    },
+  };
+  const hollow = marks(
+    doubted.map((t) => [places[t], middle, `step ${run.steps[t]}<br>${wrapped(run.suspects[t])}`]),
+    { symbol: "circle-open", size: 8, color: css("--soft"), line: { width: 1.6, color: css("--soft") } },
+  );
+  return draw(
+    id,
+    doubted.length ? [heat, hollow] : [heat],
     {
-      height: 256,
-      margin: { l: 66, r: 10, t: 30, b: 42 },
-      ...phaseBrackets(state.run, axis, width),
+      height: shown.height,
+      margin: { l: 66, r: 10, t: 34, b: 42 },
+      annotations: phaseMarks(run.key, axis, width).annotations.map((each) => ({ ...each, yshift: 4 })),
       dragmode: false,
-      xaxis: { ...axis, range: [xs[0], xs[xs.length - 1]] },
+      xaxis: zoomed ? axis : { ...axis, range: [xs[0], xs[xs.length - 1]] },
       yaxis: {
         title: { text: shown.axis, standoff: 6 },
         range: [shown.edges[0], shown.edges.at(-1)],
@@ -218,33 +205,15 @@ async function drawSpectrum() {
         fixedrange: true,
       },
     },
-    `${SPECTROGRAMS[state.sp].title} of ${run.label} over training, ${of}`,
-    () => [
-      [...RUN_HEADS, "of", "step", "row", "from", "to", "value"],
-      ...shown.rows.flatMap((row, i) =>
-        row.map((value, t) => [
-          ...runCells(run),
-          of,
-          run.steps[t],
-          i,
-          shown.edges[i],
-          shown.edges[i + 1],
-          value,
-        ]),
-      ),
-    ],
+    shown.label,
+    {
+      csv: () => [
+        [...RUN_COLUMNS, "step", shown.axis, "value"],
+        ...run.steps.flatMap((step, t) =>
+          shown.names.map((name, i) => [...runCells(run), step, name, shown.rows[i][t]]),
+        ),
+      ],
+      runs: [run],
+    },
   );
-  byId("spectrum-note").textContent =
-    `${run.label}, ${of}. ${shown.note} Each column is one checkpoint${doubted.length ? "; suspect ones are left empty" : ""}.`;
-}
-
-// On a heatmap the tint would lie: names and brackets only.
-function phaseBrackets(key, axis, width) {
-  const marks = phaseMarks(key, axis, width);
-  return {
-    shapes: marks.shapes
-      .filter((shape) => shape.type === "path")
-      .map((shape) => ({ ...shape, path: shape.path.replaceAll("0.96", "1.0").replaceAll(",1 ", ",1.05 ") })),
-    annotations: marks.annotations.map((a) => ({ ...a, yshift: 11 })),
-  };
 }

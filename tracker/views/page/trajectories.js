@@ -141,49 +141,20 @@ function drawPanel(i) {
       annotations: [...marks.annotations, ...axisBreak(runs), ...endLabels(runs, name, range, height - 68)],
     },
     label,
-    () => seriesTable(runs, [name]),
+    { csv: () => seriesTable(runs, [name]), runs },
   );
-  link(node);
-}
-
-// Panels share their zoom and a cross-hair; a click on a model's name shows that model alone, and all again.
-function link(node) {
-  if (node.dataset.linked) return;
-  node.dataset.linked = "yes";
-  const others = () =>
-    [...document.querySelectorAll("#panels .js-plotly-plot")].filter(
-      (each) => each !== node && each.offsetParent,
-    );
-  node.on("plotly_relayout", (change) => {
-    const range =
-      change["xaxis.range[0]"] !== undefined ? [change["xaxis.range[0]"], change["xaxis.range[1]"]] : null;
-    if (!range && !change["xaxis.autorange"]) return;
-    for (const each of others()) {
-      const wanted = range || each.layout.xaxis.range;
-      if (String(each.layout.xaxis.range) !== String(wanted))
-        Plotly.relayout(each, { "xaxis.range": [...wanted] });
-    }
-  });
-  node.on("plotly_hover", ({ points: [{ x }] }) => others().forEach((each) => crossHair(each, x)));
-  node.on("plotly_unhover", () => others().forEach((each) => crossHair(each, null)));
+  if (node.dataset.ready) return;
   node.on("plotly_clickannotation", ({ annotation }) => annotation.name && isolate(annotation.name));
+  node.dataset.ready = "yes";
 }
 
-function crossHair(plot, x) {
-  const { xaxis, _size: size } = plot._fullLayout;
-  let line = plot.querySelector(".crosshair");
-  if (!line) plot.append((line = el("i", { class: "crosshair", "aria-hidden": "true" })));
-  const at = x === null ? -1 : xaxis.l2p(x);
-  line.hidden = at < 0 || at > size.w;
-  line.style.left = `${size.l + at}px`;
-  line.style.top = `${size.t}px`;
-  line.style.height = `${size.h}px`;
-}
-
-function isolate(key) {
-  const others = DATA.models.map(({ suite, model }) => `${suite}/${model}`).filter((each) => each !== key),
-    alone = joined(others) === state.hide;
-  set({ hide: alone ? "" : joined(others) });
+// A click on the name of a line leaves that model alone; another click brings the others back.
+function isolate(model) {
+  const others = DATA.models
+    .map(({ suite, model: name }) => `${suite}/${name}`)
+    .filter((name) => name !== model);
+  const alone = joined(others);
+  set({ hide: state.hide === alone ? "" : alone });
   drawChips();
   drawTrajectories();
 }
@@ -319,6 +290,9 @@ function endLabels(runs, name, range, height) {
   }
   return labels.map(({ run, y }) => ({
     text: plotText(cut(run.model, 11)),
+    name: modelKey(run),
+    captureevents: true,
+    hovertext: "Click to show this model alone, or all again",
     x: 1,
     xref: "paper",
     xanchor: "left",
@@ -326,9 +300,6 @@ function endLabels(runs, name, range, height) {
     y,
     yref: "y",
     showarrow: false,
-    name: modelKey(run),
-    captureevents: true,
-    hovertext: `${run.model}: click to show it alone`,
     font: { size: 12, color: textColour(colourOf(run)) },
   }));
 }

@@ -1,7 +1,6 @@
 // Transitions of the frequency structure: tints whose strength is how likely the move is under way, the small
 // multiples that the page opens with, and a ribbon with a row per run.
 const SLICES = 24;
-const MOST_COLUMNS = 5;
 const CURVES = ["spectral_entropy", "frequency_selectivity"];
 
 const transitionOf = (key) => TRANSITIONS.get(key);
@@ -33,33 +32,23 @@ function underWay(move, run) {
   return found.filter(([, , level]) => level > 0);
 }
 
-// Tints behind curves, with the half as a line and turning points dotted.
-function transitionTints(run, share = 1, xref = "x", yref = "paper") {
+// Panels and ribbon show a move in one strength; moves without a name are paler.
+const tintOf = (move, level, share = 1) => faded(moveColour(move), (move.role ? 0.42 : 0.24) * level * share);
+
+// Tints behind curves, with the half as a line and turning points dotted. `place_` says where: axes, y0 and y1.
+function transitionTints(run, share = 1, place_ = { xref: "x", yref: "paper", y0: 0, y1: 1 }) {
   const found = transitionOf(run.key);
   if (!found) return [];
-  const span = yref === "paper" ? {} : { y0: 0, y1: 1 };
-  const line = (x, dash, colour) => ({
-    type: "line",
-    xref,
-    yref,
-    x0: x,
-    x1: x,
-    y0: 0,
-    y1: 1,
-    layer: "below",
-    line: { width: 1.2, dash, color: colour },
+  const line = (x, dash, color) => ({
+    ...{ type: "line", ...place_, x0: x, x1: x, layer: "below" },
+    line: { width: 1.2, dash, color },
   });
   const shapes = [];
   for (const move of found.moves) {
     for (const [x0, x1, level] of underWay(move, run))
-      shapes.push({
-        ...shadedSpan(x0, x1, faded(moveColour(move), 0.2 * level * share)),
-        xref,
-        yref,
-        ...span,
-      });
+      shapes.push({ ...shadedSpan(x0, x1, tintOf(move, level, share)), ...place_ });
     const half = middleOf(move.dates[1].between, run);
-    if (half !== null && move.role) shapes.push(line(half, "solid", faded(moveColour(move), 0.75 * share)));
+    if (half !== null && move.role) shapes.push(line(half, "solid", faded(css("--ink"), 0.75 * share)));
   }
   for (const turn of found.turns) {
     const x = place(turn.step, run);
@@ -83,129 +72,115 @@ function moveText(move, run) {
   return `<b>${plotText(run.label)}</b>: ${plotText(move.role || "move")}${pace}<br>${dates}${way ? `<br>${way}` : ""}`;
 }
 
-// --- small multiples ---
+function turnText({ step, interval, recovered, recovered_interval }, run) {
+  const percent = (share) => Math.round(100 * share);
+  return `<b>${plotText(run.label)}</b>: turning point at step ${step} (90 &#37;: ${interval.join("–")})<br>${percent(recovered)} &#37; of the way back by the end (${recovered_interval.map(percent).join("–")} &#37;)`;
+}
+
+// --- small multiples: a panel per model, above each other and above the ribbon, so that one step has one place ---
+const FRAME = { l: 78, r: 44 };
+const frameWidth = (node) => (node.clientWidth || 1100) - FRAME.l - FRAME.r;
+
 function drawMultiples() {
   const present = CURVES.filter((name) => METRIC.has(name)),
-    models = DATA.models.filter(({ suite, model }) =>
-      DATA.runs.some((run) => run.suite === suite && run.model === model && run.steps.length),
-    );
+    runsOf = ({ suite, model }) => DATA.runs.filter((run) => run.suite === suite && run.model === model),
+    models = DATA.models.filter((each) => runsOf(each).length);
   byId("multiples-box").hidden = !present.length || !models.length;
   if (byId("multiples-box").hidden) return;
   const node = byId("multiples"),
-    wide = node.clientWidth || 1100,
-    columns = wide < 500 ? 1 : Math.min(models.length, MOST_COLUMNS, Math.floor(wide / 165)),
-    rows = Math.ceil(models.length / columns),
-    height = 46 + rows * (rows > 1 ? 158 : 232);
-  const colours = { spectral_entropy: css("--accent"), frequency_selectivity: css("--ink") };
-  const ranges = Object.fromEntries(present.map((name) => [name, commonRange(name)]));
-  const layout = { height, margin: { l: 40, r: 40, t: 26, b: 40 }, shapes: [], annotations: [] },
-    traces = [];
-  models.forEach((each, i) => {
-    const runs = DATA.runs.filter((run) => run.suite === each.suite && run.model === each.model),
-      column = i % columns,
-      row = Math.floor(i / columns),
-      gap = 0.12 / columns,
-      cell = (1 - gap * (columns - 1)) / columns,
-      left = column * (cell + gap),
-      right = left + cell,
-      top = 1 - row / rows - (row ? 0.09 / rows : 0),
-      bottom = 1 - (row + 1) / rows + (row < rows - 1 ? 0.16 / rows : 0),
-      x = `x${i ? i + 1 : ""}`,
-      axis = trainingAxis(DATA.runs, (wide - 80) / columns / 1.15);
-    const atBottom = row === rows - 1 || i + columns >= models.length;
-    layout[`xaxis${i ? i + 1 : ""}`] = {
-      ...axis,
-      domain: [left, right],
-      anchor: `y${2 * i ? 2 * i + 1 : ""}`,
-      matches: i ? "x" : undefined,
-      title: { text: "" },
-      showticklabels: atBottom,
-      ticks: atBottom ? "outside" : "",
-      linecolor: css("--line"),
-      showline: true,
-      zeroline: false,
-      showspikes: true,
-      spikemode: "across",
-      spikethickness: 1,
-      spikedash: "dot",
-      spikecolor: css("--soft"),
+    alone = !DATA.transitions.length,
+    tall = models.length <= 4 ? 112 : models.length <= 6 ? 88 : 68,
+    gap = tall < 80 ? 16 : 20,
+    margin = { ...FRAME, t: 22, b: alone ? 42 : 12 },
+    height = tall * models.length + margin.t + margin.b,
+    colours = { spectral_entropy: css("--accent"), frequency_selectivity: css("--ink") },
+    axis = trainingAxis(DATA.runs, frameWidth(node));
+  const layout = { height, margin, shapes: [], annotations: [] },
+    traces = [],
+    bare = {
+      showgrid: false,
+      showline: false,
+      nticks: tall < 80 ? 3 : 4,
+      tickmode: "auto",
+      fixedrange: true,
+      exponentformat: "power",
     };
+  layout.xaxis = {
+    ...axis,
+    showgrid: true,
+    showticklabels: alone,
+    anchor: "free",
+    position: 0,
+    automargin: false,
+  };
+  if (!alone) Object.assign(layout.xaxis, { title: { text: "" }, ticks: "" });
+  models.forEach((each, i) => {
+    const top = 1 - i / models.length,
+      bottom = top - (tall - gap) / (tall * models.length),
+      runs = runsOf(each);
     present.forEach((name, k) => {
-      const number_ = 2 * i + k + 1,
-        id = `yaxis${number_ > 1 ? number_ : ""}`,
-        y = `y${number_ > 1 ? number_ : ""}`,
-        outer = k === 0 ? column === 0 : column === columns - 1 || i === models.length - 1;
-      layout[id] = {
-        domain: [bottom, top],
-        anchor: x,
-        range: ranges[name],
-        side: k ? "right" : "left",
-        overlaying: k ? `y${2 * i ? 2 * i + 1 : ""}` : undefined,
-        showgrid: false,
-        zeroline: false,
-        showline: false,
-        nticks: 4,
-        tickmode: "auto",
-        fixedrange: true,
-        showticklabels: outer,
+      const id = 2 * i + k + 1,
+        suffix = id > 1 ? id : "";
+      layout[`yaxis${suffix}`] = {
+        ...bare,
+        domain: [Math.max(0, bottom), top],
+        range: commonRange(name),
+        ...(k ? { side: "right", overlaying: `y${id === 2 ? "" : id - 1}` } : {}),
         tickfont: { size: 11, color: colours[name] },
       };
-      runs
-        .filter((run) => run.series[name])
-        .forEach((run) =>
-          traces.push({
-            ...lineOf(run, name),
-            xaxis: x,
-            yaxis: y,
-            mode: "lines",
-            line: { color: colours[name], width: runs.length > 1 ? 1.3 : 2 },
-          }),
-        );
+      for (const run of runs.filter((each) => each.series[name]))
+        traces.push({
+          ...lineOf(run, name),
+          yaxis: `y${suffix}`,
+          mode: "lines",
+          line: { color: colours[name], width: runs.length > 1 ? 1.3 : 2 },
+        });
     });
-    for (const run of runs) layout.shapes.push(...multipleTints(run, 1 / runs.length, x, [bottom, top]));
+    for (const run of runs)
+      layout.shapes.push(
+        ...transitionTints(run, 1 / runs.length, {
+          xref: "x",
+          yref: "paper",
+          y0: Math.max(0, bottom),
+          y1: top,
+        }),
+      );
     layout.annotations.push({
       text: `<b>${plotText(cut(each.model, 18))}</b>`,
-      x: left,
-      y: top,
-      xref: "paper",
-      yref: "paper",
-      xanchor: "left",
-      yanchor: "bottom",
-      showarrow: false,
+      ...{ x: 0, y: top, xref: "paper", yref: "paper", xanchor: "left", yanchor: "bottom", showarrow: false },
       font: { size: 12.5, color: css("--ink") },
     });
   });
-  byId("multiples-legend").replaceChildren(
-    ...present.map((name) => {
-      const swatch = el("i");
-      swatch.style.setProperty("--swatch", colours[name]);
-      return el("span", { class: "key" }, swatch, METRIC.get(name).title);
-    }),
-    ...[
-      ["exploratory", "transition under way (fading: 90 % interval)"],
-      ["specialisation", "way back"],
-    ]
-      .filter(([role]) => DATA.transitions.some((each) => each.moves.some((move) => move.role === role)))
-      .map(([role, text]) => {
-        const swatch = el("i", { class: "patch" });
-        swatch.style.setProperty("--swatch", faded(phaseColour(role), 0.45));
-        return el("span", { class: "key" }, swatch, text);
-      }),
-    el("span", { class: "key" }, "line: half way"),
-    el("span", { class: "key" }, AXIS_TITLES[state.x]),
-  );
+  drawMultiplesLegend(present, colours);
   draw(
     "multiples",
     traces,
     layout,
     "Spectral entropy and frequency selectivity over training, a panel per model",
-    () => seriesTable(DATA.runs, present),
+    {
+      csv: () => seriesTable(DATA.runs, present),
+      runs: DATA.runs,
+    },
   );
 }
 
-// The tints of one cell: shapes against the paper's height, between the cell's edges.
-const multipleTints = (run, share, x, [bottom, top]) =>
-  transitionTints(run, share, x).map((shape) => ({ ...shape, y0: bottom, y1: top }));
+function swatchKey(text, colour, patch) {
+  const swatch = el("i", patch ? { class: "patch" } : {});
+  swatch.style.setProperty("--swatch", colour);
+  return el("span", { class: "key" }, swatch, text);
+}
+
+function drawMultiplesLegend(present, colours) {
+  const moves = DATA.transitions.flatMap((each) => each.moves);
+  byId("multiples-legend").replaceChildren(
+    ...present.map((name, k) =>
+      swatchKey(`${METRIC.get(name).title} (${k ? "right" : "left"})`, colours[name]),
+    ),
+    ...Object.entries({ exploratory: "exploratory transition", specialisation: "way back", "": "other move" })
+      .filter(([role]) => moves.some((move) => move.role === role))
+      .map(([role, text]) => swatchKey(text, tintOf({ role }, 1), true)),
+  );
+}
 
 function commonRange(name) {
   const values = DATA.runs.flatMap((run) => run.series[name]?.mean || []).filter((value) => value !== null);
@@ -215,72 +190,58 @@ function commonRange(name) {
   return [low - pad, high + pad];
 }
 
-// --- the ribbon ---
+// --- the ribbon: a row per model, its seeds as lanes of the row ---
 function drawRibbon() {
-  const runs = visibleRuns().filter((run) => transitionOf(run.key));
+  const runs = visibleRuns().filter((run) => transitionOf(run.key)),
+    models = [...new Set(runs.map(modelKey))],
+    seedsOf = (run) => runs.filter((each) => modelKey(each) === modelKey(run)),
+    most = Math.max(1, ...runs.map((run) => seedsOf(run).length));
   byId("ribbon-box").hidden = !runs.length;
   if (!runs.length) return;
   const shapes = [],
-    hatched = { x: [], base: [], y: [] },
+    hatched = { x: [], base: [], y: [], width: [] },
     points = [],
     turns = [],
     notes = [];
-  runs.forEach((run, row) => {
-    const found = transitionOf(run.key);
+  for (const run of runs) {
+    const found = transitionOf(run.key),
+      seeds = seedsOf(run),
+      lane = 0.8 / seeds.length,
+      row = models.indexOf(modelKey(run)) + (seeds.indexOf(run) - (seeds.length - 1) / 2) * lane,
+      rect = { xref: "x", yref: "y", y0: row - 0.4 * lane, y1: row + 0.4 * lane };
     for (const move of found.moves) {
       const stretches = underWay(move, run);
       for (const [x0, x1, level] of stretches)
-        shapes.push({
-          type: "rect",
-          xref: "x",
-          yref: "y",
-          x0,
-          x1,
-          y0: row - 0.32,
-          y1: row + 0.32,
-          layer: "below",
-          line: { width: 0 },
-          fillcolor: faded(moveColour(move), (move.role ? 0.85 : 0.4) * level),
-        });
+        shapes.push({ ...shadedSpan(x0, x1, tintOf(move, level)), ...rect });
       if (move.pace === "gradual" && stretches.length) {
-        const from = middleOf(move.dates[0].between, run),
-          to = middleOf(move.dates[2].between, run);
+        const from = middleOf(move.dates[0].between, run);
         hatched.base.push(from);
-        hatched.x.push(to - from);
+        hatched.x.push(middleOf(move.dates[2].between, run) - from);
         hatched.y.push(row);
+        hatched.width.push(0.8 * lane);
       }
       const half = middleOf(move.dates[1].between, run);
       if (half === null) continue;
+      const line = { color: css("--ink"), width: move.role ? 2 : 1 };
       shapes.push({
         type: "line",
-        xref: "x",
-        yref: "y",
+        ...rect,
         x0: half,
         x1: half,
-        y0: row - 0.42,
-        y1: row + 0.42,
-        line: { color: css("--ink"), width: move.role ? 2 : 1 },
+        y0: row - lane / 2,
+        y1: row + lane / 2,
+        line,
       });
       points.push([half, row, moveText(move, run)]);
     }
-    for (const turn of found.turns)
-      turns.push([
-        place(turn.step, run),
-        row,
-        `<b>${plotText(run.label)}</b>: turning point at step ${turn.step} (90 &#37;: ${turn.interval.join("–")})<br>${Math.round(100 * turn.recovered)} &#37; of the way back by the end (${turn.recovered_interval.map((share) => Math.round(100 * share)).join("–")} &#37;)`,
-      ]);
+    for (const turn of found.turns) turns.push([place(turn.step, run), row, turnText(turn, run)]);
     if (!found.moves.length)
       notes.push({
         text: plotText(found.note || "no transition beyond noise"),
-        x: 0.5,
-        xref: "paper",
-        y: row,
-        yref: "y",
-        showarrow: false,
-        font: { size: 12, color: css("--soft") },
+        ...{ x: 0.5, xref: "paper", y: row, yref: "y", showarrow: false },
+        font: { size: most > 1 ? 10 : 12, color: css("--soft") },
       });
-  });
-  const narrow = byId("ribbon").clientWidth < 480;
+  }
   draw(
     "ribbon",
     [
@@ -288,7 +249,6 @@ function drawRibbon() {
         type: "bar",
         orientation: "h",
         ...hatched,
-        width: 0.64,
         hoverinfo: "skip",
         marker: {
           color: "rgba(0,0,0,0)",
@@ -299,15 +259,16 @@ function drawRibbon() {
       marks(turns, { size: 8, symbol: "diamond-open", color: css("--ink"), line: { width: 1.6 } }),
     ],
     {
-      height: 66 + 24 * runs.length,
-      margin: { l: 52, r: 40, t: 8, b: 42 },
+      height: 66 + Math.max(24, 12 * most) * models.length,
+      margin: { ...FRAME, t: 4, b: 42 },
       shapes,
       annotations: [...axisBreak(runs), ...notes],
-      xaxis: trainingAxis(DATA.runs, (byId("ribbon").clientWidth || 1100) - 92),
+      xaxis: { ...trainingAxis(DATA.runs, frameWidth(byId("ribbon"))), automargin: false },
       yaxis: {
-        range: [runs.length - 0.4, -0.6],
-        tickvals: runs.map((_, row) => row),
-        ticktext: runs.map((run) => plotText(cut(run.label, narrow ? 12 : 20))),
+        range: [models.length - 0.4, -0.6],
+        tickvals: models.map((_, row) => row),
+        ticktext: models.map((key) => plotText(cut(key.slice(key.indexOf("/") + 1), 11))),
+        automargin: false,
         showline: false,
         ticks: "",
         showgrid: false,
@@ -315,6 +276,23 @@ function drawRibbon() {
       },
     },
     "Transitions by model over training",
-    () => movesTable(runs),
+    { csv: () => transitionTable(runs), runs: DATA.runs },
   );
+}
+
+function transitionTable(runs) {
+  const dates = ["onset", "half", "end"].flatMap((name) =>
+    ["low", "high", "earliest_90", "latest_90"].map((end) => `${name}_${end}`),
+  );
+  return [
+    [...RUN_COLUMNS, "move", "pace", ...dates],
+    ...runs.flatMap((run) =>
+      transitionOf(run.key).moves.map((move) => [
+        ...runCells(run),
+        move.role || "other",
+        move.pace,
+        ...move.dates.flatMap(({ between, interval }) => [...between, ...interval]),
+      ]),
+    ),
+  ];
 }

@@ -24,7 +24,7 @@ function drawWhy() {
   byId("why").hidden = !changes.length;
   if (!changes.length) return;
   byId("why-title").textContent =
-    `${run.label}: what else changes around ${changes.length === 1 ? "its transition" : `${changes.length} changes`}`;
+    `${run.label}: ${plural(changes.length, "change")} of the attention spectrum, and what else changes`;
   drawOrder(run, changes);
   drawOrders();
   drawWhyTable(changes);
@@ -32,21 +32,18 @@ function drawWhy() {
 
 // A lag counts octaves of training from the spectrum's half-way point to the covariate's own.
 const octaves = (value) => number(value, 2);
-function lagText({ verdict, lag, interval, direction, start, finish }) {
+function timingText({ verdict, lag, interval }) {
   const { name } = DATA.verdicts[verdict] || { name: verdict };
   if (verdict === "still" || lag === null) return name;
   const [low, high] = interval || [lag, lag],
-    directed = verdict === "before" || verdict === "after";
-  const range =
-    directed && low * high >= 0
-      ? `${octaves(Math.min(Math.abs(low), Math.abs(high)))} to ${octaves(Math.max(Math.abs(low), Math.abs(high)))} octaves`
-      : `${octaves(low)} to ${octaves(high)} octaves`;
-  const moved = direction
-    ? `${direction === "up" ? "rises" : "falls"} ${number(start)} → ${number(finish)}, `
-    : "";
-  if (!directed) return `${moved}${name} (${range})`;
-  return `${moved}${range} ${verdict === "before" ? "earlier" : "later"}`;
+    directed = verdict === "before" || verdict === "after",
+    ends = directed && low * high >= 0 ? [Math.abs(low), Math.abs(high)].sort((a, b) => a - b) : [low, high],
+    range = `${octaves(ends[0])} to ${octaves(ends[1])} octaves`;
+  return directed ? `${range} ${verdict === "before" ? "earlier" : "later"}` : `${name} (${range})`;
 }
+const moveOf = ({ direction, start, finish }) =>
+  direction ? `${direction === "up" ? "↑" : "↓"} ${number(start, 3)} → ${number(finish, 3)}` : "";
+const lagText = (found) => [moveOf(found), timingText(found)].filter(Boolean).join(", ");
 
 function drawOrder(run, changes) {
   const rowOf = new Map(DATA.covariates.map(({ name }, i) => [name, DATA.covariates.length - 1 - i]));
@@ -101,6 +98,26 @@ function drawOrder(run, changes) {
         { name: verdict },
       ),
     );
+  // Which way each covariate goes stands at the end of its row, where there is room for it.
+  const right = byId("why-plot").clientWidth < 700 ? 12 : 150,
+    moves =
+      right < 100
+        ? []
+        : DATA.covariates.map(({ name }) => ({
+            text: plotText(
+              changes.map((change) => moveOf(change.covariates[name] || {}) || "no change").join("; "),
+            ),
+            ...{
+              x: 1,
+              xref: "paper",
+              xanchor: "left",
+              xshift: 8,
+              y: rowOf.get(name),
+              yref: "y",
+              showarrow: false,
+            },
+            font: { size: 12, color: css("--ink") },
+          }));
   byId("why-legend").replaceChildren(
     ...Object.keys(SHAPES).map((verdict) => {
       const sign = el("b", {}, DATA.verdicts[verdict].sign);
@@ -112,12 +129,12 @@ function drawOrder(run, changes) {
     "why-plot",
     traces,
     {
-      height: 78 + 44 * DATA.covariates.length,
-      margin: { l: 150, r: 16, t: 10, b: 42 },
+      height: 78 + 40 * DATA.covariates.length,
+      margin: { l: 150, r: right, t: 30, b: 42 },
       shapes,
       dragmode: false,
-      annotations: axisBreak([run]),
-      xaxis: trainingAxis([run], (byId("why-plot").clientWidth || 1100) - 166),
+      annotations: [...axisBreak([run]), ...moves],
+      xaxis: trainingAxis([run], (byId("why-plot").clientWidth || 1100) - 170 - right),
       yaxis: {
         range: [-0.6, DATA.covariates.length - 0.4],
         tickvals: [...rowOf.values()],
@@ -128,44 +145,49 @@ function drawOrder(run, changes) {
       },
     },
     `Changes of ${run.label} and of its covariates over training`,
-    () => orderTable([run]),
+    { csv: () => lagTable([run]), runs: [run] },
   );
 }
 
-const orderTable = (runs) => [
-  [
-    ...RUN_HEADS,
-    "half_after",
-    "half_by",
+function lagTable(runs) {
+  const columns = [
     "covariate",
-    "verdict",
-    "lag_octaves",
-    "low_90",
-    "high_90",
+    "direction",
     "start",
     "finish",
-  ],
-  ...runs.flatMap((run) =>
-    changesOf(run.key).flatMap((change) =>
-      Object.entries(change.covariates).map(([name, c]) => [
-        ...runCells(run),
-        change.step_low,
-        change.step_high,
-        name,
-        c.verdict,
-        c.lag,
-        ...(c.interval || [null, null]),
-        c.start,
-        c.finish,
-      ]),
+    "half_low",
+    "half_high",
+    "verdict",
+    "lag_octaves",
+  ];
+  return [
+    [...RUN_COLUMNS, "change_low", "change_high", ...columns, "lag_low_90", "lag_high_90"],
+    ...runs.flatMap((run) =>
+      changesOf(run.key).flatMap((change) =>
+        Object.entries(change.covariates).map(([name, found]) => [
+          ...runCells(run),
+          change.step_low,
+          change.step_high,
+          name,
+          found.direction,
+          found.start,
+          found.finish,
+          ...(found.bracket || [null, null]),
+          found.verdict,
+          found.lag,
+          ...(found.interval || [null, null]),
+        ]),
+      ),
     ),
-  ),
-];
+  ];
+}
 
 // Every run against every covariate: how many octaves of training earlier or later it is half way, at 90 %.
 function drawOrders() {
-  const names = [...DATA.covariates].reverse(),
+  const timed = (name) => DATA.lead_lag.some((change) => change.covariates[name]?.interval),
+    names = DATA.covariates.filter(({ name }) => timed(name)).reverse(),
     runs = DATA.runs.filter((run) => DATA.lead_lag.some((change) => change.key === run.key)),
+    narrow = byId("why").clientWidth < 500,
     spread = 0.7 / Math.max(1, runs.length - 1);
   const traces = runs.map((run, order) => {
     const found = names.flatMap(({ name, title }, row) =>
@@ -194,12 +216,18 @@ function drawOrders() {
       hovertemplate: "%{text}<extra></extra>",
     };
   });
+  byId("verdicts-legend").replaceChildren(
+    ...runs
+      .filter((run, i) => runs.findIndex((each) => each.rank === run.rank) === i)
+      .map((run) => swatchKey(run.model, colourOf(run))),
+  );
+  byId("verdicts-box").hidden = !names.length;
   byId("verdicts-title").textContent = `Earlier or later, in ${plural(runs.length, "run")}`;
   draw(
     "verdicts-plot",
     traces,
     {
-      height: 96 + Math.max(30, 9 * runs.length) * names.length,
+      height: 96 + Math.max(30, Math.min(110, 9 * runs.length)) * names.length,
       margin: { l: 150, r: 16, t: 10, b: 42 },
       dragmode: false,
       shapes: [
@@ -217,7 +245,9 @@ function drawOrders() {
       ],
       xaxis: {
         title: {
-          text: "octaves from the transition's half to the covariate's (90 %); negative: earlier",
+          text: narrow
+            ? "octaves (negative: earlier)"
+            : "octaves after the transition's half way; negative: earlier",
           standoff: 8,
         },
         fixedrange: true,
@@ -233,61 +263,43 @@ function drawOrders() {
       },
     },
     "Timing of every covariate in every run",
-    () => orderTable(runs),
-  );
-  byId("verdicts-legend").replaceChildren(
-    ...[...new Map(runs.map((run) => [modelKey(run), run])).values()].map((run) => {
-      const swatch = el("i");
-      swatch.style.setProperty("--swatch", colourOf(run));
-      return el("span", { class: "key" }, swatch, run.model);
-    }),
+    { csv: () => lagTable(runs) },
   );
 }
 
-// A row per covariate and move of the spectrum.
+// A row per change and covariate: which way, from where to where, and when.
 function drawWhyTable(changes) {
-  const several = changes.length > 1,
-    rows = [],
-    said = [];
-  for (const { step_low, step_high, covariates, contributions, landmarks } of changes) {
-    const when = `(${step_low}, ${step_high}]`;
-    for (const { name, title } of DATA.covariates) {
-      const found = covariates[name];
-      if (!found) continue;
-      const { verdict, interval, bracket, direction, start, finish } = found;
-      rows.push([
-        ...(several ? [when] : []),
-        title,
-        direction
-          ? `${direction === "up" ? "rises" : "falls"} ${number(start, 3)} → ${number(finish, 3)}`
-          : null,
-        bracket ? `(${bracket[0]}, ${bracket[1]}]` : null,
-        (DATA.verdicts[verdict] || { name: verdict }).name,
-        interval ? interval.map((value) => (value > 0 ? "+" : "") + octaves(value)).join(" to ") : null,
-      ]);
-    }
-    if (contributions) {
-      const most = contributions.heads.slice(0, 3);
-      said.push(
-        `Half of what changes in ${when} is in ${contributions.half_by} of ${plural(contributions.of, "head")}; most in ` +
-          most.map((h) => `layer ${h.layer} head ${h.head} (${number(100 * h.share, 2)} %)`).join(", ") +
-          ".",
-      );
-    }
-    if (landmarks.length)
-      said.push(`Known events in ${when}: ${landmarks.map((mark) => mark.name).join(", ")}.`);
-  }
+  const rows = changes.flatMap((change) =>
+    DATA.covariates
+      .filter(({ name }) => change.covariates[name])
+      .map(({ name, title }) => ({ change, title, found: change.covariates[name] })),
+  );
+  const heads = ["Covariate", "Direction", "From → to", "Half way", "Timing"].map((title) => ({ title }));
   fillTable(
     byId("why-table"),
-    [
-      ...(several ? [{ title: "Transition" }] : []),
-      { title: "What else" },
-      { title: "From → to" },
-      { title: "Half in steps" },
-      { title: "To the transition" },
-      { title: "Octaves later (90 %)" },
-    ],
-    rows,
+    changes.length > 1 ? [{ title: "Change" }, ...heads] : heads,
+    rows.map(({ change, title, found }) => {
+      const cells = [
+        title,
+        found.direction ? (found.direction === "up" ? "↑ rises" : "↓ falls") : null,
+        found.direction ? `${number(found.start, 3)} → ${number(found.finish, 3)}` : null,
+        found.bracket ? `(${found.bracket[0]}, ${found.bracket[1]}]` : null,
+        timingText(found),
+      ];
+      return changes.length > 1 ? [`(${change.step_low}, ${change.step_high}]`, ...cells] : cells;
+    }),
   );
-  byId("why-heads").replaceChildren(...said.map((text) => el("li", {}, text)));
+  byId("why-heads").replaceChildren(...changes.flatMap(contributionTexts).map((text) => el("li", {}, text)));
+}
+
+function contributionTexts({ step_low, step_high, contributions, landmarks }) {
+  const at = `Change in (${step_low}, ${step_high}]`,
+    largest = (contributions?.heads || [])
+      .slice(0, 3)
+      .map((h) => `layer ${h.layer} head ${h.head} (${number(100 * h.share, 2)} %)`);
+  return [
+    contributions &&
+      `${at}: half of it in ${contributions.half_by} of ${plural(contributions.of, "head")}; largest contributors: ${largest.join(", ")}.`,
+    landmarks.length && `${at}: known events: ${landmarks.map((mark) => mark.name).join(", ")}.`,
+  ].filter(Boolean);
 }
