@@ -72,7 +72,7 @@ def test_table6_shifts_in_scale_sensitivity_and_not_in_selectivity():
 # truth
 
 
-@pytest.mark.parametrize("points", [16, 154])
+@pytest.mark.parametrize("points", [16, pytest.param(154, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("kind", "width"), [("step", 0), ("sigmoid", 1), ("sigmoid", 8), ("drift", 0)])
 def test_moves_of_any_width_are_claimed_and_held_by_their_intervals(kind, width, points):
     noise, claimed, held, gaps = CurveNoise(), 0, 0, []

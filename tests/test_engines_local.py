@@ -38,6 +38,7 @@ from tracker.store import Store
 TWO = PoolOptions((HERE, HERE), retries=5)
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_lose_nothing_and_change_nothing(tmp_path: Path):
     units = suite(tmp_path, 8, sequences=24, models=2)
     measured_here(tmp_path, units)
@@ -203,10 +204,7 @@ def test_a_stopped_sweep_leaves_no_process_and_goes_on(hub, tmp_path: Path, how:
 
 @pytest.mark.parametrize(
     "how",
-    [
-        signal.SIGTERM,
-        *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGHUP)),
-    ],
+    [pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)],
 )
 def test_slurms_and_a_closed_terminals_signal_end_a_sweep_as_ctrl_c_does(
     hub, tmp_path: Path, how: signal.Signals
@@ -227,8 +225,9 @@ def test_slurms_and_a_closed_terminals_signal_end_a_sweep_as_ctrl_c_does(
     assert not any((store / ".partial").iterdir())
 
 
-@pytest.mark.parametrize("workers", [None, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("how", ["moved", pytest.param("deleted", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [None, 2])
+@pytest.mark.parametrize("how", ["moved", "deleted"])
 def test_a_store_that_goes_away_stops_its_sweep_at_once(hub, tmp_path: Path, how: str, workers: int | None):
     make_suite(tmp_path, range(60), sequences=60)
     store, other = tmp_path / "tracker-store", tmp_path / "elsewhere"

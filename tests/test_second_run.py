@@ -155,6 +155,7 @@ def test_a_moved_store_keeps_its_audit_of_the_embedded_suite(
         store = moved.rename(here / "first")
 
 
+@pytest.mark.slow
 def test_the_address_stands_before_the_analysis_is_made_and_the_page_gets_it(
     here: Path,  # noqa: F811
 ):

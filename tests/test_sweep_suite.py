@@ -206,6 +206,7 @@ def test_a_sweep_that_is_killed_at_forty_random_moments_ends_as_if_undisturbed(t
 FORMS = {0: "safetensors", 1: "sharded safetensors", 2: "bin", 3: "both", 4: "safetensors", 5: "sharded bin"}
 
 
+@pytest.mark.slow
 def test_a_hostile_hub_costs_only_the_checkpoints_that_it_spoils(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 import torch
 import wandb_file
-from command_line import tracker
+from command_line import here, tracker  # noqa: F401  # here is a fixture
 from loopback_wandb import LoopbackWandb
 from rich.console import Console
 from sink_material import no_wandb_of_the_user, wandb_server  # noqa: F401  # fixtures
@@ -23,6 +23,7 @@ from views_browser import browsing, chromium, visiting
 from tracker import metrics
 from tracker.analysis.assumptions import Condition, Limits, alerts_of, break_conditions
 from tracker.analysis.schema import ChangePoint, RunPhases
+from tracker.cli import run
 from tracker.metrics.fused.signals import SignalPlan, signal_values
 from tracker.records import Conventions
 from tracker.store import Store, open_store
@@ -225,27 +226,27 @@ def test_without_a_store_the_verb_tries_the_metrics_and_writes_nothing(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_broken_store_ends_with_1_and_alerts_are_short(tmp_path: Path):
-    store = tmp_path / "broken"
+def test_a_broken_store_ends_with_1_and_alerts_are_short(here: Path, capsys: pytest.CaptureFixture[str]):  # noqa: F811
+    store = here / "broken"
     planted(store, lambda step: {"spectral_entropy_std": 0.01, "reconstruction_error": 1.0})
-    shown = tracker(tmp_path, "validate", "what=breaks", f"store='{store}'")
-    assert shown.returncode == 1
-    assert "FAIL" in shown.stdout
-    assert shown.stdout.rstrip().endswith("checks, 2 failed")
+    assert run(["validate", "what=breaks", "store=broken"]) == 1
+    shown = capsys.readouterr().out
+    assert "FAIL" in shown
+    assert shown.rstrip().endswith("checks, 2 failed")
     looser = ["validate.entropy_spread=0.001", "validate.reconstruction=2"]
-    assert tracker(tmp_path, "validate", "what=breaks", f"store='{store}'", *looser).returncode == 0
-    analysed = tracker(tmp_path, "analyse", f"store='{store}'")
-    assert analysed.returncode == 0
-    assert analysed.stdout.count("Alert: ") == 2
+    assert run(["validate", "what=breaks", "store=broken", *looser]) == 0
+    capsys.readouterr()
+    assert run(["analyse", "store=broken"]) == 0
+    assert capsys.readouterr().out.count("Alert: ") == 2
     alerts = json.loads((store / "analysis.json").read_text())["alerts"]
     assert [each["condition"] for each in alerts] == ["spread over heads", "reconstruction error"]
 
 
-def test_a_store_without_a_measurement_says_so(tmp_path: Path):
-    Store(tmp_path / "holes").write_hole(unit_of("nano", SMALL[0], 0, 1), "failed", "no weights")
-    done = tracker(tmp_path, "validate", "what=breaks", "store=holes")
-    assert done.returncode == 0
-    assert "holes: no checkpoint is measured, so there is nothing to judge" in done.stdout
+def test_a_store_without_a_measurement_says_so(here: Path, capsys: pytest.CaptureFixture[str]):  # noqa: F811
+    Store(here / "holes").write_hole(unit_of("nano", SMALL[0], 0, 1), "failed", "no weights")
+    assert run(["validate", "what=breaks", "store=holes"]) == 0
+    said = capsys.readouterr().out
+    assert "holes: no checkpoint is measured, so there is nothing to judge" in said
 
 
 def test_it_opens_the_store_before_any_check_is_made(tmp_path: Path):
