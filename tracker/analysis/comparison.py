@@ -6,9 +6,9 @@ H: heads; S: sequences of the probe.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from statistics import NormalDist
 
 import numpy as np
-from scipy import stats
 
 from tracker.analysis.json_types import stored_as
 from tracker.analysis.labels import ENTROPY, SELECTIVITY
@@ -230,7 +230,7 @@ def difference(one: Sample, other: Sample, level: float = LEVEL) -> tuple[float,
 def _half(level: float, sequences: float, seeds: float, freedom: int) -> float:
     """Half width of an interval from two standard errors; of few seeds by Student's t."""
     wide = t_quantile(level, freedom) * seeds if freedom > 0 and seeds else 0.0
-    return float(np.hypot(float(stats.norm.ppf((1 + level) / 2)) * sequences, wide))
+    return float(np.hypot(NormalDist().inv_cdf((1 + level) / 2) * sequences, wide))
 
 
 def differences(found: Sequence[Column]) -> list[Difference]:
