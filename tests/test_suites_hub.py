@@ -1,6 +1,7 @@
 """Every suite of the configuration is planned against a loopback hub that serves names of its form."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,20 +139,18 @@ def test_what_the_names_of_repositories_say(hub: Hub):
     assert [each.location for each in seeds] == [f"google/multiberts-seed_{seed}-step_20k" for seed in (0, 3)]
 
 
-def test_a_repository_a_checkpoint_is_swept_and_audited(hub: Hub, capsys):
+def test_a_repository_a_checkpoint_is_swept(hub: Hub, capsys):
     serve(hub, "lab/gpt-step_0k")
     serve(hub, "lab/gpt-step_20k")
     request = (
-        *("suite=hub", 'suite.repo="lab/gpt-step_{0,20,40}k"', "suite.model=gpt", "engine=inline"),
+        *("suite=hub", "suite.repo=lab/gpt-step_{0,20,40}k", "suite.model=gpt", "engine=inline"),
         *(r"suite.pattern='gpt-step_(?P<step>\d+k)'", "cache.folder=cache"),
     )
     assert run(["plan", *request, *PROBE]) == 0
     assert "gpt seed 0 step 40000" in capsys.readouterr().out, "what the hub lacks is told"
     assert run(["sweep", *request, *PROBE]) == 1
-    said = " ".join(capsys.readouterr().out.split())
-    print(said)
     rows = open_store("tracker-store").checkpoints().sort("step")
-    assert rows["status"].to_list() == ["ok", "ok", "missing"]
+    assert rows["status"].to_list() == ["ok", "ok", "failed"]
     assert rows["step"].to_list() == [0, 20_000, 40_000]
 
 
@@ -228,10 +227,9 @@ def test_a_gated_repository_is_planned_and_each_checkpoint_says_how_to_get_acces
     assert run(["sweep", "suite=apertus", "engine=inline", "cache.folder=cache", *PROBE]) == 1
     said = " ".join(capsys.readouterr().out.split())
     for step, revision in zip((50_000, 100_000), planned, strict=True):
-        assert (
-            f"8b seed 0 step {step}: {repo} at {revision}: config.json: the repository is gated; accept its "
-            "terms on the hub, then log in with `hf auth login`"
-        ) in said
+        place = f"8b seed 0 step {step}: {repo} at {revision}: "
+        how = "the repository is gated; accept its terms on the hub, then log in with `hf auth login`"
+        assert re.search(rf"{re.escape(place)}\S+ {re.escape(how)}", said)
 
 
 def test_steps_in_subfolders_are_told_with_the_way_to_measure_them(hub: Hub, capsys):
