@@ -21,8 +21,8 @@ HOME = re.compile(r"(?<=[=\[,])~(?=/|[,\]]|$)")
 TEXTS = (
     "store", "figures", "suite.path", "suite.repo", "suite.branch", "suite.pattern", "suite.model",
     "suite.models", "suite.stages", "suite.name", "probe.name", "probe.text", "probe.dataset", "probe.file",
-    "probe.revision", "probe.field", "probe.ids", "probe.tokenizer", "cache.folder", "sink.project", "sink.entity",
-    "view.suite", "view.probe", "view.conventions", "compare.other", "compare.other_suite",
+    "probe.revision", "probe.field", "probe.ids", "probe.tokenizer", "cache.folder",
+    "sink.project", "sink.entity", "view.suite", "view.probe", "view.conventions", "compare.other", "compare.other_suite",
     "compare.other_probe", "compare.other_conventions",
 )  # fmt: skip
 """Fields that hold text: what is typed there stays, where Hydra would read a number or a truth value."""
