@@ -22,8 +22,8 @@ TEXTS = (
     "store", "figures", "suite.path", "suite.repo", "suite.branch", "suite.pattern", "suite.model",
     "suite.models", "suite.stages", "suite.name", "probe.name", "probe.text", "probe.dataset", "probe.file",
     "probe.revision", "probe.field", "probe.ids", "probe.tokenizer", "cache.folder",
-    "sink.project", "sink.entity", "view.suite", "view.probe", "view.conventions", "compare.other", "compare.other_suite",
-    "compare.other_probe", "compare.other_conventions",
+    "sink.project", "sink.entity", "view.suite", "view.probe", "view.conventions",
+    "compare.other", "compare.other_suite", "compare.other_probe", "compare.other_conventions",
 )  # fmt: skip
 """Fields that hold text: what is typed there stays, where Hydra would read a number or a truth value."""
 UNTYPED = re.compile(r"(?i)[+-]?(\d[\d_]*(\.[\d_]*)?|\.[\d_]+)(e[+-]?\d[\d_]*)?|true|false|inf|nan")
