@@ -16,7 +16,7 @@ from tracker.commands import COMMANDS  # noqa: E402
 from tracker.metrics.table import METRICS  # noqa: E402
 from tracker.store.schema import MEANINGS, SCHEMAS  # noqa: E402
 
-FIELD = re.compile(r"^(?P<indent> *)(?P<name>\w+):(?: +(?P<value>[^ #].*?))?(?: +# ?(?P<comment>.*))?$")
+FIELD = re.compile(r"^(?P<indent> *)(?P<name>\w[\w.-]*):(?: +(?P<value>[^ #].*?))?(?: +# ?(?P<comment>.*))?$")
 NOT_FIELDS = ("defaults", "hydra")
 
 

@@ -49,6 +49,9 @@ class Hub:
     log: list[Request] = field(default_factory=list)
     private: set[str] = field(default_factory=set)
     """Repositories that answer 401 as long as nobody sends a token."""
+    tags: set[tuple[str, str]] = field(default_factory=set)
+    """(repository, revision) of those that are tags; and with ``both``, branches as well."""
+    both: bool = False
     gated: set[str] = field(default_factory=set)
     """Repositories that tell what they hold, but hand out no file."""
     busy: list[tuple[int, int]] = field(default_factory=list)
@@ -248,12 +251,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self._refused(repo):
             return
         if rest == ["refs"]:
-            branches = [(folder.name, self.hub.commit(folder)) for folder in self.hub.revisions(repo)]
-            entries = [
-                {"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit}
-                for name, commit in branches
-            ]
-            self._json({"branches": entries, "converts": [], "tags": []})
+            folders = self.hub.revisions(repo)
+            tags = [each for each in folders if (repo, each.name) in self.hub.tags]
+            heads = [each for each in folders if each not in tags or self.hub.both]
+            self._json(
+                {"branches": self._refs(heads, "heads"), "converts": [], "tags": self._refs(tags, "tags")}
+            )
             return
         if rest[:1] == ["commits"] and f"{repo}@{rest[1]}" in self.hub.titles:
             self._json([self._commit(repo, *each) for each in self.hub.titles[f"{repo}@{rest[1]}"]])
@@ -272,6 +275,12 @@ class _Handler(BaseHTTPRequestHandler):
             siblings = [self._sibling(path, folder) for path in files]
             commit = None if self.hub.nameless else self.hub.commit(folder)
             self._json({"id": repo, "modelId": repo, "sha": commit, "siblings": siblings})
+
+    def _refs(self, folders: list[Path], kind: str) -> list[dict]:
+        return [
+            {"name": each.name, "ref": f"refs/{kind}/{each.name}", "targetCommit": self.hub.commit(each)}
+            for each in folders
+        ]
 
     def _commit(self, repo: str, title: str, branch: str) -> dict:
         commit = self.hub.commit(self.hub.root / repo / branch)

@@ -186,7 +186,7 @@ def test_main_need_not_equal_the_last_step_of_a_first_stage_or_of_one_seed_of_se
 
 def test_the_register_is_read_and_compared():
     known = reports("EleutherAI/pythia-2.8b")
-    assert [each.source for each in known] == ["EleutherAI/pythia#83"] + ["EleutherAI/pythia#205"] * 2
+    assert [each.source for each in known] == [f"EleutherAI/pythia#{issue}" for issue in (83, 205, 205, 198)]
     main = at(None, "m")
     assert findings(Evidence((), existing={0: {1, 2}}, planned={0: {3}}))[0].fault == "missing"
     found = findings(Evidence([at(512, "m"), at(1000, "x"), at(54000, "y"), at(143000, "z")], main))
@@ -199,6 +199,9 @@ def test_the_register_is_read_and_compared():
     ]
     unseen = disagreements(reports("EleutherAI/pythia-160m-weight-seed1"), [], [0, 1000])
     assert unseen[-1].hub == "cannot be seen in file metadata"
+    assert [each.steps for each in reports("allenai/OLMo-2-1124-7B")] == [
+        ((101000, 101000), (175000, 175000), (300000, 300000))
+    ]
     assert reports("somebody/else") == []
 
 

@@ -64,15 +64,20 @@ class PublishedSuite:
 
 @dataclass
 class HubSuite:
-    """``suite=hub``, ``olmo``, ``pico``: a repository whose branches, or commits, name training steps."""
+    """``suite=hub``, ``olmo2`` and others: repositories whose branches, tags or commits name training steps,
+    or which are one checkpoint each."""
 
     name: str = "hub"
-    repo: str = ""
+    repo: str | None = None
+    repos: dict[str, str] | None = None
+    """Model -> repository; with braces, ``{a,b}`` or ``{0..4}``, several, each of them one checkpoint."""
     branch: str | None = None
     pattern: str | None = None
     model: str | None = None
     models: list[str] | None = None
     seeds: list[int] | None = None
+    stages: list[str] | None = None
+    tokens_per_step: int | None = None
 
 
 @dataclass
@@ -400,13 +405,14 @@ def _suite(node: DictConfig) -> Suite:
         ("train_steps", NanoSuite),
         ("repo_format", PublishedSuite),
         ("repo", HubSuite),
+        ("repos", HubSuite),
         ("path", FolderSuite),
     )
     kind = next((kind for mark, kind in kinds if mark in list(node)), None)
     if kind is None:
         marks = " or ".join(mark for mark, _ in kinds)
         raise RequestError(f"suite={node.get('name')}: no checkpoint source specified; it needs {marks}")
-    for name in ("models", "seeds"):
+    for name in ("models", "seeds", "stages"):
         value = node.get(name)
         if kind is not NanoSuite and value is not None and not OmegaConf.is_list(value):
             node[name] = [value]

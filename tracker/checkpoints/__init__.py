@@ -13,8 +13,11 @@ from tracker.checkpoints.cached import cache_folder
 from tracker.checkpoints.folder import discover as discover_folder
 from tracker.checkpoints.hub import declared
 from tracker.checkpoints.hub import discover as discover_hub
+from tracker.checkpoints.hub import find as find_on_hub
+from tracker.checkpoints.hub import first as first_of
 from tracker.checkpoints.listing import Inspected, Listed, RemoteFile, branches, inspect, look
 from tracker.checkpoints.names import Labels
+from tracker.checkpoints.reading import Found, Naming, expanded, read_repositories
 from tracker.checkpoints.suites import (
     PYTHIA_STEPS,
     PYTHIA_TOKENS_PER_STEP,
@@ -30,10 +33,12 @@ __all__ = [
     "PYTHIA_TOKENS_PER_STEP",
     "SUITES",
     "CheckpointCache",
+    "Found",
     "Hold",
     "Inspected",
     "Labels",
     "Listed",
+    "Naming",
     "Published",
     "RemoteFile",
     "Unreachable",
@@ -43,10 +48,14 @@ __all__ = [
     "declared",
     "discover_folder",
     "discover_hub",
+    "expanded",
     "fetch",
+    "find_on_hub",
+    "first_of",
     "inspect",
     "look",
     "published",
+    "read_repositories",
 ]
 
 

@@ -81,9 +81,9 @@ def fetch(checkpoint: Checkpoint) -> Fetched:
 def _checkpoint(folder: Path, labels: Labels, named: names.Named) -> Checkpoint:
     return Checkpoint(
         suite=labels.suite or "",
-        model=labels.model or "",
+        model=named.model(labels.model or ""),
         seed=labels.seed if named.seed is None else named.seed,
-        step=named.step,
+        step=named.at(),
         kind="folder",
         location=str(folder.parent),
         revision=folder.name,

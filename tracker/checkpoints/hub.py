@@ -11,6 +11,7 @@ from huggingface_hub.utils import disable_progress_bars, logging
 from tracker.checkpoints import cached, files, listing, names
 from tracker.checkpoints.answers import UnknownRepository, Unreachable
 from tracker.checkpoints.names import Labels
+from tracker.checkpoints.reading import Found, Naming, read_revisions
 from tracker.errors import MissingCheckpoint, RequestError
 from tracker.records import Checkpoint
 
@@ -51,10 +52,10 @@ def declared(
         raise RequestError(f"revision={revision}: the only field it may have is {{step}}") from error
     if len(set(branches.values())) < len(branches):
         raise RequestError(f"revision={revision}: has no field {{step}}, so every step would be the same")
-    first = _first(repo, labels)
+    common = first(repo, labels)
     return [
         replace(
-            first,
+            common,
             step=step,
             revision=branch,
             tokens_seen=None if tokens_per_step is None else step * tokens_per_step,
@@ -71,74 +72,71 @@ def discover(
     branch: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> list[Checkpoint]:
-    """Read the branches of a repository in one request; without a network, those that the cache knows.
+    """Read a repository's branches and tags in one request; without a network, those that the cache knows.
 
     Args:
         repo: ``owner/name``.
         labels: recorded with each checkpoint; model default: the repository's name without its owner.
-        pattern: the user's own regular expression for branches, see ``names.compiled``.
+        pattern: the user's own regular expression for the names, see ``names.compiled``.
         branch: where training committed every checkpoint to one branch: its commits are the checkpoints,
             and the pattern reads their titles.
         cache_dir: see ``cached.cache_folder``.
 
     Returns:
-        Ordered by seed and step, each pinned to the commit its branch had.
+        Those of pretraining, ordered by seed and step, each pinned to the commit its revision had.
 
     Raises:
-        RequestError: no such repository, no branch that names a step, two branches for one step.
+        RequestError: no such repository, or no revision that names a step.
         CheckpointError: the hub does not answer.
     """
-    names.compiled(pattern)
-    commits = _titles(repo, branch) if branch else _branches(repo, cached.cache_folder(cache_dir))
-    found = named(_first(repo, labels or Labels()), commits, pattern)
-    if not found:
-        wanted = f"names like {names.EXAMPLES}" if pattern is None else pattern
-        raise RequestError(
-            f"suite.repo={repo}: no branch names a training step; looked for {wanted}; "
-            f"found {files.listed(commits)}; set suite.pattern to the form of its branches"
-        )
-    return found if branch is None else [replace(each, revision=str(each.commit)) for each in found]
+    return find(repo, labels, Naming(pattern), branch=branch, cache_dir=cache_dir).checkpoints
 
 
-def named(like: Checkpoint, commits: Mapping[str, str], pattern: str | None = None) -> list[Checkpoint]:
-    """Return the checkpoints among some branches, each pinned.
+def find(
+    repo: str,
+    labels: Labels | None,
+    naming: Naming,
+    *,
+    branch: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> Found:
+    """Find checkpoints as ``discover`` does, with what a person should know of their names.
 
     Args:
-        like: gives suite, model and repository, and the seed where a branch does not name it.
-        commits: branch -> commit.
-        pattern: see ``names.compiled``.
-
-    Returns:
-        Ordered by seed and step.
+        repo, labels, branch, cache_dir: as for ``discover``.
+        naming: how names are read, and which stages are taken.
 
     Raises:
-        RequestError: two branches name the same step.
+        RequestError, CheckpointError: as ``discover``.
     """
-    taken: dict[tuple[int, int], Checkpoint] = {}
-    for branch, commit in sorted(commits.items()):
-        read = names.read(branch, pattern)
-        if read is None:
-            continue
-        seed = like.seed if read.seed is None else read.seed
-        found = replace(
-            like,
-            revision=branch,
-            seed=seed,
-            step=read.step,
-            tokens_seen=read.tokens,
-            commit=commit,
-            exists=True,
+    names.compiled(naming.pattern)
+    if branch:
+        commits, notes = _titles(repo, branch), []
+    else:
+        commits, notes = _revisions(repo, cached.cache_folder(cache_dir), naming)
+    read = read_revisions(first(repo, labels or Labels()), commits, naming)
+    if not read.checkpoints:
+        raise RequestError(_nothing(repo, commits, naming.pattern))
+    found = read.chosen(naming.stages)
+    if branch:
+        return Found([replace(each, revision=str(each.commit)) for each in found.checkpoints], ())
+    return Found(found.checkpoints, (*notes, *found.notes))
+
+
+def _nothing(repo: str, commits: Mapping[str, str], pattern: str | None) -> str:
+    wanted = f"names like {names.EXAMPLES}" if pattern is None else pattern
+    said = f"suite.repo={repo}: no branch or tag names a training step; looked for {wanted}; "
+    below = [name for name in listing.folders(repo) if names.read(name, pattern)]
+    if below:
+        return (
+            f"{said}its branch main has them as folders ({files.listed(below)}): fetch those with "
+            f"`hf download {repo} --local-dir DIR`, then suite=folder suite.path=DIR"
         )
-        other = taken.setdefault((found.seed, found.step), found)
-        if other is not found:
-            raise RequestError(
-                f"suite.repo={like.location}: its branches {other.revision} and {branch} are both step "
-                f"{found.step} of seed {found.seed}; set suite.pattern to a form that keeps them apart"
-            )
-    return [taken[key] for key in sorted(taken)]
+    return f"{said}found {files.listed(commits)}; set suite.pattern to the form of its names"
 
 
-def _first(repo: str, labels: Labels) -> Checkpoint:
+def first(repo: str, labels: Labels) -> Checkpoint:
+    """Return what all checkpoints of a repository share."""
     model = labels.model or repo.rpartition("/")[2]
     return Checkpoint(labels.suite or "hub", model, labels.seed, 0, "hub", repo, "")
 
@@ -152,13 +150,16 @@ def _titles(repo: str, branch: str) -> dict[str, str]:
     return {title: commit for commit, title in reversed(history)}
 
 
-def _branches(repo: str, cache: Path) -> dict[str, str]:
+def _revisions(repo: str, cache: Path, naming: Naming) -> tuple[dict[str, str], list[str]]:
     try:
-        return listing.branches(repo)
+        held = listing.revisions(repo)
     except UnknownRepository as error:
         raise RequestError(str(error)) from error
     except Unreachable:
         known = cached.revisions(repo, cache)
         if not known:
             raise
-        return known
+        return known, []
+    twice = [name for name in held.tags if name in held.branches and naming.read(name)]
+    both = f"{repo}: both a branch and a tag, of which the branch is read: {files.listed(twice)}"
+    return held.both, [both] if twice else []

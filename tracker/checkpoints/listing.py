@@ -86,14 +86,39 @@ def endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
 
 
-def branches(repo: str) -> dict[str, str]:
-    """Return every branch of a repository with its commit, in one request.
+class Revisions(NamedTuple):
+    """Branches and tags of a repository, each with its commit."""
+
+    branches: dict[str, str]
+    tags: dict[str, str]
+
+    @property
+    def both(self) -> dict[str, str]:
+        """All of them; of one name the branch, as the hub itself resolves it."""
+        return self.tags | self.branches
+
+
+def revisions(repo: str) -> Revisions:
+    """Return the branches and tags of a repository, in one request.
 
     Raises:
         UnknownRepository, Unreachable: see ``answers.ask``.
     """
     refs = ask(lambda: _api().list_repo_refs(repo), Subject(repo, None, "suite.repo"))
-    return {branch.name: branch.target_commit for branch in refs.branches}
+    named = ({each.name: each.target_commit for each in kind} for kind in (refs.branches, refs.tags))
+    return Revisions(*named)
+
+
+def branches(repo: str) -> dict[str, str]:
+    """Return every branch and tag of a repository with its commit, in one request; see ``revisions``."""
+    return revisions(repo).both
+
+
+def folders(repo: str) -> list[str]:
+    """Return the folders of a repository's branch ``main``, in one request; none where that fails."""
+    tree = _attempt(lambda: _tree(Subject(repo, "main", "suite.repo"), "main"))
+    files = tree.files if isinstance(tree, Tree) else ()
+    return sorted({file.name.partition("/")[0] for file in files if "/" in file.name})
 
 
 def commits(repo: str, branch: str) -> list[tuple[str, str]]:

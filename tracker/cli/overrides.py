@@ -20,10 +20,10 @@ HOME = re.compile(r"(?<=[=\[,])~(?=/|[,\]]|$)")
 """``~`` where a value, or an element of a list, begins."""
 TEXTS = (
     "store", "figures", "suite.path", "suite.repo", "suite.branch", "suite.pattern", "suite.model",
-    "suite.models", "suite.name", "probe.name", "probe.text", "probe.dataset", "probe.file", "probe.revision",
-    "probe.field", "probe.ids", "probe.tokenizer", "cache.folder", "sink.project", "sink.entity",
-    "view.suite", "view.probe", "view.conventions", "compare.other", "compare.other_suite",
-    "compare.other_probe", "compare.other_conventions",
+    "suite.models", "suite.stages", "suite.name", "probe.name", "probe.text", "probe.dataset", "probe.file",
+    "probe.revision", "probe.field", "probe.ids", "probe.tokenizer", "cache.folder",
+    "sink.project", "sink.entity", "view.suite", "view.probe", "view.conventions",
+    "compare.other", "compare.other_suite", "compare.other_probe", "compare.other_conventions",
 )  # fmt: skip
 """Fields that hold text: what is typed there stays, where Hydra would read a number or a truth value."""
 UNTYPED = re.compile(r"(?i)[+-]?(\d[\d_]*(\.[\d_]*)?|\.[\d_]+)(e[+-]?\d[\d_]*)?|true|false|inf|nan")
@@ -37,11 +37,17 @@ def with_texts(override: str) -> str:
         ("suite.path='2024_11_20'", "suite.models=['1e5',70m]")
         >>> with_texts("probe.n=96")
         'probe.n=96'
+        >>> with_texts("suite.repo=lab/bert-step_{0,20}k")
+        'suite.repo="lab/bert-step_{0,20}k"'
     """
     match = re.fullmatch(r"([+]{0,2}[\w.]+)=(.*)", override, flags=re.DOTALL)
     if match is None or match[1].lstrip("+") not in TEXTS:
         return override
     name, value = match[1], match[2]
+    if value[:1] in ("'", '"'):
+        return override
+    if name == "suite.repo" and "{" in value:
+        return f'{name}="{value}"'
 
     def quote(text: str) -> str:
         return f"'{text}'" if UNTYPED.fullmatch(text) else text

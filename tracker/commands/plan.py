@@ -62,6 +62,8 @@ def run(config: Config, console: Console) -> int:
     print_line(console, opening(config, sweep))
     print_damaged(console, sweep.ledger.damaged)
     print_table(console, plan_table(sweep.plan, rows))
+    for note in sweep.notes:
+        print_line(console, note)
     if sweep.plan.pending:
         for sentence in _disk(config, list(costs.values()), cache, workers):
             print_line(console, sentence)

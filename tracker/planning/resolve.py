@@ -1,7 +1,7 @@
 """Resolve a request: what exists at its source, what the store has recorded, and the plan made of both."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from pywt import Wavelet, dwt_max_level  # pyright: ignore[reportAttributeAccessIssue]
@@ -12,7 +12,8 @@ from tracker.errors import CheckpointError, unknown_value
 from tracker.measurement.probe import probe_spec
 from tracker.nano import NanoRecipe, suite_checkpoints
 from tracker.planning.plan import MeasurementSpec, Plan, make_plan
-from tracker.planning.schedule import refined, select
+from tracker.planning.schedule import late_starts, refined, select
+from tracker.planning.suites import on_hub, wanted_values
 from tracker.records import Checkpoint, Conventions, ProbeSource, ProbeSpec, Recorded, RecordId
 from tracker.store import Ledger, Results, Store, select_results
 
@@ -29,6 +30,8 @@ class ResolvedSweep:
     conventions: Conventions
     ledger: Ledger
     """The store's records when the request was resolved: read once, used by every later step."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how the checkpoints were found and chosen."""
 
 
 def checkpoint_cache(config: Config) -> sources.CheckpointCache:
@@ -65,37 +68,33 @@ def available(config: Config) -> list[Checkpoint]:
     Raises:
         RequestError: an unknown model, repository or folder, or nothing there.
     """
+    return found(config).checkpoints
+
+
+def found(config: Config) -> sources.Found:
+    """List every checkpoint as ``available`` does, with what a person should know of how they were found.
+
+    Raises:
+        RequestError: as ``available``.
+    """
     suite = config.suite
     if isinstance(suite, NanoSuite):
-        found = suite_checkpoints(nano_recipe(suite), config.store / "nano", suite.models, suite.seeds)
-        return [replace(checkpoint, suite=suite_name(config)) for checkpoint in found]
+        trained = suite_checkpoints(nano_recipe(suite), config.store / "nano", suite.models, suite.seeds)
+        return sources.Found([replace(each, suite=suite_name(config)) for each in trained], ())
     if isinstance(suite, PublishedSuite):
-        return sources.published(suite.name, suite.models, seeds=suite.seeds, repo_format=suite.repo_format)
+        known = sources.published(suite.name, suite.models, seeds=suite.seeds, repo_format=suite.repo_format)
+        return sources.Found(known, ())
     if isinstance(suite, HubSuite):
-        found = sources.discover_hub(
-            suite.repo,
-            sources.Labels(suite.name, suite.model),
-            pattern=suite.pattern,
-            branch=suite.branch,
-            cache_dir=config.cache.folder,
-        )
-    else:
-        found = sources.discover_folder(
-            suite.path,
-            sources.Labels(suite.name, suite.model, suite.seed),
-            step=suite.step,
-            pattern=suite.pattern,
-        )
-    models = _wanted("models", suite.models, {checkpoint.model for checkpoint in found})
-    seeds = _wanted("seeds", suite.seeds, {checkpoint.seed for checkpoint in found})
-    return [each for each in found if each.model in models and each.seed in seeds]
-
-
-def _wanted(name: str, wanted: Sequence[object] | None, present: set[object]) -> set[object]:
-    for value in wanted or ():
-        if value not in present:
-            raise unknown_value(f"suite.{name}", value, sorted(map(str, present)))
-    return present if wanted is None else set(wanted)
+        return on_hub(suite, config.cache.folder)
+    held = sources.discover_folder(
+        suite.path,
+        sources.Labels(suite.name, suite.model, suite.seed),
+        step=suite.step,
+        pattern=suite.pattern,
+    )
+    models = wanted_values("models", suite.models, {checkpoint.model for checkpoint in held})
+    seeds = wanted_values("seeds", suite.seeds, {checkpoint.seed for checkpoint in held})
+    return sources.Found([each for each in held if each.model in models and each.seed in seeds], ())
 
 
 def resolve(config: Config, *, ask: bool = False) -> ResolvedSweep:
@@ -111,12 +110,12 @@ def resolve(config: Config, *, ask: bool = False) -> ResolvedSweep:
     probe, source = requested_probe(config), _probe_source(config)
     _refuse_lengths(config)
     spec = MeasurementSpec(probe, config.conventions, config.dtype)
-    found = available(config)
+    every = found(config)
     ledger = Store(config.store).recorded()
     if config.steps.name == "refine" and config.steps.list is None:
-        chosen = refined(config, found, suite_name(config), spec, ledger)
+        chosen = refined(config, every.checkpoints, suite_name(config), spec, ledger)
     else:
-        chosen = select(found, config.steps)
+        chosen = select(every.checkpoints, config.steps)
     chosen = mark_missing(chosen) if ask else chosen
     plan = make_plan(
         chosen,
@@ -126,7 +125,8 @@ def resolve(config: Config, *, ask: bool = False) -> ResolvedSweep:
         shard=config.shard,
         commits=_commits(chosen, spec, ledger) if config.remeasure == "moved" else {},
     )
-    return ResolvedSweep(plan, probe, source, config.conventions, ledger)
+    notes = (*every.notes, *late_starts(chosen, config.steps))
+    return ResolvedSweep(plan, probe, source, config.conventions, ledger, notes)
 
 
 def requested_probe(config: Config, sequences: int | None = None) -> ProbeSpec:

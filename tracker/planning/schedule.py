@@ -1,5 +1,6 @@
 """Choose which checkpoints of a suite are measured: named schedules, lists, or those that narrow changes."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -13,6 +14,8 @@ from tracker.store import Ledger, Results, select_results
 PAPER_STEPS = (0, 128, 512, 1000, 5000, 10000, 143000)
 """Steps of the paper's table 5."""
 MOST_NEAREST = 6
+LATE = 1000
+"""Step after which a first checkpoint is late: induction heads form around it in Pythia."""
 
 
 def wanted_steps(choice: Steps, steps: Sequence[int]) -> tuple[int, ...]:
@@ -50,11 +53,34 @@ def wanted_steps(choice: Steps, steps: Sequence[int]) -> tuple[int, ...]:
 
 
 def _log_steps(steps: Sequence[int]) -> tuple[int, ...]:
-    """Return 0, 1, 2, 4 ... 512, 1000, 2000, 4000 ... and the last, of those that exist."""
+    """Return 0, 1, 2, 4 ... 512, 1000, 2000, 4000 ... and the last; in place of one that does not exist, the
+    first between it and the next."""
     last = max(steps, default=0)
-    low = {0, *(2**power for power in range(10))}
-    high = {1000 * 2**power for power in range(max(last, 1000).bit_length())}
-    return tuple(sorted(step for step in steps if step in low | high | {last}))
+    grid = [0, *(2**power for power in range(10))]
+    grid += [1000 * 2**power for power in range(max(last, 1000).bit_length())]
+    first = {bisect_right(grid, step): step for step in sorted(steps, reverse=True)}
+    return tuple(sorted({*first.values(), *([last] if steps else [])}))
+
+
+def late_starts(chosen: Iterable[Checkpoint], choice: Steps) -> list[str]:
+    """Return a sentence for each model whose first checkpoint ``steps=log`` finds late.
+
+    Args:
+        chosen: the checkpoints selected.
+        choice: the ``steps`` group.
+    """
+    if choice.name != "log" or choice.list is not None:
+        return []
+    sentences = []
+    for (model, _), steps in by_run(chosen).items():
+        first = steps[min(steps)]
+        if first.step > LATE:
+            tokens = f" ({first.tokens_seen / 1e9:g}B tokens)" if first.tokens_seen else ""
+            sentences.append(
+                f"{model}: its first checkpoint is step {first.step}{tokens}; steps=log has nothing before "
+                "it, so changes of early training cannot be seen"
+            )
+    return list(dict.fromkeys(sentences))
 
 
 def select(checkpoints: Iterable[Checkpoint], choice: Steps) -> list[Checkpoint]:

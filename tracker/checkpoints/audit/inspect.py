@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tracker.checkpoints import Listed, files, hub, listing
+from tracker.checkpoints import Listed, files, listing
 from tracker.checkpoints.audit.file import MAIN, RepoAudit, audit_of, placed, record
 from tracker.checkpoints.audit.findings import TENSORS, Evidence, Finding, Revision, revision_of
 from tracker.checkpoints.cached import cache_folder, find
 from tracker.checkpoints.listing import RemoteFile, Tree
+from tracker.checkpoints.reading import Naming, read_revisions
 from tracker.checkpoints.tensors import Checked, check
 from tracker.config import Config, HubSuite
 from tracker.errors import CheckpointError
@@ -101,11 +102,14 @@ def _evidence(
 def _existing(config: Config, planned: Sequence[Checkpoint], heads: Mapping[str, str]) -> list[Checkpoint]:
     """The checkpoints among a repository's branches; where they are none, those planned that exist."""
     suite = config.suite
-    there = [checkpoint for checkpoint in planned if checkpoint.exists]
+    there = [checkpoint for checkpoint in planned if checkpoint.exists or checkpoint.revision in heads]
     if isinstance(suite, HubSuite) and suite.branch is not None:
         return there
-    pattern = suite.pattern if isinstance(suite, HubSuite) else None
-    return hub.named(planned[0], heads, pattern) or there
+    naming = Naming(suite.pattern, suite.tokens_per_step) if isinstance(suite, HubSuite) else Naming()
+    found = read_revisions(planned[0], heads, naming).checkpoints.get(None, [])
+    # All of pretraining, to tell its gaps; of later stages what is planned.
+    known = {checkpoint.revision for checkpoint in found}
+    return found + [checkpoint for checkpoint in there if checkpoint.revision not in known]
 
 
 def _steps(checkpoints: Iterable[Checkpoint]) -> dict[int, set[int]]:
