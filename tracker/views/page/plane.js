@@ -97,6 +97,7 @@ async function movePlane() {
 
 const headsOf = (map) =>
   Array.from({ length: map.layers * map.heads }, (_, i) => [Math.floor(i / map.heads), i % map.heads]);
+const fourDigits = (value) => (value === null ? null : Number(value.toPrecision(4)));
 const headTable = (run, map, fields) => [
   [...RUN_COLUMNS, "step", "layer", "head", ...fields.map((field) => field.name)],
   ...run.steps.flatMap((step, t) =>
@@ -105,7 +106,7 @@ const headTable = (run, map, fields) => [
       step,
       l,
       h,
-      ...fields.map((field) => number(field.at(t, l, h))),
+      ...fields.map((field) => fourDigits(field.at(t, l, h))),
     ]),
   ),
 ];
