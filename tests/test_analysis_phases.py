@@ -266,3 +266,21 @@ def test_the_exploratory_phase_begins_at_the_onset_of_the_rise_not_where_a_dip_b
     assert (dip.direction, rise.direction) == ("down", "up")
     explored = next(phase for phase in found.phases if phase.label == "exploratory")
     assert explored.first_step == rise.onset.step_high == 128
+
+
+def test_a_seed_that_lacks_most_checkpoints_does_not_cost_those_of_the_others():
+    steps = [0, *(2**power for power in range(11))]
+    rng = np.random.default_rng(0)
+    curve = np.where(np.array(steps) >= 64, 1.0, 0.0)
+    seeds = curve[:, None, None] + rng.normal(0, 0.02, (len(steps), 4, 3))
+    seeds[4:, :, 2] = np.nan  # one seed was stopped early
+    seeds[3, :, 0] = np.nan  # another lacks one checkpoint
+    found = find_transitions(steps, {"m": seeds}).curves["m"]
+    (move,) = found.moves
+    assert (move.half.step_low, move.half.step_high) == (32, 64)
+    assert found.note == (
+        "seed 3 of 3: left out, since it lacks checkpoints of the others; undefined at step 4: left out"
+    )
+    seeds[:, :, 1] = np.nan
+    (move,) = find_transitions(steps, {"m": seeds}).curves["m"].moves
+    assert (move.half.step_low, move.half.step_high) == (32, 64)

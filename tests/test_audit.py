@@ -228,11 +228,47 @@ def test_tensors_of_a_folder_are_looked_into(tmp_path: Path, monkeypatch: pytest
     (entry,) = audit_file.read(tmp_path / "tracker-store").values()
     found = {each.step: each for each in entry.findings}
     assert {step: each.fault for step, each in found.items()} == {
-        0: "bad-tensor", 10: "bad-tensor", 20: "bad-tensor", 30: "same-weights", 40: "same-weights",
+        0: "unusual-start", 10: "bad-tensor", 20: "bad-tensor", 30: "same-weights", 40: "same-weights",
     }  # fmt: skip
     assert f"{name}: its standard deviation is" in found[0].sentence
     assert f"{name}: every value is 0.5" in found[10].sentence
     assert "2048 of 2048 values are NaN or infinite" in found[20].sentence
+
+
+def test_zeros_and_another_start_than_declared_are_no_fault_of_step_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    folder_of_models(tmp_path / "mine", (0, 10))
+    file = tmp_path / "mine" / "checkpoint-0" / "model.safetensors"
+    state = load_file(file)
+    zero = [
+        name for name in state if "dense.weight" in name or "4h_to_h.weight" in name or "embed_out" in name
+    ]
+    assert len(zero) == 5
+    started = {**state, **{name: torch.zeros_like(state[name]) for name in zero}}
+    save_file(started, file, {"format": "pt"})
+    assert run(["audit", "suite=folder", "suite.path=mine"]) == 0
+    said = capsys.readouterr().out
+    assert "2 checkpoints of" in said
+    assert "unusual-start" not in said
+    # As step 0 of a fine-tuning run: trained weights, and one matrix of zeros that is no output.
+    tuned = {name: tensor if name in zero else tensor * 3 for name, tensor in started.items()}
+    save_file(
+        tuned | {"gpt_neox.embed_in.weight": state["gpt_neox.embed_in.weight"] * 0}, file, {"format": "pt"}
+    )
+    assert run(["audit", "suite=folder", "suite.path=mine"]) == 0
+    assert "unusual-start: checkpoint-0: " in capsys.readouterr().out
+    (entry,) = audit_file.read(tmp_path / "tracker-store").values()
+    assert [each.fault for each in entry.findings] == ["unusual-start"]
+    assert not audit_file.suspects(tmp_path / "tracker-store").reasons
+    # Later, zeros are what no training leaves.
+    later = tmp_path / "mine" / "checkpoint-10" / "model.safetensors"
+    state = load_file(later)
+    save_file({**state, zero[0]: torch.zeros_like(state[zero[0]])}, later, {"format": "pt"})
+    assert run(["audit", "suite=folder", "suite.path=mine"]) == 1
+    assert "every value is 0" in capsys.readouterr().out
 
 
 def test_a_pickle_that_is_not_weights_is_never_executed(tmp_path: Path):

@@ -214,6 +214,45 @@ def test_incomplete_revisions(hub: Hub, serve) -> None:
         inspect(at())
 
 
+def test_the_index_tells_which_files_are_shards_whatever_they_are_called(hub: Hub, serve) -> None:
+    source = serve("sharded safetensors")
+    index = source / "model.safetensors.index.json"
+    names = sorted(path.name for path in source.glob("*-of-*"))
+    text = index.read_text()
+    for number, name in enumerate(names):
+        (source / name).rename(source / f"shard_{number}.safetensors")
+        text = text.replace(name, f"shard_{number}.safetensors")
+    index.write_text(text)
+    (source / "adapter.safetensors").write_bytes(b"another file of this format")
+    wanted = {f"shard_{number}.safetensors" for number in range(len(names))} | {index.name}
+    assert {file.name for file in inspect(at()).files} >= wanted
+    assert "adapter.safetensors" not in {file.name for file in inspect(at()).files}
+    assert torch.equal(load(checkpoints.fetch(at()).path)["lm_head.weight"], expected(1)["lm_head.weight"])
+
+
+def test_a_stale_shard_of_another_set_is_not_fetched(hub: Hub, serve) -> None:
+    source = serve("sharded bin")
+    (source / "pytorch_model-00003-of-00003.bin").write_bytes(b"left over from a save in three shards")
+    named = {file.name for file in inspect(at()).files}
+    assert "pytorch_model-00002-of-00002.bin" in named
+    assert "pytorch_model-00003-of-00003.bin" not in named
+    fetched = checkpoints.fetch(at())
+    assert {path.name for path in fetched.path.iterdir()} == named
+
+
+def test_an_index_that_is_none_or_names_too_much_is_one_line(hub: Hub, serve) -> None:
+    source = serve("sharded bin")
+    index = source / "pytorch_model.bin.index.json"
+    (source / "pytorch_model-00003-of-00003.bin").write_bytes(b"")
+    whole = index.read_text()
+    index.write_text(whole.replace("00002-of-00002", "00004-of-00004"))
+    with fails(match="not complete; found .*, which names pytorch_model-00004-of-00004.bin as well"):
+        inspect(at())
+    index.write_text("[" * 100_000)
+    with fails(match="is not an index of weight shards"):
+        inspect(at())
+
+
 def test_shards_that_the_index_does_not_name(serve) -> None:
     source = serve("sharded bin")
     index = source / "pytorch_model.bin.index.json"

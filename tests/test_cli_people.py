@@ -248,7 +248,7 @@ def test_a_step_implies_that_models_are_compared_there(
     [
         ((), {}, True),
         pytest.param(("sink.mode=online",), {}, False, marks=pytest.mark.slow),
-        ((), {"WANDB_MODE": "online"}, False),
+        pytest.param((), {"WANDB_MODE": "online"}, False, marks=pytest.mark.slow),
     ],
 )
 def test_the_embedded_suite_is_not_uploaded_unless_asked_and_the_first_line_says_where_results_go(

@@ -19,13 +19,13 @@ from tracker.console.closing import MOST_LINES, print_closing
 from tracker.store import open_store
 
 MANY = tuple(replace(SMALL[0], model=f"{size}-is-a-model-with-a-long-name", non_embedding=size) for size in
-             range(30_000, 930_000, 20_000))  # fmt: skip
+             range(30_000, 930_000, 60_000))  # fmt: skip
 STORES = {
     "one": (SMALL[:1], SMALL_STEPS, 1),
     "three": (SMALL, SMALL_STEPS, 1),
     "seeds": (SMALL, SMALL_STEPS, 3),
-    "whole": (PYTHIA[:1], PYTHIA_STEPS, 1),
-    "ten": (PYTHIA, (*SMALL_STEPS, 64000, 143000), 1),
+    "whole": (PYTHIA[:1], PYTHIA_STEPS[::3], 1),
+    "ten": (PYTHIA, (0, 8, 64, 256, 512, 1000, 8000, 143000), 1),
     "many": (MANY, (0, 128, 1000), 1),
 }
 LACKING = [("Unmeasured", f"70m seed 0 step {step}: out of memory; reduce engine.workers") for step in (1, 2)]

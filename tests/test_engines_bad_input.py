@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,15 @@ from transformers import (
 )
 
 from tracker.checkpoints import discover_folder
+from tracker.cli import run
 from tracker.engines.inline import run_inline
 from tracker.engines.worker import Worker
 from tracker.errors import RequestError
 from tracker.measurement.probe import probe_spec
 from tracker.models.reuse import ReusedModel
-from tracker.records import Conventions, Outcome, PlannedUnit, ProbeSource, Unit
+from tracker.records import Conventions, Outcome, PlannedUnit, ProbeSource, Recorded, Unit
 from tracker.store import Results, Store, open_store
+from tracker.store.unlike import find_unlike
 
 TENSOR = "gpt_neox.layers.1.mlp.dense_h_to_4h.weight"
 
@@ -170,12 +173,51 @@ def test_block_by_block_gives_the_same_tables_as_whole(tmp_path: Path, real: Pat
         assert mine.equals(theirs), table
 
 
-def test_a_checkpoint_of_another_architecture_than_its_siblings_fails(tmp_path: Path, real: Path):
-    saved(tmp_path / "mine" / "step1", real, 1)
-    saved(tmp_path / "mine" / "step2", real, 2, num_hidden_layers=3)
+@pytest.mark.parametrize("odd", [0, 2])
+def test_a_checkpoint_of_another_architecture_is_named_and_its_siblings_count(
+    odd: int, tmp_path: Path, real: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    for step in range(4):
+        saved(tmp_path / "mine" / f"step{step}", real, step, num_hidden_layers=3 if step == odd else 2)
+    request = ["sweep", "suite=folder", "suite.path=mine", "sink=none", "engine=inline", "probe.sequences=2",
+               "probe.n=24"]  # fmt: skip
+    for again in (False, True):
+        assert run(request) == 1
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"{0 if again else 4} measured now, 0 not measured" in said
+        why = "its architecture (3 layers of 2 heads, width 32) is not that of the model's other checkpoints"
+        assert said.count(f"{why} (2 layers of 2 heads, width 32)") == 1
+    with pytest.warns(UserWarning, match=f"step-{odd}[.].*left out"):
+        results = open_store("tracker-store")
+    assert sorted(results.checkpoints()["step"]) == sorted({0, 1, 2, 3} - {odd})
+    page = (tmp_path / "tracker-store" / "dashboard.html").read_text()
+    assert '"status":"unlike"' in page
+
+
+def test_a_checkpoint_that_fails_by_itself_tells_nothing_of_its_siblings(tmp_path: Path, real: Path):
+    saved(tmp_path / "mine" / "step0", real, 0, num_hidden_layers=3)
+    (tmp_path / "mine" / "step0" / "model.safetensors").write_bytes(b"no weights")
+    for step in (1, 2):
+        saved(tmp_path / "mine" / f"step{step}", real, step)
     outcomes, _ = swept(tmp_path / "mine", tmp_path / "store")
-    assert [outcome.status for outcome in outcomes] == ["ok", "failed"]
-    assert "(3 layers of 2 heads, width 32 against 2 layers of 2 heads, width 32)" in str(outcomes[1].reason)
+    assert [outcome.status for outcome in outcomes] == ["failed", "ok", "ok"]
+
+
+def test_of_as_many_of_each_kind_the_later_are_the_model(tmp_path: Path):
+    def record(step: int, width: int, ids: str | None = "a") -> tuple[Path, Recorded]:
+        place = tmp_path / "checkpoints" / "s" / "m" / "seed-0" / f"step-{step}.k"
+        return place, Recorded("k", "ok", None, None, 1.0, ids, "s", "m", 0, step, "p", "c", "r", "float32",
+                               2, 2, width)  # fmt: skip
+
+    found = find_unlike([record(0, 64), record(1, 64), record(2, 32), record(3, 32, None)])
+    assert [each.as_hole()["step"] for each in found] == [0, 1]
+    (other,) = find_unlike([record(0, 64), record(1, 64, "b"), record(2, 64, None), record(3, 64)])
+    assert "its tokenizer turns the probe into other ids (b) than the model's other checkpoints (a)" in str(
+        other
+    )
+    old = replace(record(0, 64)[1], n_layers=None)
+    assert find_unlike([(tmp_path, old), record(1, 32)]) == []
 
 
 def test_checkpoints_of_one_model_share_one_module(tmp_path: Path, real: Path):

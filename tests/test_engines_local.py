@@ -27,7 +27,6 @@ from test_reservations import reserving
 from transformers import GPTNeoXModel
 
 import tracker as package
-from tracker.engines.consistency import UNKNOWN, ModelSignature, SignatureExchange
 from tracker.engines.local import Pool, PoolOptions, run_local
 from tracker.engines.placement import worker_count
 from tracker.engines.prefetch import Prefetch
@@ -100,7 +99,7 @@ def test_a_worker_is_deaf_to_ctrl_c_from_its_first_moment(tmp_path: Path):
     os.kill(int(worker.pid or 0), signal.SIGINT)
     with Prefetch(units) as supply:
         (fetched,) = [delivery.result for delivery in supply]
-    assert process.carry_out(Task(units[0], fetched, UNKNOWN), None).outcome.status == "ok"
+    assert process.carry_out(Task(units[0], fetched), None).outcome.status == "ok"
     process.stop()
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
@@ -157,28 +156,6 @@ def test_which_errors_break_a_process(error: Exception, broken: bool):
 )
 def test_how_many_workers_a_request_has(overrides: list[str], count: int):
     assert worker_count(composed(*overrides)) == count
-
-
-@pytest.mark.slow
-def test_what_the_first_checkpoint_of_a_model_tells_goes_along_with_the_others(tmp_path: Path):
-    units = suite(tmp_path, 4)
-    make_suite(tmp_path, [3], "lab/pythia-some-0", hidden_size=64)
-    outcomes = list(run_local(Prefetch(units), worker_spec(tmp_path, "pool"), TWO))
-    found = {outcome.unit.checkpoint.step: outcome.reason for outcome in outcomes}
-    assert [found[step] for step in range(3)] == [None] * 3
-    assert "(2 layers of 2 heads, width 64 against 2 layers of 2 heads, width 32)" in str(found[3])
-
-
-def test_the_first_of_a_model_goes_alone_until_it_has_told(tmp_path: Path):
-    unit, other = (planned.unit for planned in suite(tmp_path, 2))
-    signatures = SignatureExchange({})
-    assert signatures.begin(unit) == UNKNOWN
-    signatures.end(unit, UNKNOWN)  # it failed before it could tell anything: the next goes alone too
-    assert signatures.begin(other) == UNKNOWN
-    signatures.end(other, ModelSignature((2, 2, 32), "digest"))
-    assert signatures.begin(unit) == signatures.begin(other) == ModelSignature((2, 2, 32), "digest")
-    signatures.stop()
-    assert signatures.begin(unit) is None
 
 
 @pytest.mark.slow

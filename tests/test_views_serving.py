@@ -146,12 +146,12 @@ def test_a_malformed_request_is_refused_without_a_traceback(
 
 
 def test_idle_connections_are_bounded_and_slow_readers_do_not_hold_up_the_end(tmp_path: Path):
-    write_store(tmp_path)
+    write_store(tmp_path, SMALL[:1], SMALL_STEPS)
     before = threading.active_count()
     clients = []
     with serving(tmp_path) as server:
         port = int(server.address.rpartition(":")[2].strip("/"))
-        for _ in range(300):  # each asks for the page and reads nothing of it
+        for _ in range(2 * MOST_CONNECTIONS):  # each asks for the page and reads nothing of it
             clients.append(socket.create_connection(("127.0.0.1", port), timeout=5))
             clients[-1].sendall(
                 f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 class TrackedMeasurement(Measurement):
     """A measurement that can draw itself."""
 
+    def __repr__(self) -> str:
+        """Six lines: what was measured, the main metrics, the heads that have a name, and what to ask for."""
+        from tracker.views import measurement_text
+
+        return measurement_text(self)
+
     def figure(self) -> "Figure":
         """Layer x head maps and mean spectra, as a matplotlib figure."""
         from tracker.views import measurement_figure
@@ -59,7 +65,7 @@ def track(
     Args:
         model: any transformers causal language model whose attention can be read.
         tokens: token ids, shape (sequences, n); None: the default probe, through ``tokenizer``.
-        tokenizer: the model's own; needed where no tokens are given.
+        tokenizer: the model's own, or the folder that it lies in; needed where no tokens are given.
         number, n: sequences and tokens per sequence of the default probe; n at most the model's positions.
         target_error: relative standard error of the means at which no more sequences are measured.
         options: any field of ``Conventions``, for example ``align="gather"``.
@@ -96,6 +102,49 @@ def track(
     unit = Unit(checkpoint, request.probe, request.conventions, request.dtype)
     with preserve_state(model):
         found = measure(unit, model.eval(), request.tokens)
+    return _tracked(found, unit)
+
+
+def measure_attention(
+    patterns: Any, *, name: str = "attention", step: int = 0, **options: Any
+) -> TrackedMeasurement:
+    """Measure attention that is at hand, of any model in any framework.
+
+    What needs the model itself (loss, prefix matching, scale sensitivity) is null.
+
+    Args:
+        patterns: attention of every layer, rows of queries that sum to 1 over keys: a sequence of arrays or
+            tensors of shape (sequences, heads, n, n) such as ``output_attentions`` gives, (heads, n, n) of
+            one sequence, an array of all layers, or TransformerLens's cache.
+        name: of the model, in the tables.
+        step: of training, in the tables.
+        options: any field of ``Conventions``, as for ``track``.
+
+    Returns:
+        As ``track``.
+
+    Raises:
+        RequestError: no layer, another shape, or an unknown option.
+        CheckpointError: rows that are not finite or do not sum to 1; names layer and head.
+
+    Example:
+        >>> import numpy as np, tracker
+        >>> uniform = np.tril(np.ones((96, 96))) / np.arange(1, 97)[:, None]
+        >>> measured = tracker.measure_attention([np.stack([uniform] * 4)] * 2)
+        >>> measured.heads.height, round(measured.heads["positional_entropy"][0], 2)
+        (8, 3.58)
+    """
+    from tracker.measurement.given_attention import layers_of, measured_attention, probe_of
+    from tracker.measurement.given_model import conventions_for
+
+    layers = layers_of(patterns)
+    checkpoint = Checkpoint("notebook", name, 0, step, "folder", name, name)
+    kind = str(layers[0].dtype).removeprefix("torch.")
+    unit = Unit(checkpoint, probe_of(layers), conventions_for(options), kind)
+    return _tracked(measured_attention(layers, unit), unit)
+
+
+def _tracked(found: Measurement, unit: Unit) -> TrackedMeasurement:
     return TrackedMeasurement(
         *(conform(table, getattr(found, table), unit.conventions.metrics) for table in TABLES)
     )

@@ -19,7 +19,7 @@ from tracker.analysis.splits import places_of
 
 FEWEST = 4
 """Sizes below which only the trend from end to end is told."""
-LIKELY = 6.5
+LIKELY = 7.0
 """Odds against no trend from which on a shift is told: noise over 8 sizes reaches them in 2 % of draws."""
 STEP_LIKELY = 1.7
 """Odds of a step against every smooth trend from which on it is called one, over 8 sizes. More sizes need

@@ -149,7 +149,7 @@ def find_threshold(
     """Find the step in ``values`` over log ``scale``; None where none is shown.
 
     A step has two models on either side at least. It is claimed where it is 1.7 times as likely as a smooth
-    trend and a trend 6.5 times as likely as none (``shift.find_shift``), or where at most 5 % of the
+    trend and a trend 7 times as likely as none (``shift.find_shift``), or where at most 5 % of the
     permutations have as good a step and it leaves clearly less unexplained than the best line, hinge and
     wide sigmoid. Fewer than eight sizes cannot show one: ``judge_threshold`` says so.
 

@@ -5,7 +5,7 @@ import json
 import re
 import struct
 import zipfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,8 @@ def needed(names: Collection[str]) -> tuple[list[str], list[str]]:
 
     Returns:
         (config and tokenizer files, weight files with their index). Safetensors win over ``.bin``, one
-        file over shards. The second list is empty where there are no weights.
+        file over shards, which are those that are named as usual, or every file of the format where none is.
+        The second list is empty where there are no weights.
     """
     small = [name for name in (CONFIG, *TOKENIZER) if name in names]
     for stem, ending in FORMATS:
@@ -63,8 +64,10 @@ def needed(names: Collection[str]) -> tuple[list[str], list[str]]:
             return small, [f"{stem}.{ending}"]
         index = f"{stem}.{ending}.index.json"
         if index in names:
-            shard = re.compile(rf"{stem}-\d+-of-\d+\.{ending}")
-            return small, [index, *sorted(name for name in names if shard.fullmatch(name))]
+            usual = re.compile(rf"{stem}-\d+-of-\d+\.{ending}")
+            shards = [name for name in names if usual.fullmatch(name)]
+            others = [name for name in names if name.endswith(f".{ending}") and "/" not in name]
+            return small, [index, *sorted(shards or others)]
     return small, []
 
 
@@ -87,11 +90,18 @@ def sets(names: Collection[str]) -> dict[str, list[str]]:
 
 
 def complete(heavy: Collection[str]) -> bool:
-    """Return whether files chosen by ``needed`` are one file, or every shard that their names announce."""
+    """Return whether files chosen by ``needed`` are one file, or every shard that their names announce.
+
+    Of shards that announce no number only their index tells; they count as complete.
+    """
     names = [name for name in heavy if not name.endswith(".index.json")]
-    if len(names) == len(heavy):
-        return bool(names)
-    return {int(name.rpartition("-of-")[2].partition(".")[0]) for name in names} == {len(names)}
+    numbers = {int(found[1]) for name in names if (found := re.search(r"-of-(\d+)\.", name))}
+    return bool(names) and (len(names) == len(heavy) or not numbers or numbers == {len(names)})
+
+
+def announced(heavy: Sequence[str]) -> bool:
+    """Return whether the names of files chosen by ``needed`` alone tell that they are all that is needed."""
+    return complete(heavy) and all("-of-" in name for name in heavy[1:])
 
 
 def whole(folder: Path, who: str) -> list[Path]:

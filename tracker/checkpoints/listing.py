@@ -2,14 +2,16 @@
 
 import os
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
 from tracker.checkpoints import cached, files
 from tracker.checkpoints.answers import Answer, Pause, Subject, Unreachable, ask
@@ -18,6 +20,8 @@ from tracker.records import Checkpoint
 
 ASKED_AT_ONCE = 4
 """Listings asked for side by side; the hub's limits for one user are some thousands in five minutes."""
+LARGEST_INDEX = 64 << 20
+"""Bytes."""
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -114,7 +118,7 @@ def inspect(checkpoint: Checkpoint) -> Inspected:
     """
     about = _subject(checkpoint)
     tree = _tree(about, checkpoint.commit or checkpoint.revision)
-    return Inspected(tree.commit, _needed(tree, about.where))
+    return Inspected(tree.commit, _needed(tree, about))
 
 
 def look(checkpoints: Sequence[Checkpoint], heads: Mapping[str, dict[str, str]] | None = None) -> Listed:
@@ -237,11 +241,12 @@ def _attempt(call: Callable[[], Answer]) -> Answer | CheckpointError:
 def _inspected(tree: Tree | CheckpointError, about: Subject) -> Inspected | CheckpointError:
     if isinstance(tree, CheckpointError):
         return tree
-    return _attempt(lambda: Inspected(tree.commit, _needed(tree, about.where)))
+    return _attempt(lambda: Inspected(tree.commit, _needed(tree, about)))
 
 
-def _needed(tree: Tree, where: str) -> tuple[RemoteFile, ...]:
+def _needed(tree: Tree, about: Subject) -> tuple[RemoteFile, ...]:
     """The files of a commit that measuring needs, of its weights one format only."""
+    where = about.where
     named = {file.name: file for file in tree.files}
     small, heavy = files.needed(named)
     if files.CONFIG not in small:
@@ -251,8 +256,28 @@ def _needed(tree: Tree, where: str) -> tuple[RemoteFile, ...]:
             f"{where}: has no weights (model.safetensors, pytorch_model.bin or shards of them); "
             f"found {files.listed(named)}"
         )
-    if not files.complete(heavy):
-        raise CheckpointError(
-            f"{where}: its set of shards is not complete; found {files.listed(heavy[1:])} beside {heavy[0]}"
-        )
+    if not files.announced(heavy):
+        heavy = [heavy[0], *_named_by(named[heavy[0]], tree, about)]
+        lacking = [name for name in heavy if name not in named]
+        if lacking:
+            raise CheckpointError(
+                f"{where}: its set of shards is not complete; found "
+                f"{files.listed(name for name in heavy if name in named)}, which names "
+                f"{files.listed(lacking)} as well"
+            )
     return tuple(named[name] for name in small + heavy)
+
+
+def _named_by(index: RemoteFile, tree: Tree, about: Subject) -> list[str]:
+    """The shards that an index names, which is fetched for it: file names alone do not tell."""
+    about = replace(about, file=index.name)
+    if index.size > LARGEST_INDEX:
+        raise CheckpointError(f"{about.where}: is no index of shards, with {index.size} bytes")
+    with tempfile.TemporaryDirectory() as folder:
+        path = ask(
+            lambda: hf_hub_download(
+                about.repo, index.name, revision=tree.commit, local_dir=folder, endpoint=endpoint()
+            ),
+            about,
+        )
+        return files.shards(Path(path), about.where)

@@ -6,6 +6,7 @@ torch is imported when it is first needed. A pickle is read with ``weights_only`
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,11 @@ TOLERANCE = 0.05
 """Relative distance from a declared standard deviation that is still taken for it."""
 FEWEST = 1024
 """Entries of a matrix below which its standard deviation is too uncertain."""
+OUTPUT = re.compile(
+    r"(^|[._])(o_proj|out_proj|c_proj|wo|out|attention\.dense|dense_4h_to_h|down_proj|proj_out|fc2|fc_out|w2|"
+    r"lm_head|embed_out|output|score|lora_B)([._]|$)"
+)
+"""Names of projections into the residual stream and of heads, which many recipes initialise with zeros."""
 _WIDTH = ("hidden_size", "n_embd", "d_model")
 _DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
@@ -42,6 +48,9 @@ class Checked:
     digest: str
     """SHA-256 of names, shapes, dtypes and contents: equal for equal weights, whatever files hold them."""
     bad: tuple[BadTensor, ...]
+    unusual: tuple[BadTensor, ...] = ()
+    """Of step 0: matrices that are not as the configuration says that a fresh model's are. Fine-tuning starts
+    so, and recipes initialise in ways that no configuration names."""
 
 
 def check(folder: Path, who: str, *, initial: bool = False) -> Checked:
@@ -56,14 +65,18 @@ def check(folder: Path, who: str, *, initial: bool = False) -> Checked:
         CheckpointError: the files are not there, not whole, or not weights.
     """
     declared = _declared(folder) if initial else ()
-    sums, bad = {}, []
+    sums, bad, unusual = {}, [], []
     for file in whole(folder, who):
         try:
             for name, tensor in _read(file):
                 sums[name] = _digest(tensor)
-                what = _fault(name, tensor) or (_not_initial(tensor, declared) if declared else None)
-                if what is not None:
+                if initial and _is_zero(tensor):
+                    if not OUTPUT.search(name):
+                        unusual.append(BadTensor(file.name, name, "every value is 0"))
+                elif (what := _fault(tensor)) is not None:
                     bad.append(BadTensor(file.name, name, what))
+                elif declared and (what := _not_initial(tensor, declared)) is not None:
+                    unusual.append(BadTensor(file.name, name, what))
         except CheckpointError:
             raise
         except INTERRUPTIONS:
@@ -74,7 +87,7 @@ def check(folder: Path, who: str, *, initial: bool = False) -> Checked:
                 f"{who}: {file} does not read as weights ({type(error).__name__}: {reason})"
             ) from error
     digest = hashlib.sha256(json.dumps(sorted(sums.items())).encode()).hexdigest()
-    return Checked(digest, tuple(bad))
+    return Checked(digest, tuple(bad), tuple(unusual))
 
 
 def declared_deviations(config: dict[str, Any]) -> tuple[float, ...]:
@@ -126,7 +139,11 @@ def _digest(tensor: "Tensor") -> str:
     return sums.hexdigest()
 
 
-def _fault(name: str, tensor: "Tensor") -> str | None:
+def _is_zero(tensor: "Tensor") -> bool:
+    return tensor.is_floating_point() and tensor.ndim >= 2 and tensor.numel() > 1 and not bool(tensor.any())
+
+
+def _fault(tensor: "Tensor") -> str | None:
     """What no training leaves: numbers that are none, or a matrix of one value."""
     if not tensor.is_floating_point() or not tensor.numel():
         return None

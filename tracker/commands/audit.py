@@ -7,7 +7,7 @@ from rich.console import Console
 
 from tracker.checkpoints import Listed, look
 from tracker.checkpoints.audit import file as audit_file
-from tracker.checkpoints.audit.findings import SUSPICIOUS
+from tracker.checkpoints.audit.findings import REMARKS, SUSPICIOUS
 from tracker.config import Config, PublishedSuite
 from tracker.console.output import DONE, SOME_FAILED, print_findings, print_line, print_table
 from tracker.console.progress import Bars
@@ -36,7 +36,7 @@ def run(config: Config, console: Console) -> int:
             entries = audit_all(config, chosen, bars.show)
     except CheckpointError as error:
         raise RequestError(str(error)) from error
-    bad = [each for entry in entries for each in entry.findings if each.fault != "expected-twin"]
+    bad = [each for entry in entries for each in entry.findings if each.fault not in REMARKS]
     if bad:
         print_table(console, audit_table(entries))
         print_findings(console, bad, most=None)
@@ -46,6 +46,8 @@ def run(config: Config, console: Console) -> int:
             ", ".join(entry.repo for entry in entries) if len(entries) <= SHOWN else f"{len(entries)} places"
         )
         print_line(console, f"{counted(checked, 'checkpoint')} of {names}: weights match their names")
+        remarks = [each for entry in entries for each in entry.findings if each.fault == "unusual-start"]
+        print_findings(console, remarks)
     for entry in entries:
         for each in entry.disagreements:
             print_line(

@@ -20,7 +20,7 @@ from tracker.engines.launch import check_workers, launch
 from tracker.planning.estimate import note_transfer
 from tracker.planning.resolve import ResolvedSweep, checkpoint_cache, resolve, sweep_results
 from tracker.records import Outcome
-from tracker.store import Store
+from tracker.store import Store, UnlikeRecord
 from tracker.store.progress import SweepProgress, report_progress
 
 if TYPE_CHECKING:
@@ -64,8 +64,10 @@ def run(config: Config, console: Console) -> int:
         with contextlib.suppress(OSError):  # what a worker left that was ended in the middle of writing
             store.sweep_partial()
     report = Swept(config, sweep, outcomes, analysis, sentences)
+    unlike = [each for each in results.damaged if isinstance(each, UnlikeRecord)]
+    print_damaged(console, unlike)
     print_swept(report, console)
-    return SOME_FAILED if report.holes else DONE
+    return SOME_FAILED if report.holes or unlike else DONE
 
 
 def _measure(

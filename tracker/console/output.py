@@ -9,7 +9,7 @@ from rich.table import Table
 from tracker.checkpoints.audit.findings import Finding
 from tracker.errors import printable
 from tracker.records import Outcome, PlannedUnit
-from tracker.store import DamagedRecord
+from tracker.store import DamagedRecord, UnlikeRecord
 
 DONE, SOME_FAILED = 0, 1
 """Exit codes of commands that ran to their end."""
@@ -82,9 +82,9 @@ def print_alerts(console: Console, sentences: Sequence[str]) -> None:
 
 
 def print_damaged(console: Console, damaged: Sequence[DamagedRecord]) -> None:
-    """Print the path of every record that is left out because its files are not those that were written."""
+    """Print the path of every record that is left out, and why."""
     for each in damaged:
-        print_line(console, f"Damaged: {each}")
+        print_line(console, f"{'Unlike' if isinstance(each, UnlikeRecord) else 'Damaged'}: {each}")
 
 
 def _print_some(console: Console, lines: Sequence[str], most: int, more: str) -> None:

@@ -1,18 +1,16 @@
 """The engine for many machines: dask.distributed gives batches to workers, results go to the shared store.
 
 A batch is a few checkpoints of one model, so that a worker keeps its model in memory, and a worker that is
-lost costs little. A model's first checkpoint is measured alone; its signature is passed on with the others.
+lost costs little.
 Outcomes come as they are recorded; a batch whose worker died goes to another, which skips what is recorded.
 """
 
 import queue
 import uuid
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from tracker.checkpoints import Inspected
-from tracker.engines.consistency import UNKNOWN, ModelKey, ModelSignature, model_key
 from tracker.engines.prefetch import Transfer
 from tracker.engines.scheduler import ClusterOptions, connected
 from tracker.engines.unit_batch import SweepContext, UnitBatch, UnitBatchReport, carry_out
@@ -52,16 +50,6 @@ def run_dask(
             client.cancel(dispatch.futures)
 
 
-@dataclass
-class _Model:
-    """The units of one model that are still to be handed out."""
-
-    signature: ModelSignature
-    waiting: list[PlannedUnit] = field(default_factory=list)
-    probing: bool = False
-    """Whether its first checkpoint is being measured alone."""
-
-
 class Dispatch:
     """Hands out batches and collects outcomes, each once; arguments as of ``run_dask``."""
 
@@ -81,35 +69,31 @@ class Dispatch:
         self._order = {planned.unit.id: place for place, planned in enumerate(units)}
         self._news: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._topic = f"tracker-{uuid.uuid4().hex}"
-        self._models: dict[ModelKey, _Model] = {}
+        self._models: dict[tuple[str, str, int], list[PlannedUnit]] = {}
         for planned in units:
-            key = model_key(planned.unit)
-            known = context.worker_spec.signatures.get(key, UNKNOWN)
-            self._models.setdefault(key, _Model(known)).waiting.append(planned)
+            at = planned.unit.checkpoint
+            self._models.setdefault((at.suite, at.model, at.seed), []).append(planned)
 
     def outcomes(self) -> Generator[Outcome, None, None]:
         """Yield one outcome per unit, as they are recorded."""
         self._client.subscribe_topic(self._topic, lambda event: self._news.put(event[1]))
-        for model in self._models.values():
-            self._hand_out(model)
+        for waiting in self._models.values():
+            self._hand_out(waiting)
         while self._open:
             news = self._news.get()
             for outcome in [self._heard(news)] if isinstance(news, dict) else self._ended(*news):
                 if outcome is not None and self._open.pop(outcome.unit.id, None) is not None:
                     yield outcome
 
-    def _hand_out(self, model: _Model) -> None:
-        """Give a model's units to the scheduler: one alone as long as its signature is not known."""
-        size = self._options.batch if model.signature.complete else 1
-        while model.waiting and not model.probing:
-            units, model.waiting = model.waiting[:size], model.waiting[size:]
-            model.probing = not model.signature.complete
-            self._submit(model, units)
+    def _hand_out(self, units: list[PlannedUnit]) -> None:
+        """Give units of one model to the scheduler, in batches."""
+        for start in range(0, len(units), self._options.batch):
+            self._submit(units[start : start + self._options.batch])
 
-    def _submit(self, model: _Model, units: list[PlannedUnit]) -> None:
+    def _submit(self, units: list[PlannedUnit]) -> None:
         checkpoints = [planned.unit.checkpoint for planned in units]
         inspected = {each: self._inspected[each] for each in checkpoints if each in self._inspected}
-        batch = UnitBatch(tuple(units), model.signature, inspected)
+        batch = UnitBatch(tuple(units), inspected)
         future = self._client.submit(
             _on_worker,
             self._context,
@@ -120,35 +104,29 @@ class Dispatch:
             resources=dict(self._options.resources) or None,
         )
         self.futures.append(future)
-        future.add_done_callback(lambda done: self._news.put((done, model, units)))
+        future.add_done_callback(lambda done: self._news.put((done, units)))
 
     def _heard(self, event: Mapping[str, Any]) -> Outcome | None:
         """Return an outcome from a worker that goes on with its batch."""
         planned = self._open.get(tuple(event["id"]))  # type: ignore[arg-type]
         return None if planned is None else Outcome(planned.unit, **{name: event[name] for name in REPORTED})
 
-    def _ended(self, future: Any, model: _Model, units: list[PlannedUnit]) -> list[Outcome]:
+    def _ended(self, future: Any, units: list[PlannedUnit]) -> list[Outcome]:
         """Return the outcomes of a batch that has ended, one way or another."""
         self.futures.remove(future)
         if future.status == "finished":
             report: UnitBatchReport = future.result()
             self._transfer.add(report.transfer)
             outcomes = list(report.outcomes)
-            if model.probing:
-                model.signature = report.signature
             reported = {outcome.unit.id for outcome in outcomes}
             left = [planned for planned in units if planned.unit.id not in reported]
             if left:  # the worker took the sweep for ended
-                model.waiting[:0] = left
-                self._hand_out(model)
+                self._hand_out(left)
         else:
-            outcomes = self._after_error(future, model, units)
-        if model.probing:
-            model.probing = False
-            self._hand_out(model)
+            outcomes = self._after_error(future, units)
         return outcomes
 
-    def _after_error(self, future: Any, model: _Model, units: list[PlannedUnit]) -> list[Outcome]:
+    def _after_error(self, future: Any, units: list[PlannedUnit]) -> list[Outcome]:
         """Try a batch that killed its workers again unit by unit; a unit that does is recorded as failed.
 
         Raises:
@@ -166,7 +144,7 @@ class Dispatch:
         if len(units) == 1:
             return [self._recorded_or_failed(planned) for planned in left]
         for planned in left:
-            self._submit(model, [planned])
+            self._submit([planned])
         return []
 
     def _recorded_or_failed(self, planned: PlannedUnit) -> Outcome:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from tracker.checkpoints import CheckpointCache, Inspected
 from tracker.config import Config
-from tracker.engines.consistency import recorded_signatures
 from tracker.engines.placement import Placement, placements
 from tracker.engines.prefetch import Prefetch, Transfer
 from tracker.engines.reservations import Reservations
@@ -76,7 +75,6 @@ def launch(
         store_inode=config.store.stat().st_ino,
         source=resolved.source,
         stream=config.engine.stream,
-        signatures=recorded_signatures(resolved.ledger, without={planned.unit.id for planned in pending}),
         metric_files=config.metric_files,
     )
     store = Store(config.store, spec.store_inode)

@@ -10,7 +10,6 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
-from tracker.engines.consistency import UNKNOWN, SignatureExchange
 from tracker.engines.placement import Placement
 from tracker.engines.prefetch import FetchedCheckpoint, Prefetch
 from tracker.engines.warm_process import STOP_SECONDS, ProcessDied, Task, TookTooLong, WarmProcess
@@ -58,7 +57,6 @@ class Pool:
     def __init__(self, supply: Prefetch, spec: WorkerSpec, options: PoolOptions) -> None:
         self._supply, self._options = supply, options
         self._store = Store(spec.store, spec.store_inode)
-        self._signatures = SignatureExchange(spec.signatures)
         self._ended: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
         self._stopped = False
         used = options.placements[: len(supply.units)]
@@ -78,7 +76,6 @@ class Pool:
     ) -> None:
         self._stopped = True
         self._supply.stop()
-        self._signatures.stop()
         for worker in self.workers:
             worker.kill()
         for thread in self._threads:
@@ -113,34 +110,23 @@ class Pool:
 
     def _measured(self, fetched: FetchedCheckpoint, worker: WarmProcess) -> Outcome | None:
         """Have a unit measured, however many processes it takes; None when the sweep is stopped."""
-        unit, deaths = fetched.planned.unit, list[str]()
-        known = self._signatures.begin(unit)
-        if known is None:
-            return None
-        found = UNKNOWN
-        try:
-            while not self._stopped:
-                try:
-                    task = Task(fetched.planned, fetched.result, known)
-                    report = worker.carry_out(task, self._options.timeout)
-                except TookTooLong:
-                    return self._recorded_or_failed(fetched.planned, _too_long(self._options.timeout))
-                except ProcessDied as error:
-                    if worker.ready:
-                        deaths.append(str(error))
-                        if outcome := self._after_death(fetched.planned, deaths):
-                            return outcome
-                    elif worker.failed_starts >= FAILED_STARTS and not self._stopped:
-                        raise TrackerError(
-                            f"{worker.name}: its process {error} while starting, {FAILED_STARTS} times; see "
-                            "the error with engine=inline"
-                        ) from error
-                else:
-                    found = report.signature
-                    return report.outcome
-            return None
-        finally:
-            self._signatures.end(unit, found)
+        task, deaths = Task(fetched.planned, fetched.result), list[str]()
+        while not self._stopped:
+            try:
+                return worker.carry_out(task, self._options.timeout).outcome
+            except TookTooLong:
+                return self._recorded_or_failed(fetched.planned, _too_long(self._options.timeout))
+            except ProcessDied as error:
+                if worker.ready:
+                    deaths.append(str(error))
+                    if outcome := self._after_death(fetched.planned, deaths):
+                        return outcome
+                elif worker.failed_starts >= FAILED_STARTS and not self._stopped:
+                    raise TrackerError(
+                        f"{worker.name}: its process {error} while starting, {FAILED_STARTS} times; see "
+                        "the error with engine=inline"
+                    ) from error
+        return None
 
     def _after_death(self, planned: PlannedUnit, deaths: list[str]) -> Outcome | None:
         """Return the outcome of a unit whose worker died; None if it is to be tried again."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracker.checkpoints import CheckpointCache, Inspected
-from tracker.engines.consistency import ModelSignature
 from tracker.engines.placement import Placement, chosen_device
 from tracker.engines.prefetch import Prefetch, Transfer
 from tracker.engines.reservations import Reservations
@@ -50,8 +49,6 @@ class UnitBatch:
     """Checkpoints of one model."""
 
     units: tuple[PlannedUnit, ...]
-    signature: ModelSignature
-    """Of the model, as far as it is known."""
     inspected: Mapping[Checkpoint, Inspected | CheckpointError]
     """What the hub answered for them: no worker asks it again."""
 
@@ -61,7 +58,6 @@ class UnitBatchReport:
     """What comes back: small, since results lie in the store."""
 
     outcomes: tuple[Outcome, ...]
-    signature: ModelSignature
     transfer: Transfer
 
 
@@ -87,8 +83,6 @@ def carry_out(
             _worker(context, name),
             Store(context.worker_spec.store, context.worker_spec.store_inode),
         )
-        first = batch.units[0].unit
-        worker.learn(first, batch.signature)
         outcomes: list[Outcome] = []
         with (
             Heartbeat(store.folder) as heartbeat,
@@ -111,7 +105,7 @@ def carry_out(
                     os._exit(1)
                 if not context.heartbeat.exists():
                     break
-        return UnitBatchReport(tuple(outcomes), worker.signature(first), supply.transfer)
+        return UnitBatchReport(tuple(outcomes), supply.transfer)
 
 
 def _worker(context: SweepContext, name: object) -> Worker:

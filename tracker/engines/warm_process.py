@@ -16,7 +16,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from tracker.engines.consistency import ModelSignature
 from tracker.engines.placement import Placement
 from tracker.engines.worker_spec import WorkerSpec
 from tracker.errors import CheckpointError, TrackerError
@@ -48,8 +47,6 @@ class Task:
 
     planned: PlannedUnit
     fetched: Fetched | CheckpointError
-    signature: ModelSignature
-    """Of its model, as far as it is known."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,6 @@ class Report:
     """What a worker process reports of a unit."""
 
     outcome: Outcome
-    signature: ModelSignature
     memory: int
     """Bytes that the process holds beside its model."""
     broken: bool
@@ -201,7 +197,6 @@ def _serve(spec: WorkerSpec, placement: Placement, connection: Connection) -> No
         connection.send("ready")
         while True:
             task: Task = connection.recv()
-            worker.learn(task.planned.unit, task.signature)
             try:
                 with _showing_life(connection):
                     outcome = worker.run(task.planned, task.fetched)
@@ -209,8 +204,7 @@ def _serve(spec: WorkerSpec, placement: Placement, connection: Connection) -> No
                 connection.send(error)
                 continue
             memory = max(0, _resident() - worker.model_bytes)
-            signature = worker.signature(task.planned.unit)
-            connection.send(Report(outcome, signature, memory, worker.broken))
+            connection.send(Report(outcome, memory, worker.broken))
 
 
 @contextlib.contextmanager

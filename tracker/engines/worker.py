@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from tracker.engines.consistency import UNKNOWN, ModelKey, ModelSignature, Shape, model_key
 from tracker.engines.placement import Placement
 from tracker.engines.worker_spec import WorkerSpec
 from tracker.errors import INTERRUPTIONS, CheckpointError, MissingCheckpoint, StoreError, TrackerError, redact
@@ -33,11 +32,7 @@ from tracker.store import Store
 
 @dataclass
 class Worker:
-    """Measures units one after the other and records them.
-
-    A checkpoint that differs from ``signatures``, which holds what the other checkpoints of each model agree
-    on, is an error, since their results could not be compared.
-    """
+    """Measures units one after the other and records them."""
 
     store: Store
     source: ProbeSource
@@ -46,7 +41,6 @@ class Worker:
     """Whether models are loaded whole or block by block: always, never, or auto, by the free memory."""
     memory: int | None = None
     """This worker's share of it in bytes, where there are several."""
-    signatures: dict[ModelKey, ModelSignature] = field(default_factory=dict)
     broken: bool = False
     """Whether CUDA would fail every later unit of this process."""
     _encoded: dict[str, ProbeTokens] = field(default_factory=dict)
@@ -79,16 +73,7 @@ class Worker:
             device=placement.device,
             stream=spec.stream,
             memory=memory,
-            signatures=dict(spec.signatures),
         )
-
-    def signature(self, unit: Unit) -> ModelSignature:
-        """Return what this worker knows of a unit's model."""
-        return self.signatures.get(model_key(unit), UNKNOWN)
-
-    def learn(self, unit: Unit, known: ModelSignature) -> None:
-        """Take over what other workers found of a unit's model."""
-        self.signatures[model_key(unit)] = known.merged(self.signature(unit))
 
     def run(self, planned: PlannedUnit, fetched: Fetched | CheckpointError) -> Outcome:
         """Measure and record one unit; what is wrong with its checkpoint is recorded, not raised.
@@ -132,29 +117,12 @@ class Worker:
         model = self._loaded(fetched.path, unit.dtype)
         try:
             facts = model_facts(model)
-            self._refuse_another_shape(unit, (facts.n_layers, facts.n_heads, facts.d_model))
             tokens = self._tokens(unit, fetched.path, facts.vocabulary, facts.max_positions)
             pinned = replace(unit, checkpoint=replace(unit.checkpoint, commit=fetched.commit))
             return measure(pinned, model, tokens, commit=fetched.commit, started=started)
         finally:
             del model
             gc.collect()
-
-    def _agreed(self, unit: Unit, found: ModelSignature) -> ModelSignature:
-        """Return the signature of a unit's model; what is not known of it yet is taken from this unit."""
-        agreed = self.signatures[model_key(unit)] = self.signature(unit).merged(found)
-        return agreed
-
-    def _refuse_another_shape(self, unit: Unit, shape: Shape) -> None:
-        expected = self._agreed(unit, ModelSignature(shape=shape)).shape
-        if expected is not None and expected != shape:
-            both = " against ".join(
-                "{} layers of {} heads, width {}".format(*each) for each in (shape, expected)
-            )
-            raise CheckpointError(
-                f"its architecture is not that of the model's other checkpoints ({both}); is it another "
-                "model's? give it another suite.model"
-            )
 
     def _loaded(self, path: Path, dtype: str) -> PreTrainedModel:
         need = memory_needed(path, dtype)
@@ -186,17 +154,7 @@ class Worker:
                 block=unit.conventions.block,
                 max_positions=max_positions,
             )
-        tokens = self._encoded[name]
-        self._refuse_other_ids(unit, tokens)
-        return tokens
-
-    def _refuse_other_ids(self, unit: Unit, tokens: ProbeTokens) -> None:
-        expected = self._agreed(unit, ModelSignature(token_digest=tokens.digest)).token_digest
-        if expected != tokens.digest:
-            raise CheckpointError(
-                f"its tokenizer turns the probe into other ids ({tokens.digest}) than the model's other "
-                f"checkpoints ({expected}), so results cannot be compared; give probe.tokenizer=FOLDER"
-            )
+        return self._encoded[name]
 
 
 CUDA_FAULTS = ("CUDA error", "CUDA driver error", "HIP error", "cuDNN error", "CUBLAS_STATUS")

@@ -1,10 +1,8 @@
 """What every worker of a sweep is made from; it crosses to other processes and machines."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tracker.engines.consistency import ModelKey, ModelSignature
 from tracker.records import ProbeSource
 
 FILES = ("text", "ids", "tokenizer")
@@ -13,12 +11,11 @@ FILES = ("text", "ids", "tokenizer")
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """The store and the probe of a sweep, and what earlier sweeps found of its models."""
+    """The store and the probe of a sweep."""
 
     store: Path
     source: ProbeSource
     stream: str = "auto"
-    signatures: Mapping[ModelKey, ModelSignature] = field(default_factory=dict)
     store_inode: int | None = None
     """Of the store's folder as the sweep found it (``tracker.store.Store.inode``)."""
     metric_files: tuple[str, ...] = ()

@@ -1,5 +1,6 @@
 """When a training is measured, and what share of its time that may take."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from tracker.errors import unknown_value
 
 ADVANCE = 0.5
 """Most of the whole run's share that early measurements may take before it is earned."""
+UNCOUNTED = 1
+"""Measurements, from the first on, that do not count against the share."""
 REMEMBERED = 3
 """The next measurement is expected to cost the median of so many last ones."""
 
@@ -43,8 +46,9 @@ class Budget:
     """Time: measuring may take ``share`` of what training itself takes; None: as much as it wants.
 
     A measurement waits until the time trained so far has paid for it. Early ones may be paid in advance,
-    out of up to half of what the whole run will earn, where its length is known. The very first is always
-    taken, since nothing is known of its cost.
+    out of up to half of what the whole run will earn, where its length is known. The first two are always
+    taken: the first loads libraries and fills caches, so that it tells nothing of what the others cost, and
+    is not counted.
     """
 
     share: float | None
@@ -52,6 +56,10 @@ class Budget:
     first_step: int = 0
     clock: Callable[[], float] = time.perf_counter
     costs: list[float] = field(default_factory=list)
+    due: int = 0
+    """Measurements asked for so far."""
+    needed: float = 0.0
+    """Largest share that a refused measurement would have wanted, had all before it been taken."""
     started: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,6 +74,28 @@ class Budget:
         return sum(self.costs)
 
     @property
+    def counted(self) -> float:
+        """Seconds that count against the share: all but the first measurement's."""
+        return sum(self.costs[UNCOUNTED:])
+
+    @property
+    def expected(self) -> float:
+        """Seconds that the next measurement is expected to take."""
+        recent = sorted(self.costs[UNCOUNTED:][-REMEMBERED:])
+        return recent[len(recent) // 2] if recent else 0.0
+
+    @property
+    def enough(self) -> float | None:
+        """The share, rounded up to one digit, at which nothing would have been refused.
+
+        None where nothing was, or where no share would do.
+        """
+        if not 0 < self.needed <= 1:
+            return None
+        digit = 10.0 ** math.floor(math.log10(self.needed))
+        return min(1.0, round(math.ceil(self.needed / digit) * digit, 12))
+
+    @property
     def trained(self) -> float:
         """Seconds that everything else has taken."""
         return max(0.0, self.clock() - self.started - self.spent)
@@ -77,18 +107,18 @@ class Budget:
             step: finished optimizer steps.
             early: whether it may be paid in advance.
         """
-        if not self.costs or self.share is None:
+        self.due += 1
+        if len(self.costs) < UNCOUNTED + 1 or self.share is None:
             return None
         trained = self.trained
-        earned = self.share * trained
-        if early:
-            earned = max(earned, ADVANCE * self.share * self._whole_run(step, trained))
-        recent = sorted(self.costs[-REMEMBERED:])
-        expected = recent[len(recent) // 2]
-        if self.spent + expected <= earned:
+        paying = max(trained, ADVANCE * self._whole_run(step, trained)) if early else trained
+        earned = self.share * paying
+        if self.counted + self.expected <= earned:
             return None
+        wanted = self.expected * (self.due - UNCOUNTED)
+        self.needed = max(self.needed, wanted / paying if paying else math.inf)
         return (
-            f"a measurement takes about {expected:.2g} s and {self.spent:.3g} s are spent; "
+            f"a measurement takes about {self.expected:.2g} s and {self.counted:.3g} s are spent; "
             f"{self.share:.3g} of the time trained is {earned:.3g} s"
         )
 

@@ -60,6 +60,8 @@ class TrainingMonitor:
         self._schedule, self._budget = Schedule(options.every, options.early), Budget(options.share)
         self._record = RunRecord(store, options, request)
         self._last: int | None = None
+        self._refused = False
+        """Whether the last step that was due was left out."""
         self._begun = False
         self._alerted: set[str] = set()
         self._idle = not is_main_process()
@@ -128,8 +130,9 @@ class TrainingMonitor:
         """
         if self._idle or not self._begun:
             return self.account
-        if step is not None and _whole(step) != self._last:
-            self._try(_whole(step), tokens_seen, early=False)
+        if step is not None and (_whole(step) != self._last or self._refused):
+            self._record.unskip(_whole(step))
+            self._try(_whole(step), tokens_seen, early=False, always=True)
         self._idle = True
         with self._harmless("monitoring cannot be finished"):
             self._record.finish(self._budget)
@@ -156,10 +159,11 @@ class TrainingMonitor:
         if self.history and self.history[-1].step == step:
             self._last = step  # the weights that training goes on from are measured already
 
-    def _try(self, step: int, tokens_seen: int | None, *, early: bool) -> bool:
-        self._last, refusal = step, "its cost cannot be estimated"
+    def _try(self, step: int, tokens_seen: int | None, *, early: bool, always: bool = False) -> bool:
+        self._last, refusal = step, None if always else "its cost cannot be estimated"
         with self._harmless(f"the budget of step {step} cannot be computed"):
-            refusal = self._budget.refusal(step, early=early)
+            refusal = None if always else self._budget.refusal(step, early=early)
+        self._refused = refusal is not None
         if refusal is not None:
             self._record.skip(step, refusal)
             return False

@@ -4,11 +4,12 @@ Nothing that fails in here reaches the training: it is reported in the account a
 """
 
 import logging
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracker.analysis.instability import Instability, Observation
-from tracker.errors import INTERRUPTIONS, StoreError
+from tracker.errors import INTERRUPTIONS, StoreError, counted
 from tracker.live.budget import Budget
 from tracker.live.observations import recorded_observations
 from tracker.live.options import WatchOptions
@@ -33,6 +34,8 @@ class Account:
     measuring_seconds: float = 0.0
     training_seconds: float = 0.0
     alerts: int = 0
+    enough: float | None = None
+    """The share that would have measured every step that was due; None where no share would do."""
     sentences: list[str] = field(default_factory=list)
     """Alerts, failures, and what the W&B publisher reported at the end."""
 
@@ -43,8 +46,12 @@ class Account:
 
     def __str__(self) -> str:
         """In one line, for people."""
+        due = self.measured + self.skipped + self.failed
+        failed = f", {self.failed} failed" if self.failed else ""
+        enough = f"{self.enough:g}" if self.enough is not None else "None"
+        advice = f"; share={enough} measures all" if self.skipped else ""
         return (
-            f"{self.measured} steps measured, {self.skipped} left out, {self.failed} failed, in "
+            f"{self.measured} of {counted(due, 'step')} measured{failed}{advice}; "
             f"{self.measuring_seconds:.2f} s beside {self.training_seconds:.2f} s of training "
             f"({self.share:.1%}); alerts: {self.alerts}"
         )
@@ -137,6 +144,12 @@ class RunRecord:
         self._journal.skipped.append({"step": step, "reason": reason})
         logger.info("%s: step %d is not measured: %s", self.label, step, reason)
 
+    def unskip(self, step: int) -> None:
+        """Take back that a step was left out: it is measured after all."""
+        left = [each for each in self._journal.skipped if each["step"] != step]
+        self.account.skipped -= len(self._journal.skipped) - len(left)
+        self._journal.skipped[:] = left
+
     def alert(self, found: list[Instability]) -> None:
         """Pass alerts on: to the account, the journal, the log, W&B and the user."""
         for each in found:
@@ -161,6 +174,7 @@ class RunRecord:
         """Bring account and journal up to date."""
         account = self.account
         account.measuring_seconds, account.training_seconds = budget.spent, budget.trained
+        account.enough = budget.enough
         figures = {name: value for name, value in vars(account).items() if name != "sentences"}
         self._journal.account = figures | {"share": account.share, "share_allowed": self._options.share}
         try:
@@ -176,6 +190,8 @@ class RunRecord:
             self.account.sentences += self._publisher.finish()
         for sentence in (f"{self.label}: {self.account}", *self.account.sentences):
             logger.info(sentence)
+        if not logger.isEnabledFor(logging.INFO):
+            print(f"tracker: {self.label}: {self.account}", file=sys.stderr)
 
     def _write_rest(self) -> None:
         """Write what is measured; what the disk refuses now is kept and tried again the next time."""

@@ -1,6 +1,8 @@
 """A model at hand, not a file: the probe and the conventions that it is measured with."""
 
+import os
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from tracker.measurement.probe import (
     check_target_error,
     encode_probe,
     fitting_block,
+    load_tokenizer,
     prefix_ids,
     probe_spec,
     probe_tokens,
@@ -52,7 +55,9 @@ def request_for(
         RequestError: neither tokens nor a tokenizer, tokens of another shape, or an unknown option.
         CheckpointError: the model has too few positions.
     """
-    conventions = _conventions(options)
+    if isinstance(tokenizer, str | os.PathLike):
+        tokenizer = load_tokenizer(Path(tokenizer).expanduser())
+    conventions = conventions_for(options)
     facts = model_facts(model)
     if tokens is not None:
         spec, encoded = _given(tokens, tokenizer, facts, conventions.block, target_error)
@@ -71,7 +76,12 @@ def request_for(
     return Request(spec, conventions, encoded, dtype)
 
 
-def _conventions(options: dict[str, Any]) -> Conventions:
+def conventions_for(options: dict[str, Any]) -> Conventions:
+    """Make conventions from keyword arguments.
+
+    Raises:
+        RequestError: a field that there is not, or a value that is not allowed.
+    """
     known = sorted(each.name for each in fields(Conventions))
     for name in options:
         if name not in known:

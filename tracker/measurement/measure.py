@@ -78,13 +78,26 @@ def _measured(
     measured = _measure_batches(model, tokens.ids, plan, facts, values, target_error)
     if facts.causal:
         _measure_prefix(model, tokens.prefix_ids, values)
+    _leave_out_failed(values, plan)
+    if facts.causal and way == "none":
+        values.troubles |= {"loss": "no loss: the model has no vocabulary head"}
+    return values.first(measured)
+
+
+def values_of(layers: list[LayerValues], plan: SignalPlan, number: int) -> Values:
+    """Collect what each layer of ``number`` sequences yields, on the host, where there is no model."""
+    values = Values.empty((number, len(layers), layers[0].spectrum.shape[1]), scales=plan.level + 1)
+    _add_batch(_Batch(layers, None), slice(0, number), number, values)
+    _leave_out_failed(values, plan)
+    return values
+
+
+def _leave_out_failed(values: Values, plan: SignalPlan) -> None:
+    """Drop the columns of custom metrics that went wrong, and keep why."""
     for failed in plan.troubles:
         for name in (failed, f"averaged_{failed}"):
             values.heads.pop(name, None)
     values.troubles = plan.troubles
-    if facts.causal and way == "none":
-        values.troubles |= {"loss": "no loss: the model has no vocabulary head"}
-    return values.first(measured)
 
 
 def _batch_size(model: PreTrainedModel, facts: ModelFacts, n: int) -> int:

@@ -1,7 +1,7 @@
 """Models: checkpoints loaded for measuring, and their attention layer by layer."""
 
 from tracker.models.architecture import ModelFacts, model_facts
-from tracker.models.attention_interface import IMPLEMENTATION, LayerAttention, check_attention
+from tracker.models.attention_interface import IMPLEMENTATION, LayerAttention, WholeAttention, check_attention
 from tracker.models.attention_stream import AttentionStream
 from tracker.models.loading import DTYPES, load_model
 from tracker.models.loss import logits_way, loss_positions, sequence_losses
@@ -12,6 +12,7 @@ __all__ = [
     "AttentionStream",
     "LayerAttention",
     "ModelFacts",
+    "WholeAttention",
     "check_attention",
     "load_model",
     "logits_way",

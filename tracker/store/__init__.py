@@ -5,6 +5,7 @@ from tracker.store.ledger import Ledger, record_folders
 from tracker.store.reader import Results, open_store, require_store, select_results
 from tracker.store.record_files import DamagedRecord, load_record, read_record, read_table
 from tracker.store.schema import SCHEMAS, SPECTRUM_BANDS, TABLES, conform, safe_name
+from tracker.store.unlike import UnlikeRecord
 from tracker.store.writer import Store
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Ledger",
     "Results",
     "Store",
+    "UnlikeRecord",
     "conform",
     "load_record",
     "open_store",

@@ -10,13 +10,17 @@ from typing import Any
 
 import polars as pl
 
-from tracker.errors import RequestError, StoreError
+from tracker.errors import RequestError, StoreError, counted
 from tracker.metrics.registry import BUILT_IN, Registry, read_descriptions, registry_of
 from tracker.records import Recorded
 from tracker.store.export import FILES, check_table, duckdb_views, library
 from tracker.store.ledger import Ledger
 from tracker.store.record_files import DamagedRecord, load_record, read_table
 from tracker.store.schema import SCHEMAS
+from tracker.store.unlike import find_unlike
+
+SHOWN = 8
+"""Models that a description names."""
 
 AT_ONCE = 100
 """Files that one scan opens; the metadata of a full suite's tables takes half a gigabyte."""
@@ -29,7 +33,8 @@ class Results:
     folder: Path
     records: tuple[Path, ...]
     damaged: tuple[DamagedRecord, ...] = ()
-    """Records that are left out, since their files are not those that were written."""
+    """Records that are left out: their files are not those that were written, or they are of another model
+    than the others of their run (``UnlikeRecord``)."""
 
     @cached_property
     def registry(self) -> Registry:
@@ -123,6 +128,25 @@ class Results:
             f"{holes} not measured" + (f", {len(self.damaged)} damaged" if self.damaged else "")
         )
 
+    def __repr__(self) -> str:
+        """Describe the store in a paragraph: what it holds, of which models, and how to read it."""
+        try:
+            table = self.checkpoints(["model", "seed", "step", "status", "probe", "conventions"])
+        except StoreError as error:
+            return f"store {self.folder}: {error}"
+        measured = table.filter(status="ok")
+        if measured.is_empty():
+            return f"{self}; nothing to read yet"
+        models = measured["model"].unique(maintain_order=True).to_list()
+        more = f" and {len(models) - SHOWN} more" if len(models) > SHOWN else ""
+        return (
+            f"{self}. {counted(len(models), 'model')} ({', '.join(models[:SHOWN])}{more}), "
+            f"{counted(measured['seed'].n_unique(), 'seed')}, steps {measured['step'].min()} to "
+            f"{measured['step'].max()}; probe {measured['probe'][0]}, conventions "
+            f"{measured['conventions'][0]}. .heads(), .layers(), .sequences() and .checkpoints() are polars "
+            "tables, .to_pandas('heads') is pandas."
+        )
+
     def _repr_html_(self) -> str:
         """Show a sentence and one row per run in a notebook."""
         table = self.checkpoints(["suite", "model", "seed", "step", "status"])
@@ -160,7 +184,7 @@ def open_store(
     suite: str | None = None,
     ledger: Ledger | None = None,
 ) -> Results:
-    """Open a store for reading; warns of each record that is damaged and left out.
+    """Open a store for reading; warns of each record that is left out.
 
     Args:
         folder: the store's folder (``store=DIR``).
@@ -208,7 +232,10 @@ def select_results(
                 f"{field}={chosen}: not in store {folder}; choose from {', '.join(present) or 'nothing'}"
             )
         records = [(p, record) for p, record in records if chosen in (None, getattr(record, field))]
-    return Results(folder, tuple(_one_each(records)), damaged)
+    unlike = find_unlike(records)
+    apart = {each.place for each in unlike}
+    kept = [(place, record) for place, record in records if place not in apart]
+    return Results(folder, tuple(_one_each(kept)), (*damaged, *unlike))
 
 
 def _one_each(records: list[tuple[Path, Recorded]]) -> list[Path]:

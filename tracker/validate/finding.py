@@ -26,14 +26,20 @@ def is_undefined(experiment: str, found: float) -> Finding:
     return Finding(experiment, "undefined", _shown(found), "exact", math.isnan(found))
 
 
-def at_most(experiment: str, found: float, limit: float, expected: str = "0") -> Finding:
-    """Expect ``found`` no larger than ``limit``; NaN fails."""
-    return Finding(experiment, expected, _shown(found), f"at most {limit:g}", found <= limit)
+def at_most(
+    experiment: str, found: float, limit: float, expected: str = "0", *, chance: float = 0.0
+) -> Finding:
+    """Expect ``found`` no larger than ``limit``, or by ``chance`` alone; NaN fails."""
+    allowed = f"at most {limit:g}" + (f" + {chance:.2g}" if chance else "")
+    return Finding(experiment, expected, _shown(found), allowed, found <= limit + chance)
 
 
-def at_least(experiment: str, found: float, limit: float, expected: str = "1") -> Finding:
-    """Expect ``found`` no smaller than ``limit``; NaN fails."""
-    return Finding(experiment, expected, _shown(found), f"at least {limit:g}", found >= limit)
+def at_least(
+    experiment: str, found: float, limit: float, expected: str = "1", *, chance: float = 0.0
+) -> Finding:
+    """Expect ``found`` no smaller than ``limit``, or by ``chance`` alone; NaN fails."""
+    allowed = f"at least {limit:g}" + (f" - {chance:.2g}" if chance else "")
+    return Finding(experiment, expected, _shown(found), allowed, found >= limit - chance)
 
 
 def _shown(value: float) -> str:

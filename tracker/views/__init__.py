@@ -9,13 +9,14 @@ if TYPE_CHECKING:
     from tracker.views.figure_files import write_figures
     from tracker.views.figure_scale import compare_figure, scale_figure
     from tracker.views.figures import phase_figure
-    from tracker.views.measurement import measurement_figure, measurement_html
+    from tracker.views.measurement import measurement_figure, measurement_html, measurement_text
 
 __all__ = [
     "compare_figure",
     "dashboard_data",
     "measurement_figure",
     "measurement_html",
+    "measurement_text",
     "phase_figure",
     "scale_figure",
     "write_dashboard",
@@ -27,6 +28,7 @@ _HOMES = {
     "dashboard_data": "data",
     "measurement_figure": "measurement",
     "measurement_html": "measurement",
+    "measurement_text": "measurement",
     "phase_figure": "figures",
     "scale_figure": "figure_scale",
     "write_dashboard": "dashboard",

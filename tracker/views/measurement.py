@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tracker.analysis.roles import NAMED, measured_as, named_heads
+from tracker.errors import counted
 from tracker.metrics.registry import metric_of, title_of
 from tracker.records import Measurement
 from tracker.store import SPECTRUM_BANDS
@@ -78,13 +79,35 @@ def _spectrum_panel(axes: Axes, heads: pl.DataFrame) -> None:
     axes.legend(frameon=False, loc="best")
 
 
+def measurement_text(measurement: Measurement) -> str:
+    """Say in six lines what was measured, what came out, and what can be asked of it."""
+    row = measurement.summary.row(0, named=True)
+    known = [f"{title_of(name).lower()} {row[name]:.3g}" for name in SHOWN if row.get(name) is not None]
+    half = -(-len(known) // 2)
+    tables = ("heads", "layers", "sequences")
+    sizes = ", ".join(f".{name} ({counted(getattr(measurement, name).height, 'row')})" for name in tables)
+    lines = (
+        _measured_on(row),
+        ", ".join(known[:half]),
+        ", ".join(known[half:]),
+        " ".join(head_sentences(measurement)),
+        f"{sizes} and .summary are polars tables",
+        ".named_heads() gives the heads that have a name, .figure() draws",
+    )
+    return "\n".join(lines)
+
+
+def _measured_on(row: Mapping[str, Any]) -> str:
+    return (
+        f"{row['model']}: {counted(row['n_layers'], 'layer')} of {counted(row['n_heads'], 'head')}, "
+        f"{counted(row['n_sequences'], 'sequence')} of {row['n_tokens']} tokens"
+    )
+
+
 def measurement_html(measurement: Measurement) -> str:
     """Render a measurement as self-contained HTML for a notebook; every text in it is escaped."""
     row = measurement.summary.row(0, named=True)
-    head = (
-        f"{row['model']}: {row['n_layers']} layers of {row['n_heads']} heads, "
-        f"{row['n_sequences']} sequences of {row['n_tokens']} tokens"
-    )
+    head = _measured_on(row)
     shown = [name for name in SHOWN if row.get(name) is not None]
     cells = "".join(_metric(name, row[name], row[f"{name}_std"]) for name in shown)
     heads = "".join(f"<p>{escape(sentence)}</p>" for sentence in head_sentences(measurement))
@@ -102,8 +125,8 @@ def head_sentences(measurement: Measurement) -> list[str]:
     """Name the previous-token and induction heads, or say that there is none."""
     found = named_heads(measurement.heads, measured_as(measurement.checkpoint.row(0, named=True)))
     sentences = []
-    for name, column in ((role.name.replace("-", " "), role.column) for role in NAMED):
-        rows = found.filter(name=name).to_dicts()
+    for name, column in ((role.name, role.column) for role in NAMED):
+        rows = found.filter(name=name.replace("-", " ")).to_dicts()
         if rows:
             named = ", ".join(f"layer {r['layer']} head {r['head']} ({r['score']:.2f})" for r in rows)
             sentences.append(f"{name.capitalize()} heads (from {rows[0]['limit']:.2g}): {named}.")

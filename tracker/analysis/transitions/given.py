@@ -57,14 +57,16 @@ def _checked(name: str, values: object, points: int) -> np.ndarray:
 
 
 def _given(steps: np.ndarray, array: np.ndarray) -> Given:
-    if array.ndim == 3 and array.shape[2] > 1:
-        counts = np.isfinite(array).sum(axis=1)
-        seeds = np.nansum(array, axis=1) / np.maximum(counts, 1)
-        seeds[counts == 0] = np.nan
-        kept = np.isfinite(seeds).all(axis=1)
-        return _noted(Given(steps[kept], seeds[kept].mean(axis=1), seeds=seeds[kept].T), steps, kept)
     if array.ndim == 3:
-        array = array[:, :, 0]
+        used = _seeds_used(np.asarray(np.isfinite(array).any(axis=1)))
+        given = _of_seeds(steps, array[:, :, used]) if len(used) > 1 else _given(steps, array[:, :, used[0]])
+        lost = [str(number + 1) for number in range(array.shape[2]) if number not in used]
+        if not lost:
+            return given
+        apart = (
+            f"seed {', '.join(lost)} of {array.shape[2]}: left out, since it lacks checkpoints of the others"
+        )
+        return replace(given, note="; ".join(filter(None, (apart, given.note))))
     if array.ndim == 1:
         kept = np.isfinite(array)
         return _noted(Given(steps[kept], array[kept]), steps, kept)
@@ -76,6 +78,28 @@ def _given(steps: np.ndarray, array: np.ndarray) -> Given:
         return _noted(Given(steps[kept], chosen.mean(axis=1), chosen), steps, kept)
     mean = np.nansum(array[kept], axis=1) / defined[kept].sum(axis=1)
     return _noted(Given(steps[kept], mean), steps, kept)
+
+
+def _seeds_used(defined_TK: np.ndarray) -> list[int]:
+    """Numbers of the seeds that are taken together: those with the most values at checkpoints of them all."""
+    used = list(range(defined_TK.shape[1]))
+
+    def values(seeds: list[int]) -> int:
+        return len(seeds) * int(defined_TK[:, seeds].all(axis=1).sum())
+
+    while len(used) > 1 and not defined_TK[:, used].all():
+        fewer = max(([each for each in used if each != seed] for seed in used), key=values)
+        if values(fewer) < values(used):
+            break
+        used = fewer
+    return used
+
+
+def _of_seeds(steps: np.ndarray, array: np.ndarray) -> Given:
+    counts = np.isfinite(array).sum(axis=1)
+    seeds = np.nansum(array, axis=1) / np.maximum(counts, 1)
+    kept = (counts > 0).all(axis=1)
+    return _noted(Given(steps[kept], seeds[kept].mean(axis=1), seeds=seeds[kept].T), steps, kept)
 
 
 def _noted(given: Given, steps: np.ndarray, kept: np.ndarray) -> Given:

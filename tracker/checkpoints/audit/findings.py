@@ -14,7 +14,9 @@ from tracker.checkpoints.listing import RemoteFile
 
 SUSPICIOUS = ("same-weights", "shared-shard", "last-not-main", "bad-tensor")
 """Faults of checkpoints that can be measured, but whose weights may not match their names."""
-FAULTS = ("missing", "no-weights", *SUSPICIOUS, "expected-twin")
+REMARKS = ("expected-twin", "unusual-start")
+"""What is told and is no fault."""
+FAULTS = ("missing", "no-weights", *SUSPICIOUS, *REMARKS)
 TWINS = frozenset({0, 1})
 TENSORS = "tensors"
 """Stands among the formats for the tensors themselves, whatever files they lie in."""

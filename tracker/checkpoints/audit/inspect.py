@@ -188,18 +188,23 @@ def _hashed(path: Path) -> RemoteFile:
 
 
 def _bad_tensors(checkpoint: Checkpoint, commit: str | None, checked: Checked) -> list[Finding]:
-    if not checked.bad:
-        return []
-    first, others = checked.bad[0], len(checked.bad) - 1
-    more = f"; and {others} more" if others else ""
-    return [_bad(checkpoint, commit, first.file, f"{first.name}: {first.what}{more}")]
+    """A finding on the tensors that are at fault, and one on those that start in an unusual way."""
+    found = []
+    for tensors, fault in ((checked.bad, "bad-tensor"), (checked.unusual, "unusual-start")):
+        if tensors:
+            first, others = tensors[0], len(tensors) - 1
+            what = f"{first.name}: {first.what}" + (f"; and {others} more" if others else "")
+            found.append(_bad(checkpoint, commit, first.file, what, fault))
+    return found
 
 
-def _bad(checkpoint: Checkpoint, commit: str | None, file: str | None, fault: str) -> Finding:
+def _bad(
+    checkpoint: Checkpoint, commit: str | None, file: str | None, what: str, fault: str = "bad-tensor"
+) -> Finding:
     return Finding(
         checkpoint.step,
-        "bad-tensor",
-        f"{checkpoint.revision}: {fault}",
+        fault,
+        f"{checkpoint.revision}: {what}",
         file=file,
         revision=checkpoint.revision,
         commit=commit,
