@@ -21,7 +21,7 @@ from tracker.views import write_dashboard
 from tracker.views.paper import beside_paper, paper_points
 from tracker.views.runs import runs_of
 
-AXE = "TRACKER_TEST_AXE"
+AXE = "TRACKER_AXE"
 """Names the environment variable with the path of axe-core's axe.min.js."""
 
 
@@ -226,6 +226,18 @@ def test_the_layer_map_is_the_mean_of_each_layer_s_heads(visit: Visit, stored: R
     for layer in range(4):
         values = rows.filter(layer=layer)["spectral_entropy"].to_numpy().reshape(-1, SMALL[2].heads)
         assert shown["z"][layer] == pytest.approx(values.mean(axis=1).tolist(), abs=0.02)
+
+
+@browsing
+def test_a_click_in_the_layer_map_goes_to_its_step(visit: Visit):
+    area = visit.page.locator("#layers-plot .nsewdrag").first
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    assert box is not None
+    visit.page.mouse.click(box["x"] + 2, box["y"] + box["height"] / 2)
+    visit.until("#step-name", "0")
+    line = "document.getElementById('layers-plot').layout.shapes.at(-1).x0"
+    true_soon(visit, f"{line} === -1")
 
 
 @browsing

@@ -79,7 +79,7 @@ const runCells = (run) => [run.suite, run.model, run.seed];
 
 // Curves of some metrics, as they stand behind panels.
 const seriesTable = (runs, names) => [
-  [...RUN_COLUMNS, "step", "tokens", "metric", "mean", "half_95", "q25", "q75"],
+  [...RUN_COLUMNS, "step", "tokens", "metric", "mean", "half_95", "q25", "q75", "suspect"],
   ...runs.flatMap((run) =>
     names
       .filter((name) => run.series[name])
@@ -94,6 +94,7 @@ const seriesTable = (runs, names) => [
           half[i],
           q25[i],
           q75[i],
+          run.suspects[i],
         ]);
       }),
   ),

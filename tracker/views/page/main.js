@@ -49,6 +49,7 @@ async function drawAll() {
   syncControls();
   drawChips();
   drawMultiples();
+  drawRibbon();
   drawTrajectories();
   // The first view is painted before what lies below it is drawn, except on paper, which does not wait.
   // (No animation frame: hidden tabs have none.)

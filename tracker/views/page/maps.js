@@ -264,16 +264,7 @@ async function drawHead() {
     axis = trainingAxis([run], width);
   const marks = phaseMarks(state.run, axis, width),
     at0 = place(run.steps[Number(byId("step").value)], run);
-  const now = {
-    type: "line",
-    xref: "x",
-    yref: "paper",
-    x0: at0,
-    x1: at0,
-    y0: 0,
-    y1: 1,
-    line: { color: css("--ink"), width: 1, dash: "dot" },
-  };
+  const now = nowLine(at0);
   const pad = (scale.high - scale.low) * 0.04;
   await draw(
     "head-plot",
@@ -295,12 +286,13 @@ async function drawHead() {
 }
 
 // The line that marks the slider's step is the last shape; moving it is quicker than drawing the curves again.
-function moveNow() {
+async function moveNow() {
   const { run } = selection.current,
-    plot = byId("head-plot"),
     at = place(run.steps[Number(byId("step").value)], run);
-  const last = `shapes[${plot.layout.shapes.length - 1}]`;
-  return Plotly.relayout(plot, { [`${last}.x0`]: at, [`${last}.x1`]: at });
+  for (const plot of [byId("head-plot"), byId("layers-plot")]) {
+    const last = `shapes[${plot.layout.shapes.length - 1}]`;
+    await Plotly.relayout(plot, { [`${last}.x0`]: at, [`${last}.x1`]: at });
+  }
 }
 
 function chooseHead(layer, head) {

@@ -97,6 +97,7 @@ async function movePlane() {
 
 const headsOf = (map) =>
   Array.from({ length: map.layers * map.heads }, (_, i) => [Math.floor(i / map.heads), i % map.heads]);
+const fourDigits = (value) => (value === null ? null : Number(value.toPrecision(4)));
 const headTable = (run, map, fields) => [
   [...RUN_COLUMNS, "step", "layer", "head", ...fields.map((field) => field.name)],
   ...run.steps.flatMap((step, t) =>
@@ -105,7 +106,7 @@ const headTable = (run, map, fields) => [
       step,
       l,
       h,
-      ...fields.map((field) => number(field.at(t, l, h))),
+      ...fields.map((field) => fourDigits(field.at(t, l, h))),
     ]),
   ),
 ];
@@ -133,9 +134,14 @@ async function drawLayers() {
     axis: "layer",
     format: (value) => number(value, 3),
     logarithmic: false,
+    now: Number(byId("step").value),
     height: 360,
     label: `${title} by layer over training, ${run.label}`,
   });
   byId("layers-note").textContent =
-    `Mean over the ${plural(map.heads, "head")} of each layer; colours span the values shown${scale.clipped ? ", heads beyond the map's scale at its ends" : ""}.`;
+    `Mean over the ${plural(map.heads, "head")} of each layer; click a column to go to its step. Colours span the values shown${scale.clipped ? ", heads beyond the map's scale at its ends" : ""}.`;
+  const node = byId("layers-plot");
+  if (node.dataset.ready) return;
+  node.on("plotly_click", ({ points: [{ pointIndex }] }) => pointIndex && chooseStep(pointIndex[1]));
+  node.dataset.ready = "yes";
 }

@@ -49,6 +49,7 @@ function drawProvenance() {
     kept(columns).map(([title, numeric]) => ({ title, number: Boolean(numeric) })),
     rows.map(kept),
   );
+  byId("not-audited").hidden = DATA.audit.length > 0;
   byId("holes-box").hidden = !DATA.holes.length;
   fillTable(
     byId("holes"),

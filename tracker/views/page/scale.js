@@ -70,8 +70,9 @@ function drawScale() {
 // The same metric over every axis of size that was analysed.
 function drawAxes(step) {
   const rows = DATA.axes.map((axis) => [axis, thresholdFor(step, axis.name)]).filter(([, found]) => found);
-  byId("axes-box").hidden = !rows.length;
-  if (!rows.length) return;
+  const told = rows.some(([, t]) => t.p_value !== null || (t.aicc ?? null) !== null);
+  byId("axes-box").hidden = !told;
+  if (!told) return;
   const least = Math.min(...rows.map(([, found]) => found.aicc ?? Infinity));
   const span = (pair) => (pair ? `(${count(pair[0])}, ${count(pair[1])}]` : null);
   byId("axes-name").textContent =

@@ -145,6 +145,11 @@ async function drawSpectrum() {
     `${run.label}, ${of}. ${shown.note} Each column is one checkpoint${run.suspects.some(Boolean) ? "; suspect ones are left empty" : ""}.`;
 }
 
+const nowLine = (x) => ({
+  ...{ type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1 },
+  line: { color: css("--ink"), width: 1, dash: "dot" },
+});
+
 // A map with a column per checkpoint: `rows` from the bottom with their edges, names, ticks and how values read.
 function drawStepMap(id, run, shown) {
   const level = (value) =>
@@ -193,6 +198,7 @@ function drawStepMap(id, run, shown) {
     {
       height: shown.height,
       margin: { l: 66, r: 10, t: 34, b: 42 },
+      shapes: shown.now === undefined ? [] : [nowLine(places[shown.now])],
       annotations: phaseMarks(run.key, axis, width).annotations.map((each) => ({ ...each, yshift: 4 })),
       dragmode: false,
       xaxis: zoomed ? axis : { ...axis, range: [xs[0], xs[xs.length - 1]] },

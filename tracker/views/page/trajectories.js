@@ -92,7 +92,6 @@ function drawTrajectories() {
     byId(`enlarge-${i}`).textContent = big === i ? "All panels" : "Enlarge";
     if (!panel.hidden) drawPanel(i);
   });
-  drawRibbon();
   drawReading();
 }
 

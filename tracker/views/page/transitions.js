@@ -83,85 +83,76 @@ const frameWidth = (node) => (node.clientWidth || 1100) - FRAME.l - FRAME.r;
 
 function drawMultiples() {
   const present = CURVES.filter((name) => METRIC.has(name)),
-    runsOf = ({ suite, model }) => DATA.runs.filter((run) => run.suite === suite && run.model === model),
-    models = DATA.models.filter((each) => runsOf(each).length);
+    models = DATA.models.filter((each) => runsOfModel(each).length);
   byId("multiples-box").hidden = !present.length || !models.length;
   if (byId("multiples-box").hidden) return;
-  const node = byId("multiples"),
-    alone = !DATA.transitions.length,
+  const alone = !DATA.transitions.length,
     tall = models.length <= 4 ? 112 : models.length <= 6 ? 88 : 68,
-    gap = tall < 80 ? 16 : 20,
     margin = { ...FRAME, t: 22, b: alone ? 42 : 12 },
-    height = tall * models.length + margin.t + margin.b,
-    colours = { spectral_entropy: css("--accent"), frequency_selectivity: css("--ink") },
-    axis = trainingAxis(DATA.runs, frameWidth(node));
-  const layout = { height, margin, shapes: [], annotations: [] },
-    traces = [],
-    bare = {
-      showgrid: false,
-      showline: false,
-      nticks: tall < 80 ? 3 : 4,
-      tickmode: "auto",
-      fixedrange: true,
-      exponentformat: "power",
-    };
-  layout.xaxis = {
-    ...axis,
-    showgrid: true,
-    showticklabels: alone,
-    anchor: "free",
-    position: 0,
-    automargin: false,
+    colours = { spectral_entropy: css("--accent"), frequency_selectivity: css("--ink") };
+  const figure = {
+    traces: [],
+    layout: {
+      height: tall * models.length + margin.t + margin.b,
+      margin,
+      shapes: [],
+      annotations: [],
+      xaxis: {
+        ...trainingAxis(DATA.runs, frameWidth(byId("multiples"))),
+        ...{ showgrid: true, showticklabels: alone, anchor: "free", position: 0, automargin: false },
+        ...(alone ? {} : { title: { text: "" }, ticks: "" }),
+      },
+    },
   };
-  if (!alone) Object.assign(layout.xaxis, { title: { text: "" }, ticks: "" });
   models.forEach((each, i) => {
     const top = 1 - i / models.length,
-      bottom = top - (tall - gap) / (tall * models.length),
-      runs = runsOf(each);
-    present.forEach((name, k) => {
-      const id = 2 * i + k + 1,
-        suffix = id > 1 ? id : "";
-      layout[`yaxis${suffix}`] = {
-        ...bare,
-        domain: [Math.max(0, bottom), top],
-        range: commonRange(name),
-        ...(k ? { side: "right", overlaying: `y${id === 2 ? "" : id - 1}` } : {}),
-        tickfont: { size: 11, color: colours[name] },
-      };
-      for (const run of runs.filter((each) => each.series[name]))
-        traces.push({
-          ...lineOf(run, name),
-          yaxis: `y${suffix}`,
-          mode: "lines",
-          line: { color: colours[name], width: runs.length > 1 ? 1.3 : 2 },
-        });
-    });
-    for (const run of runs)
-      layout.shapes.push(
-        ...transitionTints(run, 1 / runs.length, {
-          xref: "x",
-          yref: "paper",
-          y0: Math.max(0, bottom),
-          y1: top,
-        }),
-      );
-    layout.annotations.push({
-      text: `<b>${plotText(cut(each.model, 18))}</b>`,
-      ...{ x: 0, y: top, xref: "paper", yref: "paper", xanchor: "left", yanchor: "bottom", showarrow: false },
-      font: { size: 12.5, color: css("--ink") },
-    });
+      bottom = Math.max(0, top - (tall - (tall < 80 ? 16 : 20)) / (tall * models.length));
+    present.forEach((name, k) =>
+      addCurves(
+        figure,
+        each,
+        name,
+        2 * i + k + 1,
+        { domain: [bottom, top], nticks: tall < 80 ? 3 : 4 },
+        colours[name],
+      ),
+    );
+    addTints(figure.layout, each, bottom, top);
   });
   drawMultiplesLegend(present, colours);
-  draw(
-    "multiples",
-    traces,
-    layout,
-    "Spectral entropy and frequency selectivity over training, a panel per model",
-    {
-      csv: () => seriesTable(DATA.runs, present),
-      runs: DATA.runs,
-    },
-  );
+  const label = "Spectral entropy and frequency selectivity over training, a panel per model",
+    csv = () => seriesTable(DATA.runs, present);
+  draw("multiples", figure.traces, figure.layout, label, { csv, runs: DATA.runs });
+}
+
+const runsOfModel = ({ suite, model }) =>
+  DATA.runs.filter((run) => run.suite === suite && run.model === model);
+
+// One metric of one model, on a vertical axis of its own: odd ones on the left, even ones over them on the right.
+function addCurves({ traces, layout }, model, name, id, place_, colour) {
+  const suffix = id > 1 ? id : "",
+    runs = runsOfModel(model);
+  layout[`yaxis${suffix}`] = {
+    ...{ ...place_, range: commonRange(name), tickmode: "auto", exponentformat: "power", fixedrange: true },
+    ...{ showgrid: false, showline: false, tickfont: { size: 11, color: colour } },
+    ...(id % 2 ? {} : { side: "right", overlaying: `y${id === 2 ? "" : id - 1}` }),
+  };
+  const line = { color: colour, width: runs.length > 1 ? 1.3 : 2 };
+  for (const run of runs.filter((each) => each.series[name]))
+    traces.push({ ...lineOf(run, name), yaxis: `y${suffix}`, mode: "lines", line });
+}
+
+function addTints(layout, each, y0, y1) {
+  const runs = runsOfModel(each),
+    several = new Set(DATA.models.map(({ suite }) => suite)).size > 1,
+    name = several ? `${each.suite} ${each.model}` : each.model;
+  for (const run of runs)
+    layout.shapes.push(...transitionTints(run, 1 / runs.length, { xref: "x", yref: "paper", y0, y1 }));
+  layout.annotations.push({
+    text: `<b>${plotText(cut(name, 32))}</b>`,
+    ...{ x: 0, y: y1, xref: "paper", yref: "paper", xanchor: "left", yanchor: "bottom", showarrow: false },
+    font: { size: 12.5, color: css("--ink") },
+  });
 }
 
 function swatchKey(text, colour, patch) {
@@ -192,92 +183,83 @@ function commonRange(name) {
 
 // --- the ribbon: a row per model, its seeds as lanes of the row ---
 function drawRibbon() {
-  const runs = visibleRuns().filter((run) => transitionOf(run.key)),
-    models = [...new Set(runs.map(modelKey))],
-    seedsOf = (run) => runs.filter((each) => modelKey(each) === modelKey(run)),
-    most = Math.max(1, ...runs.map((run) => seedsOf(run).length));
+  const runs = DATA.runs.filter((run) => transitionOf(run.key)),
+    models = DATA.models.filter((each) => runs.some((run) => modelKey(run) === modelKey(each))),
+    most = Math.max(1, ...models.map((each) => runsOfModel(each).length));
   byId("ribbon-box").hidden = !runs.length;
   if (!runs.length) return;
-  const shapes = [],
-    hatched = { x: [], base: [], y: [], width: [] },
-    points = [],
-    turns = [],
-    notes = [];
-  for (const run of runs) {
-    const found = transitionOf(run.key),
-      seeds = seedsOf(run),
-      lane = 0.8 / seeds.length,
-      row = models.indexOf(modelKey(run)) + (seeds.indexOf(run) - (seeds.length - 1) / 2) * lane,
-      rect = { xref: "x", yref: "y", y0: row - 0.4 * lane, y1: row + 0.4 * lane };
-    for (const move of found.moves) {
-      const stretches = underWay(move, run);
-      for (const [x0, x1, level] of stretches)
-        shapes.push({ ...shadedSpan(x0, x1, tintOf(move, level)), ...rect });
-      if (move.pace === "gradual" && stretches.length) {
-        const from = middleOf(move.dates[0].between, run);
-        hatched.base.push(from);
-        hatched.x.push(middleOf(move.dates[2].between, run) - from);
-        hatched.y.push(row);
-        hatched.width.push(0.8 * lane);
-      }
-      const half = middleOf(move.dates[1].between, run);
-      if (half === null) continue;
-      const line = { color: css("--ink"), width: move.role ? 2 : 1 };
-      shapes.push({
-        type: "line",
-        ...rect,
-        x0: half,
-        x1: half,
-        y0: row - lane / 2,
-        y1: row + lane / 2,
-        line,
-      });
-      points.push([half, row, moveText(move, run)]);
-    }
-    for (const turn of found.turns) turns.push([place(turn.step, run), row, turnText(turn, run)]);
-    if (!found.moves.length)
-      notes.push({
-        text: plotText(found.note || "no transition beyond noise"),
-        ...{ x: 0.5, xref: "paper", y: row, yref: "y", showarrow: false },
-        font: { size: most > 1 ? 10 : 12, color: css("--soft") },
-      });
-  }
+  const ribbon = {
+    shapes: [],
+    hatched: { x: [], base: [], y: [], width: [] },
+    points: [],
+    turns: [],
+    notes: [],
+  };
+  models.forEach((each, row) => {
+    const seeds = runs.filter((run) => modelKey(run) === modelKey(each)),
+      lane = 0.8 / seeds.length;
+    seeds.forEach((run, i) => addLane(ribbon, run, row + (i - (seeds.length - 1) / 2) * lane, lane));
+  });
+  const clear = "rgba(0,0,0,0)",
+    pattern = { shape: "/", fgcolor: css("--paper"), bgcolor: clear, size: 7, solidity: 0.16 },
+    hatches = { type: "bar", orientation: "h", hoverinfo: "skip", marker: { color: clear, pattern } };
   draw(
     "ribbon",
     [
-      {
-        type: "bar",
-        orientation: "h",
-        ...hatched,
-        hoverinfo: "skip",
-        marker: {
-          color: "rgba(0,0,0,0)",
-          pattern: { shape: "/", fgcolor: css("--paper"), bgcolor: "rgba(0,0,0,0)", size: 7, solidity: 0.16 },
-        },
-      },
-      marks(points, { size: 16, opacity: 0 }),
-      marks(turns, { size: 8, symbol: "diamond-open", color: css("--ink"), line: { width: 1.6 } }),
+      { ...hatches, ...ribbon.hatched },
+      marks(ribbon.points, { size: 16, opacity: 0 }),
+      marks(ribbon.turns, { size: 8, symbol: "diamond-open", color: css("--ink"), line: { width: 1.6 } }),
     ],
     {
       height: 66 + Math.max(24, 12 * most) * models.length,
       margin: { ...FRAME, t: 4, b: 42 },
-      shapes,
-      annotations: [...axisBreak(runs), ...notes],
+      shapes: ribbon.shapes,
+      annotations: [...axisBreak(runs), ...ribbon.notes],
       xaxis: { ...trainingAxis(DATA.runs, frameWidth(byId("ribbon"))), automargin: false },
       yaxis: {
         range: [models.length - 0.4, -0.6],
         tickvals: models.map((_, row) => row),
-        ticktext: models.map((key) => plotText(cut(key.slice(key.indexOf("/") + 1), 11))),
-        automargin: false,
-        showline: false,
-        ticks: "",
-        showgrid: false,
-        fixedrange: true,
+        ticktext: models.map(({ model }) => plotText(cut(model, 11))),
+        ...{ automargin: false, showline: false, ticks: "", showgrid: false, fixedrange: true },
       },
     },
     "Transitions by model over training",
     { csv: () => transitionTable(runs), runs: DATA.runs },
   );
+}
+
+// One run of the ribbon, `lane` high around `row`.
+function addLane({ shapes, hatched, points, turns, notes }, run, row, lane) {
+  const found = transitionOf(run.key),
+    at = { xref: "x", yref: "y" };
+  for (const move of found.moves) {
+    const stretches = underWay(move, run),
+      [from, half, to] = move.dates.map(({ between }) => middleOf(between, run));
+    for (const [x0, x1, level] of stretches)
+      shapes.push({
+        ...shadedSpan(x0, x1, tintOf(move, level)),
+        ...at,
+        y0: row - 0.4 * lane,
+        y1: row + 0.4 * lane,
+      });
+    if (move.pace === "gradual" && stretches.length) {
+      hatched.base.push(from);
+      hatched.x.push(to - from);
+      hatched.y.push(row);
+      hatched.width.push(0.8 * lane);
+    }
+    if (half === null) continue;
+    const line = { color: css("--ink"), width: move.role ? 2 : 1 };
+    shapes.push({ type: "line", ...at, x0: half, x1: half, y0: row - lane / 2, y1: row + lane / 2, line });
+    points.push([half, row, moveText(move, run)]);
+  }
+  for (const turn of found.turns) turns.push([place(turn.step, run), row, turnText(turn, run)]);
+  if (!found.moves.length)
+    notes.push({
+      text: plotText(found.note || "no transition beyond noise"),
+      ...{ x: 0.5, xref: "paper", y: row, yref: "y", showarrow: false },
+      font: { size: lane < 0.5 ? 10 : 12, color: css("--soft") },
+    });
 }
 
 function transitionTable(runs) {
