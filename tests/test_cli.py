@@ -28,7 +28,7 @@ REFUSALS = [
     (["frob"], "unknown command 'frob'; choose from sweep, plan, audit, analyse, compare, roles, validate"),
     (
         ["sweep", "suite=pythai"],
-        "suite=pythai: invalid value; expected one of folder, hub, nano",
+        "suite=pythai: invalid value; expected one of amber, apertus, bloom",
     ),
     (["sweep", "suit=nano"], "unknown field 'suit'; choose from cache, compare, device, dtype"),
     (["sweep", "suite.modles=[a]"], "unknown field 'suite.modles'; choose from batch, dense"),
@@ -169,7 +169,7 @@ def test_a_request_with_an_old_name_is_composed(
 def test_hydras_own_switches_work_and_write_nothing(empty_folder: Path, capsys: pytest.CaptureFixture[str]):
     assert run(["sweep", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert "suite=folder|hub|nano|olmo|pico|polypythias|pythia|pythia-deduped" in shown
+    assert "suite=amber|apertus|bloom|crfm-gpt2|datadecide|ettin|fineweb-ablations|folder|hub" in shown
     assert run(["sweep", "--cfg", "job", "suite=pythia"]) == 0
     assert "repo_format: EleutherAI/pythia-{size}" in capsys.readouterr().out
     assert list(empty_folder.iterdir()) == []
