@@ -213,7 +213,7 @@ def test_layers_are_numbered_as_they_run(family: str):
     finally:
         for handle in handles:
             handle.remove()
-    count = len(causal_layers(model.config))
+    count = len(causal_layers(model))
     assert [number for number in ran if number is not None] == list(range(count))
     assert len(self_attention_modules(model)) == count == model_facts(model).n_layers
     crossing = [module for name, module in watched if "EncDecAttention" in name]
@@ -308,7 +308,7 @@ def test_the_attention_has_the_shape_that_the_facts_give(family: str):
         else:
             attentions = eager_output(model, ids).attentions
     assert len(attentions) == facts.n_layers
-    for attention, causal in zip(attentions, causal_layers(model.config), strict=True):
+    for attention, causal in zip(attentions, causal_layers(model), strict=True):
         assert attention.shape == (2, facts.n_heads, TOKENS, TOKENS)
         assert bool((attention.triu(1) == 0).all()) == causal
 
@@ -373,7 +373,8 @@ def test_the_auto_class_fits_the_files(kind: str, fields: dict[str, Any], expect
 
 
 def test_a_bert_used_as_a_decoder_is_causal():
-    assert causal_layers(AutoConfig.for_model("bert", is_decoder=True, num_hidden_layers=2)) == [True, True]
+    config = AutoConfig.for_model("bert", **(USUAL | {"is_decoder": True}))
+    assert causal_layers(auto_class(config).from_config(config)) == [True] * LAYERS
 
 
 def test_a_model_without_attention_heads_is_refused_by_name():
