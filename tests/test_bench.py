@@ -10,6 +10,7 @@ from bench import __main__ as command
 from bench.agreement import disagreements, in_standard_errors
 from bench.contenders import Columns, Script, Tracker
 from bench.memory import peak_beyond
+from bench.overhead import MustRun
 from bench.race import Lane, race
 from bench.shapes import SHAPES, random_ids, random_model
 from bench.vectorised import layer_columns
@@ -64,6 +65,7 @@ def test_errors_are_counted_in_standard_errors():
 def test_every_table_has_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(command, "SWEPT", {"n": (64, 96), "layers": (1, 2)})
     printed = io.StringIO()
+    monkeypatch.setattr(command, "shapes", lambda: [("tiny", SHAPES["tiny"])])
     options = ["--shape", "tiny", "--rounds", "1", "--local", "--markdown"]
     command.main([*options, "--json", str(tmp_path / "found.json")], Console(file=printed, width=200))
     found = json.loads((tmp_path / "found.json").read_text())["tables"]
@@ -77,7 +79,24 @@ def test_every_table_has_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert found["queries"][0]["largest error, standard errors"] == 0, "96 rows are fewer than 128"
     assert [row["varied"] for row in found["sweep"]] == ["n = 64", "n = 96", "layers = 1", "layers = 2"]
     assert all(row["times bare"] > 1 for row in found["sweep"])
+    overheads = found["overhead over what must be run"]
+    assert overheads[0]["shape"] == "tiny, n 96, 8 sequences"
+    assert all(row["bare s"] < row["must be run s"] < row["tracker s"] for row in overheads)
     assert "obvious script" in printed.getvalue()
+
+
+def test_what_must_be_run_is_every_token_and_the_head_where_the_loss_is_scored():
+    runner, read, scored = MustRun(SHAPES["tiny"]), [], []
+    runner.prepare()
+    runner.model.base_model.register_forward_pre_hook(
+        lambda _, args, given: read.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    runner.model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, given: scored.append(len(given[0]))
+    )
+    runner.work()
+    assert read == [(8, 96), (8, 48), (8, 24), (4, 100)]
+    assert sum(scored) == 8 * 95, "a head smaller than the body: all positions"
 
 
 @pytest.mark.slow

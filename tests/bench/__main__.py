@@ -1,4 +1,4 @@
-"""The benchmark's command: ``python -m tests.bench``, one table of contenders and one of growing shapes."""
+"""The benchmark's command: ``python -m tests.bench``, tables of contenders, overheads and growing shapes."""
 
 import argparse
 import importlib.util
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from .agreement import disagreements, in_standard_errors
 from .contenders import CONTENDERS
+from .overhead import overhead_rows, shapes
 from .race import Lane, race
 from .shapes import SHAPES, Shape
 from .tables import Row, described, machine, markdown, race_rows, sweep_row, table
@@ -37,6 +38,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="torch threads; by default torch's own choice")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, help="race these alone")
     parser.add_argument("--sweep", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--overhead", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--local", action="store_true", help="all in this process; peaks are then mixed")
     parser.add_argument("--transformer-lens", metavar="PYTHON", help="interpreter that has it")
     parser.add_argument("--json", type=Path, help="write all figures there")
@@ -121,6 +123,14 @@ def all_tables(options: argparse.Namespace, shape: Shape) -> dict[str, list[Row]
         found["queries"] = [queries_row(lane["tracker"], lane["tracker, 128 queries"])]
     if {"tracker", "TransformerLens"} <= lane.keys():
         found["agreement"] = [lens_row(lane["tracker"], lane["TransformerLens"])]
+    if options.overhead:
+        wanted = [
+            (name, replace(each, device=options.device, dtype=options.dtype)) for name, each in shapes()
+        ]
+        threads = [options.threads] if options.threads else []
+        found["overhead over what must be run"] = overhead_rows(
+            wanted, rounds=options.rounds, threads=threads
+        )
     if options.sweep:
         found["sweep"] = sweep_rows(options, shape)
     return found

@@ -26,7 +26,9 @@ class Shape:
 
 SHAPES = {
     "tiny": Shape(2, 32, 4, 64, 160, n=96, batch=8),
+    "14m": Shape(6, 128, 4, 512, 50304, n=96, batch=16),
     "70m": Shape(6, 512, 8, 2048, 50304, n=512, batch=8),
+    "160m": Shape(12, 768, 12, 3072, 50304, n=96, batch=16),
     "410m": Shape(24, 1024, 16, 4096, 50304, n=1024, batch=8),
 }
 """By name; ``tiny`` serves the test of the benchmark itself."""
