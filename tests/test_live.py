@@ -412,7 +412,7 @@ def test_a_panic_in_an_event_reaches_no_training(tmp_path: Path):
             raise Panic("in writing")
 
         @monitor.setter
-        def monitor(self, value) -> None:
+        def monitor(self, value) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
             pass
 
         account = tracker.live.run_record.Account()  # type: ignore[assignment]

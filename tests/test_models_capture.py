@@ -4,6 +4,7 @@ import gc
 import threading
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -123,7 +124,7 @@ def test_a_stream_left_early_leaves_no_thread_behind():
 
 
 def test_a_layer_that_never_arrives_is_an_error_not_a_gap():
-    model = neox()
+    model: Any = neox()
     model.gpt_neox.layers[2].forward = lambda hidden, *_, **__: hidden
     with pytest.raises(
         CheckpointError,

@@ -1,7 +1,7 @@
 """Where the processor seconds of a unit go: checkpoints of one model from a local folder, on one thread.
 
-``python -m tests.bench.unit`` measures as many tokens as the default probe has on three sizes of models, each in
-a process of its own: the first checkpoint builds the model, the next ones go into the module that is there.
+``python -m tests.bench.unit`` measures as many tokens as the default probe has on three sizes of models, each
+in a process of its own: the first checkpoint builds the model, the next ones go into its module.
 Handing over is what the publisher (in a sweep a process of its own) takes to write a checkpoint's W&B rows.
 """
 
@@ -92,7 +92,7 @@ class Clock:
         """The seconds since the last call, by stage."""
         self._turn()
         found, self.seconds = dict(self.seconds), Counter()
-        return found
+        return found  # pyright: ignore[reportReturnType]
 
     def watched(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         """The same function, counted as a stage."""
