@@ -254,7 +254,7 @@ def _controls(report: AnalysisReport) -> str:
         )
     p_values = [entry.p_value for entry in report.phases if entry.change_points and entry.p_value is not None]
     if p_values:
-        parts.append(f"Noise alone shows such a move with p <= {max(p_values):.1g}.")
+        parts.append(f"Noise alone would produce such a change with p <= {max(p_values):.1g}.")
     return " ".join(parts)
 
 
