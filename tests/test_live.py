@@ -394,6 +394,29 @@ def test_options_are_given_whole_or_by_name(tmp_path: Path):
     assert (row["model"], row["seed"]) == ("mine", 4)
 
 
-def test_a_probe_is_asked_for_at_the_beginning(tmp_path: Path):
-    with pytest.raises(RequestError, match="a probe of text needs a tokenizer"):
-        train(tmp_path / "run", tracker.TrackerCallback(store=tmp_path / "store"), steps=2)
+def test_a_training_that_cannot_be_monitored_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    callback = tracker.TrackerCallback(store=tmp_path / "store")
+    losses, _ = train(tmp_path / "run", callback, steps=2)
+    assert len(losses) == 2
+    assert "a probe of text needs a tokenizer" in callback.account.sentences[0]
+    assert "this training is not monitored: RequestError" in caplog.text
+
+
+def test_a_panic_in_an_event_reaches_no_training(tmp_path: Path):
+    class Panic(BaseException):
+        pass
+
+    class Broken(tracker.TrackerCallback):
+        @property
+        def monitor(self):
+            raise Panic("in writing")
+
+        @monitor.setter
+        def monitor(self, value) -> None:
+            pass
+
+        account = tracker.live.run_record.Account()  # type: ignore[assignment]
+
+    callback = Broken(PROBE, store=tmp_path / "store")
+    assert len(train(tmp_path / "run", callback, steps=2)[0]) == 2
+    assert "Panic: in writing" in callback.account.sentences[0]

@@ -1,15 +1,40 @@
 """``tracker.TrackerCallback``: monitor a training by ``transformers.Trainer``."""
 
+import functools
+import logging
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from tracker.errors import INTERRUPTIONS, redact
 from tracker.live.monitor import TrainingMonitor, start_monitor
 from tracker.live.options import WatchOptions, with_fields
 from tracker.live.run_record import Account
+
+logger = logging.getLogger("tracker.live")
+
+
+def _harmless(event: Callable[..., None]) -> Callable[..., None]:
+    """Whatever fails in an event is reported, ends monitoring, and training goes on."""
+
+    @functools.wraps(event)
+    def reported(self: "TrackerCallback", *args: Any, **kwargs: Any) -> None:
+        try:
+            event(self, *args, **kwargs)
+        except INTERRUPTIONS:
+            raise
+        except BaseException as error:
+            message = redact(f"this training is not monitored: {type(error).__name__}: {error}")
+            logger.error(message)
+            self._account = self.account
+            self._account.sentences.append(message)
+            self.monitor = None
+
+    return reported
 
 
 class TrackerCallback(TrainerCallback):
@@ -25,8 +50,8 @@ class TrackerCallback(TrainerCallback):
         tokenizer: None: the Trainer's own ``processing_class`` reads the default probe.
 
     Raises:
-        RequestError: an unknown field or a value that is not allowed; at the beginning of training, where
-            there is no probe.
+        RequestError: an unknown field or a value that is not allowed. Once training has begun nothing is
+            raised: what cannot be monitored (no probe, no transformers model) is in the log and the account.
     """
 
     def __init__(
@@ -41,13 +66,15 @@ class TrackerCallback(TrainerCallback):
         self._tokens, self._tokenizer, self._store = tokens, tokenizer, store
         self._options = with_fields(options, fields)
         self.monitor: TrainingMonitor | None = None
-        """What measures, from the beginning of training on."""
+        """What measures, from the beginning of training on; None where it cannot."""
+        self._account = Account()
 
     @property
     def account(self) -> Account:
         """How many measurements there were, and what they cost."""
-        return self.monitor.account if self.monitor is not None else Account()
+        return self.monitor.account if self.monitor is not None else self._account
 
+    @_harmless
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -62,6 +89,7 @@ class TrackerCallback(TrainerCallback):
         )
         self.monitor(state.global_step, tokens_seen=_tokens_seen(state))
 
+    @_harmless
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -69,6 +97,7 @@ class TrackerCallback(TrainerCallback):
         if self.monitor is not None:
             self.monitor(state.global_step, tokens_seen=_tokens_seen(state))
 
+    @_harmless
     def on_log(
         self,
         args: TrainingArguments,
@@ -84,6 +113,7 @@ class TrackerCallback(TrainerCallback):
             if name in logs:
                 self.monitor.note(state.global_step, what, logs[name])
 
+    @_harmless
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

@@ -51,9 +51,10 @@ def share_buffers_of_products() -> None:
 
 @contextmanager
 def plain_arithmetic(device: "torch.device") -> Iterator[None]:
-    """Measure alike inside a training loop's ``torch.autocast``, and whatever its default device.
+    """Measure alike inside a training loop's ``torch.autocast``, whatever its default device, uncompiled.
 
-    Half-precision products would be recorded as attention, and differ from what a sweep measures.
+    Half-precision products would be recorded as attention, and differ from what a sweep measures; a compiled
+    block would be compiled anew for every length of the probe.
 
     Args:
         device: of the model that is measured.
@@ -61,6 +62,8 @@ def plain_arithmetic(device: "torch.device") -> Iterator[None]:
     import torch
 
     with ExitStack() as stack:
+        if "torch._dynamo" in sys.modules:  # loading it takes seconds, and nothing is compiled without it
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         if torch.is_autocast_enabled(device.type):
             stack.enter_context(torch.autocast(device.type, enabled=False))
         if torch.get_default_device().type != "cpu":  # entered, it would cost every operation some time
