@@ -213,7 +213,7 @@ def test_layers_are_numbered_as_they_run(family: str):
     finally:
         for handle in handles:
             handle.remove()
-    count = len(causal_layers(model.config))
+    count = len(causal_layers(model))
     assert [number for number in ran if number is not None] == list(range(count))
     assert len(self_attention_modules(model)) == count == model_facts(model).n_layers
     crossing = [module for name, module in watched if "EncDecAttention" in name]
@@ -308,7 +308,7 @@ def test_the_attention_has_the_shape_that_the_facts_give(family: str):
         else:
             attentions = eager_output(model, ids).attentions
     assert len(attentions) == facts.n_layers
-    for attention, causal in zip(attentions, causal_layers(model.config), strict=True):
+    for attention, causal in zip(attentions, causal_layers(model), strict=True):
         assert attention.shape == (2, facts.n_heads, TOKENS, TOKENS)
         assert bool((attention.triu(1) == 0).all()) == causal
 

@@ -15,7 +15,6 @@ import tracker
 from tracker.errors import CheckpointError, RequestError
 from tracker.models.unwrap import unwrap
 
-
 # PEFT asks transformers for a name that is going out of use.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 

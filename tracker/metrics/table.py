@@ -87,6 +87,8 @@ METRICS: tuple[Metric, ...] = (
            meaning="attention to the token after the earlier copy in a block written twice (induction)"),
     Metric(name="sink_share", title="Sink share", unit="share", high=1, source="covariate",
            meaning="mean attention to the first token"),
+    Metric(name="learned_sink_share", title="Learned sink's share", unit="share", high=1, source="covariate",
+           meaning="mean attention to a learned sink, which no token gets (gpt-oss)"),
     Metric(name="head_redundancy", title="Head redundancy", unit="cosine", low=-1, high=1, source="covariate",
            meaning="mean cosine between the attention maps of a layer's heads", level="layer"),
     Metric(name="frame_lower", title="Frame bound A", source="eq. 16", level="layer",

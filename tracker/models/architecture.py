@@ -7,17 +7,25 @@ from torch import nn
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     PreTrainedModel,
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
 from tracker.errors import CheckpointError
+from tracker.models.attention_modules import (
+    attention_modules_by_name,
+    self_attention_modules,
+    text_body,
+    text_config,
+)
 from tracker.models.position_bias import MODEL_TYPE
 
 POSITION_ENCODINGS = {
@@ -38,6 +46,12 @@ POSITION_ENCODINGS = {
     "umt5": "relative",
     "longt5": "relative",
     "switch_transformers": "relative",
+    "openai-gpt": "learned",
+    "xlm": "learned",
+    "mpnet": "learned",
+    "jamba": "none",
+    "nemotron_h": "none",
+    "roformer": "rotary",
     "gptj": "rotary",
     "codegen": "rotary",
 }
@@ -53,6 +67,7 @@ class ModelFacts:
     params_total: int
     params_non_embedding: int
     n_layers: int
+    attention_layers: str | None
     n_heads: int
     d_model: int
     d_head: int
@@ -68,22 +83,28 @@ def model_facts(model: PreTrainedModel) -> ModelFacts:
 
     ``n_heads`` counts queries' heads, whatever keys and values they share. Embeddings, which
     ``params_non_embedding`` leaves out, are all tables looked up by an index (tokens, positions, segments,
-    T5's distance buckets) and the vocabulary head; a tied one counts once.
+    T5's distance buckets) and the vocabulary head; a tied one counts once. Of a model that also reads images
+    or sound, the language model counts. ``n_layers`` counts layers with attention; ``attention_layers`` names
+    them, from 0, where others have none.
 
     Raises:
-        CheckpointError: the configuration does not name a size that every transformer has.
+        CheckpointError: the configuration does not name a size that every transformer has, or no layer has
+            attention.
     """
-    config: Any = model.config
+    config: Any = text_config(model.config)
     heads, width = _size(config, "num_attention_heads"), _size(config, "hidden_size")
     d_head = int(getattr(config, "head_dim", None) or width // heads)
     encoding = position_encoding(config)
-    causal = causal_layers(config)
-    total = sum(p.numel() for p in model.parameters())
+    causal = causal_layers(model)
+    text, head = text_body(model), model.get_output_embeddings()
+    counted = [*text.parameters(), *(head.parameters() if head is not None else ())]
+    total = sum({id(p): p.numel() for p in counted}.values())
     tokens: Any = model.get_input_embeddings()
     return ModelFacts(
         params_total=total,
         params_non_embedding=total - _embedding_parameters(model),
         n_layers=len(causal),
+        attention_layers=_attention_layers(model, config),
         n_heads=heads,
         d_model=width,
         d_head=d_head,
@@ -108,19 +129,33 @@ def position_encoding(config: Any) -> str:
     return POSITION_ENCODINGS.get(config.model_type, "unknown")
 
 
-def causal_layers(config: Any) -> list[bool]:
+def causal_layers(model: PreTrainedModel) -> list[bool]:
     """Return, per self-attention layer in the order in which they run, whether it must not look ahead.
 
-    An encoder-decoder has its encoder's layers first, then its decoder's; cross attention is none of them.
+    An encoder-decoder has its encoder's layers first, then its decoder's; cross attention is none of them,
+    nor are a hybrid's layers without attention.
 
     Raises:
-        CheckpointError: the configuration does not name the number of layers.
+        CheckpointError: no layer has attention.
     """
-    layers = _size(config, "num_hidden_layers")
+    modules = self_attention_modules(model)
+    if not modules:
+        raise CheckpointError(
+            f"{type(model).__name__} has no layer with attention, so there is nothing to measure; leave it out"
+        )
+    config: Any = model.config
     if getattr(config, "is_encoder_decoder", False):
-        field = "num_decoder_layers" if hasattr(config, "num_decoder_layers") else "decoder_layers"
-        return [False] * layers + [True] * _size(config, field)
-    return [not _is_encoder(config)] * layers
+        encoder = set(model.get_encoder().modules())
+        return [module not in encoder for module in modules]
+    return [not _is_encoder(config)] * len(modules)
+
+
+def _attention_layers(model: PreTrainedModel, config: Any) -> str | None:
+    """Which blocks have attention, where not all do: ``1, 3``."""
+    names = attention_modules_by_name(model)
+    blocks = [next((part for part in name.split(".") if part.isdigit()), "?") for name in names]
+    some = not getattr(config, "is_encoder_decoder", False) and len(names) < config.num_hidden_layers
+    return ", ".join(blocks) if some else None
 
 
 def auto_class(config: Any) -> Any:
@@ -135,14 +170,26 @@ def auto_class(config: Any) -> Any:
     if _is_encoder(config):
         headed = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
         return AutoModelForMaskedLM if headed and not bare else AutoModel
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and _reads_images(config):
+        return AutoModelForImageTextToText
     return AutoModelForCausalLM
+
+
+def _reads_images(config: Any) -> bool:
+    return config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
 def _is_encoder(config: Any) -> bool:
     """BERT and related families are among transformers' causal models too, for use as decoders."""
     kind = config.model_type
-    known = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    decoder = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or _reads_images(config) or _is_decoder_body(config)
+    known = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES or not decoder
     return kind != MODEL_TYPE and known and not getattr(config, "is_decoder", False)
+
+
+def _is_decoder_body(config: Any) -> bool:
+    """The language model that lies inside one that reads images is no family of its own."""
+    return config.model_type.removesuffix("_text") in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
 def _size(config: Any, field: str) -> int:
@@ -166,25 +213,29 @@ def _rotary_dims(config: Any, d_head: int) -> int:
 
 
 def _max_positions(model: PreTrainedModel, encoding: str) -> int | None:
-    config: Any = model.config
+    config: Any = text_config(model.config)
     # MPT's bias is a table of this length, though ALiBi itself would need none.
     if hasattr(config, "max_seq_len"):
         return config.max_seq_len
     positions = getattr(config, "max_position_embeddings", None)
-    if encoding in UNBOUNDED or positions is None:
+    if encoding in UNBOUNDED or positions is None or positions < 1:  # XLNet: -1
         return None
     return positions - _first_position(model)
 
 
 def _first_position(model: PreTrainedModel) -> int:
     """The row of the first token: Roberta and its kin count positions from behind the padding's on."""
-    named = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Embedding))
+    named = (
+        (name, module)
+        for name, module in text_body(model).named_modules()
+        if isinstance(module, nn.Embedding)
+    )
     found = next((table for name, table in named if name.endswith("position_embeddings")), None)
     return 0 if found is None or found.padding_idx is None else found.padding_idx + 1
 
 
 def _embedding_parameters(model: PreTrainedModel) -> int:
-    tables: list[Any] = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    tables: list[Any] = [module for module in text_body(model).modules() if isinstance(module, nn.Embedding)]
     tables += [model.get_input_embeddings(), model.get_output_embeddings()]
     weights = {id(table.weight): table.weight.numel() for table in tables if table is not None}
     return sum(weights.values())

@@ -6,6 +6,8 @@ eager attention modules return their probabilities, which a hook hands out and t
 Legend: B sequences, H heads, Q queries, K keys.
 """
 
+import inspect
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -20,10 +22,11 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from tracker.errors import CheckpointError
-from tracker.models.attention_modules import self_attention_modules
+from tracker.models.architecture import auto_class
+from tracker.models.attention_modules import body, self_attention_modules, text_body, text_config
 
 HOOKED = frozenset({"bloom", "mpt", "gpt_neo", "gptj", "codegen", "falcon"})
-"""By model_type."""
+"""By model_type: families that know the interface and do not use it. Others do not know it at all."""
 HALVES = (torch.float16, torch.bfloat16)
 
 Receive = Callable[[int, Tensor], None]
@@ -52,9 +55,35 @@ class _Hooks:
 _hooks: weakref.WeakKeyDictionary[nn.Module, _Hooks] = weakref.WeakKeyDictionary()
 
 
-def needs_hooks(config: Any) -> bool:
-    """Return whether a model of this configuration is to be loaded with eager attention and hooked."""
-    return config.model_type in HOOKED
+def needs_hooks(config: Any, kind: type | None = None) -> bool:
+    """Return whether a model of this configuration is to be loaded with eager attention and hooked.
+
+    Args:
+        config: of the model.
+        kind: the model's class; None: the one that is loaded for the configuration.
+    """
+    config = text_config(config)
+    if config.model_type in HOOKED:
+        return True
+    kind = kind or _class_of(config)
+    own = [each for each in kind.__mro__ if each not in PreTrainedModel.__mro__] if kind is not None else []
+    files = [sys.modules[each.__module__] for each in own]
+    return bool(files) and not any(hasattr(file, "ALL_ATTENTION_FUNCTIONS") for file in files)
+
+
+def _class_of(config: Any) -> type | None:
+    try:
+        found = auto_class(config)._model_mapping[type(config)]
+    except (KeyError, ImportError):
+        return None
+    return found[0] if isinstance(found, tuple) else found
+
+
+def hook_options(model: PreTrainedModel) -> dict[str, Any]:
+    """Return what a hooked model's body must be given so that its layers return their probabilities."""
+    known = inspect.signature(body(model).forward).parameters
+    asked = model.config.model_type not in HOOKED and "output_attentions" in known
+    return {"output_attentions": True} if asked else {}
 
 
 @contextmanager
@@ -121,10 +150,11 @@ def _join(model: PreTrainedModel) -> None:
     with _lock:
         hooks = _hooks.setdefault(model, _Hooks())
         if not hooks.users:
-            if model.config._attn_implementation != "eager":
+            config = text_body(model).config
+            if config._attn_implementation != "eager":
                 # set_attn_implementation declines to act on these families, whose mask and attention
                 # look the name up at every call.
-                model.config._attn_implementation = "eager"
+                config._attn_implementation = "eager"
             of = weakref.ref(model)
             modules = enumerate(self_attention_modules(model))
             hooks.handles = [each.register_forward_hook(_hook(of, layer)) for layer, each in modules]
@@ -146,17 +176,22 @@ def _hook(of: "weakref.ref[PreTrainedModel]", layer: int) -> Callable[[nn.Module
         if _thread.receive is None or _thread.model is not of():
             return None
         _thread.receive(layer, _probabilities(module, layer, output))
-        return (output[0], None, *output[2:])
+        # OpenAI GPT's layers return lists, to which theirs add.
+        return type(output)(None if _is_attention(each) else each for each in output)
 
     return hand_out
 
 
+def _is_attention(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 4
+
+
 def _probabilities(module: nn.Module, layer: int, output: Any) -> Tensor:
-    given = output[1] if isinstance(output, tuple) and len(output) > 1 else None
-    if not isinstance(given, Tensor) or given.dim() != 4:
+    given = next(filter(_is_attention, output), None) if isinstance(output, (tuple, list)) else None
+    if given is None or given.shape[-1] != given.shape[-2]:
         raise CheckpointError(
-            f"layer {layer}: {type(module).__name__} gives no attention probabilities; "
-            "load the model with eager attention"
+            f"layer {layer}: {type(module).__name__} gives no attention probabilities "
+            "of every query over every key; load the model with eager attention, if it has one"
         )
     wide = _thread.softmax.take() if _thread.softmax is not None else None
     return wide if wide is not None and wide.shape == given.shape else given

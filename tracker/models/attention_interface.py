@@ -32,13 +32,15 @@ class LayerAttention:
     """The attention of one layer in one forward pass, computed when a tile of it is asked for.
 
     ``shape`` is (B, H, Q, K). ``cut``: whether rows end behind their last visible key, ``causal``:
-    whether looking ahead is refused.
+    whether looking ahead is refused, ``sink``: whether a learned sink takes part of every row's attention,
+    whose rows then sum to less than 1.
     """
 
     layer: int
     shape: tuple[int, int, int, int]
     cut: bool = False
     causal: bool = True
+    sink: bool = False
 
     def keys(self, last: int) -> int:
         """Return how many keys the rows before row ``last`` are given with; all others are zero there."""
@@ -52,7 +54,7 @@ class LayerAttention:
             CheckpointError: as ``check_attention``.
         """
         attention_BHQK = self._tile(sequences, rows)
-        check_attention(attention_BHQK, self.layer, causal=self.causal, first=rows.start)
+        check_attention(attention_BHQK, self.layer, causal=self.causal, first=rows.start, sink=self.sink)
         return attention_BHQK
 
     def _tile(self, sequences: slice, rows: slice) -> Tensor:
@@ -87,6 +89,7 @@ class TiledAttention(LayerAttention):
         cut: bool,
     ) -> None:
         self.layer, self._module, self._mask, self._given = layer, module, mask, given
+        self.sink = isinstance(getattr(module, "sinks", None), Tensor)
         self._dtype = states[0].dtype
         wide = tuple(state.float() if state.dtype in HALVES else state for state in states)
         self._query, self._key, self._value = wide
@@ -246,7 +249,9 @@ class _Masks:
         return blocks
 
 
-def check_attention(attention_BHQK: Tensor, layer: int, *, causal: bool, first: int = 0) -> None:
+def check_attention(
+    attention_BHQK: Tensor, layer: int, *, causal: bool, first: int = 0, sink: bool = False
+) -> None:
     """Refuse attention that cannot be measured.
 
     Args:
@@ -254,13 +259,14 @@ def check_attention(attention_BHQK: Tensor, layer: int, *, causal: bool, first: 
         layer: for the message.
         causal: whether looking ahead is wrong.
         first: number of the first row.
+        sink: whether rows may sum to less than 1, since a learned sink takes the rest.
 
     Raises:
         CheckpointError: names layer and head of values that are not finite, do not sum to 1, or look ahead.
     """
     sums_BHQ = attention_BHQK.sum(-1)
     # One comparison finds both faults: NaN is not below the limit either.
-    sound = (sums_BHQ - 1).abs() <= 1e-3
+    sound = sums_BHQ <= 1 + 1e-3 if sink else (sums_BHQ - 1).abs() <= 1e-3
     if not sound.all():
         broken = ~sums_BHQ.isfinite()
         if broken.any():

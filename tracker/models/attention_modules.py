@@ -7,27 +7,54 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tracker.errors import CheckpointError
+
 CROSS_ATTENTION = re.compile(r"EncDec|cross_?att|encoder_attn", re.IGNORECASE)
 """Names of modules through which a decoder reads its encoder."""
+
+NO_SOFTMAX = re.compile(r"Lightning|DeltaAttention|(?<!Kimi)LinearAttention|LinearSelfAttention")
+"""Classes named attention that have no probabilities: linear attention, in hybrid models."""
 
 _numbers: weakref.WeakKeyDictionary[nn.Module, weakref.WeakKeyDictionary[nn.Module, int]] = (
     weakref.WeakKeyDictionary()
 )
 
 
-def self_attention_modules(model: nn.Module) -> list[nn.Module]:
+def text_config(config: Any) -> Any:
+    """Return a model's configuration, or that of its language model where it reads images or sound as well."""
+    return config if getattr(config, "num_attention_heads", None) else config.get_text_config()
+
+
+def text_body(model: nn.Module) -> Any:
+    """Return what reads token ids: the model, or its language model where it reads images or sound as well."""
+    config: Any = getattr(model, "config", None)
+    if config is None or text_config(config) is config:
+        return model
+    return model.get_decoder()  # type: ignore[operator]
+
+
+def attention_modules_by_name(model: nn.Module) -> dict[str, nn.Module]:
     """Return the modules that compute self-attention, by layer: an encoder's first, then a decoder's.
 
     They are found by their class's name, since nothing else is common to all families. Where one holds
     another, the innermost is meant.
     """
-    named = {name: module for name, module in model.named_modules() if "Attention" in type(module).__name__}
+    named = {
+        name: module
+        for name, module in text_body(model).named_modules()
+        if "Attention" in type(module).__name__ and not NO_SOFTMAX.search(type(module).__name__)
+    }
     outer = {name[:end] for name in named for end in range(len(name)) if name[end] == "."}
-    return [
-        module
+    return {
+        name: module
         for name, module in named.items()
         if name not in outer and not CROSS_ATTENTION.search(f"{name}.{type(module).__name__}")
-    ]
+    }
+
+
+def self_attention_modules(model: nn.Module) -> list[nn.Module]:
+    """Return what ``attention_modules_by_name`` finds, in the order in which it runs."""
+    return list(attention_modules_by_name(model).values())
 
 
 def layer_number(module: nn.Module, model: PreTrainedModel) -> int | None:
@@ -45,7 +72,7 @@ def layer_number(module: nn.Module, model: PreTrainedModel) -> int | None:
     return numbers.get(module)
 
 
-def base_call(model: PreTrainedModel, ids: Tensor) -> Tensor:
+def base_call(model: PreTrainedModel, ids: Tensor, **options: Any) -> Tensor:
     """Run a model without its vocabulary head.
 
     An encoder-decoder gets the same ids on both sides: they are to be compared, not to be translated.
@@ -53,9 +80,13 @@ def base_call(model: PreTrainedModel, ids: Tensor) -> Tensor:
     Args:
         model: a loaded transformers model.
         ids: token ids, int64, shape (B, n).
+        options: what the body's forward is given as well.
 
     Returns:
         the last hidden state, shape (B, n, d_model); an encoder-decoder's is its decoder's.
+
+    Raises:
+        CheckpointError: the body gives none.
     """
     config: Any = model.config
     if config.is_encoder_decoder:
@@ -63,4 +94,16 @@ def base_call(model: PreTrainedModel, ids: Tensor) -> Tensor:
         encoded = encoder(input_ids=ids).last_hidden_state
         decoded = decoder(input_ids=ids, encoder_hidden_states=encoded, use_cache=False)
         return decoded.last_hidden_state
-    return model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    found = body(model)(input_ids=ids, use_cache=False, **options)
+    hidden = getattr(found, "last_hidden_state", None)
+    if not isinstance(hidden, Tensor):
+        raise CheckpointError(f"{type(model).__name__} has no body apart from its head; it is not supported")
+    return hidden
+
+
+def body(model: PreTrainedModel) -> Any:
+    """Return the model without its vocabulary head."""
+    text = text_body(model)
+    base = text.base_model
+    # Llama 4's text model names a base of another class, and so is its own.
+    return getattr(text, "model", base) if base is text else base

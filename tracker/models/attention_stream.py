@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from tracker.errors import CheckpointError
 from tracker.models.architecture import causal_layers
-from tracker.models.attention_hooks import hooked_attention, needs_hooks
+from tracker.models.attention_hooks import hook_options, hooked_attention, needs_hooks
 from tracker.models.attention_interface import (
     IMPLEMENTATION,
     LayerAttention,
@@ -25,7 +25,7 @@ from tracker.models.attention_interface import (
     WholeAttention,
     captured_attention,
 )
-from tracker.models.attention_modules import base_call, layer_number
+from tracker.models.attention_modules import base_call, layer_number, text_body, text_config
 
 _setting = threading.Lock()
 
@@ -99,13 +99,15 @@ class AttentionStream:
     """
 
     def __init__(self, model: PreTrainedModel, ids: Sequence[Tensor], finished: int | None = None) -> None:
-        self._hooked = needs_hooks(model.config)
+        self._hooked = needs_hooks(model.config, type(model))
+        text = text_body(model)
         with _setting:
-            if not self._hooked and model.config._attn_implementation != IMPLEMENTATION:
-                model.set_attn_implementation(IMPLEMENTATION)
+            if not self._hooked and text.config._attn_implementation != IMPLEMENTATION:
+                text.set_attn_implementation(IMPLEMENTATION)
         self.hidden: list[Tensor] = []
         self._model, self._ids, self._finished = model, ids, finished
-        self._causal = causal_layers(model.config)
+        self._causal = causal_layers(model)
+        self._heads = text_config(model.config).num_attention_heads
 
     def __iter__(self) -> Iterator[tuple[int, list[LayerAttention]]]:
         passes = [_Forward(self._run(ids), self._number) for ids in self._ids]
@@ -116,10 +118,17 @@ class AttentionStream:
                 yield layer, arrived
                 del arrived
             if any(each.advance() is not None for each in passes[: self._finished]):
-                raise CheckpointError(f"more layers than the configuration's {layers} handed out attention")
+                raise CheckpointError(f"more layers than the {layers} with attention handed out attention")
             self.hidden = [each.hidden_BQD for each in passes if each.hidden_BQD is not None]
         except KeyError as error:
             raise _not_handed_out(self._model, f"its attention interface does not know {error}") from error
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (AttributeError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{type(self._model).__name__} does not run on token ids: {type(error).__name__}: "
+                f"{' '.join(str(error).split())[:200]}"
+            ) from error
         finally:
             for each in passes:
                 each.abandon()
@@ -129,7 +138,7 @@ class AttentionStream:
             if not self._hooked:
                 return base_call(self._model, ids)
             with hooked_attention(self._model, lambda layer, given: receive(WholeAttention(layer, given))):
-                return base_call(self._model, ids)
+                return base_call(self._model, ids, **hook_options(self._model))
 
         return run
 
@@ -140,7 +149,16 @@ class AttentionStream:
         if arrived is None:
             raise _not_handed_out(self._model, f"layer {layer} of {len(self._causal)} never arrived")
         if arrived.layer != layer:
-            raise CheckpointError(f"layer {arrived.layer} handed out attention where layer {layer} was due")
+            raise CheckpointError(
+                f"layer {arrived.layer} handed out attention where layer {layer} was due: "
+                f"{type(self._model).__name__} runs a layer several times, or computes more than one attention "
+                "in it; the architecture is not supported"
+            )
+        if arrived.shape[1] != self._heads:
+            raise CheckpointError(
+                f"layer {layer} has {arrived.shape[1]} heads, the configuration says {self._heads}; layers "
+                "with numbers of heads of their own are not supported"
+            )
         arrived.causal = self._causal[layer]
         return arrived
 

@@ -15,6 +15,7 @@ from tracker.errors import INTERRUPTIONS, CheckpointError, unknown_value
 from tracker.models.architecture import auto_class
 from tracker.models.attention_hooks import needs_hooks
 from tracker.models.attention_interface import IMPLEMENTATION
+from tracker.models.attention_modules import text_config
 
 DTYPES = {
     "float32": torch.float32,
@@ -105,14 +106,15 @@ def read_config(path: Path) -> Any:
         CheckpointError: the architecture has no attention.
     """
     config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    if not getattr(config, "num_attention_heads", None):
+    text = text_config(config)
+    if not getattr(text, "num_attention_heads", None):
         raise CheckpointError(
             f"{path}: a model of type {config.model_type} has no attention heads, so there is nothing to "
             "measure; leave it out"
         )
     for field in DROPOUT_FIELDS:  # so that nothing depends on the training mode
-        if hasattr(config, field):
-            setattr(config, field, 0.0)
+        if hasattr(text, field):
+            setattr(text, field, 0.0)
     return config
 
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from tracker.errors import CheckpointError
 from tracker.models.architecture import ModelFacts
 from tracker.models.attention_interface import captured_attention
-from tracker.models.attention_modules import base_call, layer_number
+from tracker.models.attention_modules import base_call, layer_number, text_config
 
 LOSS_POSITIONS, TENTH_POSITIONS = 32, 16
 """Where the vocabulary head costs more than the body: strided positions, and of each tenth."""
@@ -193,7 +193,7 @@ def _hooked(head: nn.Module) -> bool:
 
 def _scaled(logits: Tensor, model: PreTrainedModel) -> Tensor:
     """What families do between head and softmax: Gemma caps, Cohere multiplies, Granite divides."""
-    config: Any = model.config
+    config: Any = text_config(model.config)
     # MPT's configuration has a logit_scale too, which transformers' model never reads.
     scale = getattr(model, "logit_scale", None) or 1.0
     logits = logits * scale / (getattr(config, "logits_scaling", None) or 1.0)

@@ -26,6 +26,7 @@ class Attention(Protocol):
     """Attention of one layer that is handed out tile by tile, as ``models.LayerAttention``."""
 
     shape: tuple[int, int, int, int]
+    sink: bool
 
     def tile(self, sequences: slice, rows: slice) -> Tensor:
         """Return rows up to their last key that is not zero, shape (B', H, Q', <= K), contiguous."""
@@ -152,6 +153,8 @@ class _Sums:
         self._add("products", sequences, map_products(tile))
         self._add("previous", sequences, previous_token_sum(tile, rows.start))
         self._add("sink", sequences, sink_sum(tile, rows.start))
+        if self.attention.sink:
+            self._add("learned sink", sequences, (1 - tile.sum(-1)).sum(-1))
         self._add("local", sequences, local_sum(tile, span, rows.start))
         size = self.corner_tokens
         if sequences.start == 0 and rows.start < size:
@@ -207,6 +210,8 @@ class _Sums:
         columns["local_share"] = sums["local"] / (n - span if n > span else torch.nan)
         columns["previous_token_score"] = sums["previous"] / (n - 1)
         columns["sink_share"] = sums["sink"] / (n - 1)
+        if self.attention.sink:
+            columns["learned_sink_share"] = sums["learned sink"] / n
         averaged, pair = self._averaged()
         batch, heads = self.attention.shape[:2]
         selectivity = self.names.index("frequency_selectivity")
