@@ -373,7 +373,8 @@ def test_the_auto_class_fits_the_files(kind: str, fields: dict[str, Any], expect
 
 
 def test_a_bert_used_as_a_decoder_is_causal():
-    assert causal_layers(AutoConfig.for_model("bert", is_decoder=True, num_hidden_layers=2)) == [True, True]
+    config = AutoConfig.for_model("bert", **(USUAL | {"is_decoder": True}))
+    assert causal_layers(auto_class(config).from_config(config)) == [True] * LAYERS
 
 
 def test_a_model_without_attention_heads_is_refused_by_name():

@@ -7,15 +7,15 @@ from torch import nn
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
-    AutoModelForImageTextToText,
     AutoModelForMaskedLM,
+    AutoModelForMultimodalLM,
     AutoModelForSeq2SeqLM,
     PreTrainedModel,
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
@@ -141,7 +141,7 @@ def causal_layers(model: PreTrainedModel) -> list[bool]:
     modules = self_attention_modules(model)
     if not modules:
         raise CheckpointError(
-            f"{type(model).__name__} has no layer with attention, so there is nothing to measure; leave it out"
+            f"{type(model).__name__} has no layer with attention: nothing to measure; leave it out"
         )
     config: Any = model.config
     if getattr(config, "is_encoder_decoder", False):
@@ -171,12 +171,12 @@ def auto_class(config: Any) -> Any:
         headed = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
         return AutoModelForMaskedLM if headed and not bare else AutoModel
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and _reads_images(config):
-        return AutoModelForImageTextToText
+        return AutoModelForMultimodalLM
     return AutoModelForCausalLM
 
 
 def _reads_images(config: Any) -> bool:
-    return config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    return config.model_type in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 
 def _is_encoder(config: Any) -> bool:
@@ -189,7 +189,7 @@ def _is_encoder(config: Any) -> bool:
 
 def _is_decoder_body(config: Any) -> bool:
     """The language model that lies inside one that reads images is no family of its own."""
-    return config.model_type.removesuffix("_text") in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    return config.model_type.removesuffix("_text") in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 
 def _size(config: Any, field: str) -> int:

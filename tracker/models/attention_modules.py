@@ -21,12 +21,12 @@ _numbers: weakref.WeakKeyDictionary[nn.Module, weakref.WeakKeyDictionary[nn.Modu
 
 
 def text_config(config: Any) -> Any:
-    """Return a model's configuration, or that of its language model where it reads images or sound as well."""
+    """Return a model's configuration, or that of its language model where it reads images or sound too."""
     return config if getattr(config, "num_attention_heads", None) else config.get_text_config()
 
 
 def text_body(model: nn.Module) -> Any:
-    """Return what reads token ids: the model, or its language model where it reads images or sound as well."""
+    """Return what reads token ids: the model, or its language model where it reads images or sound too."""
     config: Any = getattr(model, "config", None)
     if config is None or text_config(config) is config:
         return model

@@ -151,8 +151,8 @@ class AttentionStream:
         if arrived.layer != layer:
             raise CheckpointError(
                 f"layer {arrived.layer} handed out attention where layer {layer} was due: "
-                f"{type(self._model).__name__} runs a layer several times, or computes more than one attention "
-                "in it; the architecture is not supported"
+                f"{type(self._model).__name__} runs a layer several times, or computes more than one "
+                "attention in it; the architecture is not supported"
             )
         if arrived.shape[1] != self._heads:
             raise CheckpointError(

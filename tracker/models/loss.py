@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from tracker.errors import CheckpointError
 from tracker.models.architecture import ModelFacts
+from tracker.models.attention_hooks import HALVES
 from tracker.models.attention_interface import captured_attention
 from tracker.models.attention_modules import base_call, layer_number, text_config
 
@@ -25,8 +26,8 @@ SLICE, SLICE_GPU = (256, 2048), (4096, 16384)
 """Tokens and words of the vocabulary whose logits are there at once."""
 COMPARED = 8
 """Tokens on which logits are compared with the model's own."""
-APART = 0.05
-"""Largest difference that rounding makes, in standard deviations of the logits; of half precision too."""
+APART, APART_HALF = 1e-3, 0.05
+"""Largest difference that rounding makes, in standard deviations of the logits; of half precision."""
 Way = Literal["head", "forward", "none"]
 """How logits are made: by the head alone, by the model's own forward, or not at all."""
 _ways: dict[tuple[type, str], Way] = {}
@@ -112,7 +113,8 @@ def _compared(model: PreTrainedModel, ids_1Q: Tensor) -> Way:
         ours = torch.cat(list(_logits(model, hidden_1QD[0], words)), dim=-1)
     except RuntimeError:  # a head behind layers that change the width
         return "forward"
-    if ours.shape != own.shape or not bool((ours - own).abs().max() <= APART * own.std()):
+    apart = APART_HALF if model.dtype in HALVES else APART
+    if ours.shape != own.shape or not bool((ours - own).abs().max() <= apart * own.std()):
         return "forward"
     return "head"
 
