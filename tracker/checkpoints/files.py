@@ -33,6 +33,7 @@ TOKENIZER = (
 FORMATS = (("model", "safetensors"), ("pytorch_model", "bin"))
 """In order of preference, as transformers prefers them: stem and ending."""
 
+MERGE = " (merge_and_unload() of PEFT, then save_pretrained)"
 _MIB = 1 << 20
 _LONGEST_HEADER = 100_000_000
 
@@ -118,6 +119,9 @@ def whole(folder: Path, who: str) -> list[Path]:
         CheckpointError: a file is missing, truncated, not weights at all, or outside the folder.
     """
     config = folder / CONFIG
+    _refuse_gone_links(folder, who)
+    if adapter := adapter_of(folder):
+        raise CheckpointError(f"{who}: {folder} holds an adapter of {adapter}; merge it first{MERGE}")
     if not config.is_file():
         raise CheckpointError(f"{who}: {folder} has no {CONFIG}; save the model with save_pretrained")
     _, chosen = needed([path.name for path in folder.iterdir() if path.is_file()])
@@ -134,6 +138,24 @@ def whole(folder: Path, who: str) -> list[Path]:
     for file in files:
         _check_weights(file, who)
     return files
+
+
+def adapter_of(folder: Path) -> str | None:
+    """Return the name of the model that a folder's adapter belongs to, where it holds no model of its own."""
+    adapter = folder / "adapter_config.json"
+    if not adapter.is_file() or any((folder / f"{stem}.{ending}").exists() for stem, ending in FORMATS):
+        return None
+    try:
+        return str(read_json(adapter)["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "a model that its adapter_config.json does not name"
+
+
+def _refuse_gone_links(folder: Path, who: str) -> None:
+    for path in sorted(folder.iterdir()):
+        wanted = path.name in (CONFIG, *TOKENIZER) or path.suffix in (".safetensors", ".bin")
+        if wanted and path.is_symlink() and not path.exists():
+            raise CheckpointError(f"{who}: {path} is a link to {path.readlink()}, which is gone")
 
 
 def shards(index: Path, who: str) -> list[str]:

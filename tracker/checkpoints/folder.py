@@ -125,6 +125,8 @@ def _models(root: Path, labels: Labels, model: str | None, pattern: str | None) 
             f"suite.model={model}: names one model, but {root} holds models in folders of their own "
             f"({models}); leave suite.model out, or give one of those folders as suite.path"
         )
+    if not found and (adapter := files.adapter_of(root)):
+        raise RequestError(f"suite.path={root}: holds an adapter of {adapter}; merge it first{files.MERGE}")
     if not found:
         wanted = f"folders named {names.EXAMPLES}" if pattern is None else f"folders matching {pattern}"
         raise RequestError(

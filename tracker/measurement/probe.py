@@ -7,7 +7,9 @@ part of every result's key, the digest of the token ids is recorded beside it.
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,7 @@ def probe_spec(
 
 def _field_read(source: ProbeSource, path: Path) -> bytes:
     """Return the field that is read of a file of documents, as it stands in the keys of stored results."""
-    if path.suffix == ".jsonl" or (path.suffix == ".parquet" and source.field != DEFAULT_FIELD):
+    if path.suffix in (".jsonl", ".json") or (path.suffix == ".parquet" and source.field != DEFAULT_FIELD):
         return source.field.encode()
     return b""  # also for the default column of a .parquet, which earlier versions did not name
 
@@ -127,16 +129,38 @@ def read_text(source: ProbeSource) -> str:
     try:
         if path.suffix == ".jsonl":
             lines = path.read_text(encoding="utf-8").split("\n")
-            return "\n\n".join(json.loads(line)[source.field] for line in lines if line.strip())
+            read = ((number, json.loads(line)) for number, line in enumerate(lines, 1) if line.strip())
+            return _joined(read, "line", source.field)
+        if path.suffix == ".json":
+            documents = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(documents, list):
+                raise ValueError("holds no array of documents")
+            return _joined(enumerate(documents, 1), "document", source.field)
         if path.suffix == ".parquet":
             return "\n\n".join(
                 pl.read_parquet(path, columns=[source.field], glob=False)[source.field].drop_nulls()
             )
         return path.read_text(encoding="utf-8")
-    except (ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, pl.exceptions.PolarsError) as error:
         raise RequestError(
             f"probe: {path.name} cannot be read as {path.suffix or 'text'}, field {source.field!r}: {error}"
         ) from error
+
+
+def _joined(documents: Iterable[tuple[int, Any]], kind: str, field: str) -> str:
+    """The texts of numbered documents; one whose text is null is skipped."""
+    texts: list[str] = []
+    for number, document in documents:
+        if isinstance(document, str):
+            texts.append(document)
+            continue
+        if not isinstance(document, dict) or field not in document:
+            known = f"has {', '.join(document)}" if isinstance(document, dict) else "is no object"
+            raise ValueError(f"{kind} {number} {known}; set probe.field to the one that holds the text")
+        if not isinstance(document[field], (str, type(None))):
+            raise ValueError(f"{kind} {number} holds a {type(document[field]).__name__} there, not a text")
+        texts += [document[field]] if document[field] is not None else []
+    return "\n\n".join(texts)
 
 
 def _download(source: ProbeSource) -> Path:
@@ -176,9 +200,13 @@ def load_tokenizer(path: Path) -> Any:
     except INTERRUPTIONS:
         raise
     except BaseException as error:
+        lacking = [
+            name for name in ("sentencepiece", "tiktoken") if name in str(error) and not find_spec(name)
+        ]
+        advice = f"install {' or '.join(lacking)}, or " if lacking else ""
         raise CheckpointError(
             f"{path}: no tokenizer loads from it ({type(error).__name__}); "
-            "give probe.tokenizer=FOLDER or probe.ids=FILE"
+            f"{advice}give probe.tokenizer=FOLDER or probe.ids=FILE"
         ) from error
 
 

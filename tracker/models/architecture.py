@@ -175,6 +175,15 @@ def auto_class(config: Any) -> Any:
     return AutoModelForCausalLM
 
 
+def model_class(config: Any) -> Any:
+    """Return the class that is loaded for a configuration; None where transformers has none."""
+    try:
+        found = auto_class(config)._model_mapping[type(config)]
+    except (KeyError, ImportError):
+        return None
+    return found[0] if isinstance(found, tuple) else found
+
+
 def _reads_images(config: Any) -> bool:
     return config.model_type in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 

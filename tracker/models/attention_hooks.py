@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from tracker.errors import CheckpointError
-from tracker.models.architecture import auto_class
+from tracker.models.architecture import model_class
 from tracker.models.attention_modules import body, self_attention_modules, text_body, text_config
 
 HOOKED = frozenset({"bloom", "mpt", "gpt_neo", "gptj", "codegen", "falcon"})
@@ -65,18 +65,10 @@ def needs_hooks(config: Any, kind: type | None = None) -> bool:
     config = text_config(config)
     if config.model_type in HOOKED:
         return True
-    kind = kind or _class_of(config)
+    kind = kind or model_class(config)
     own = [each for each in kind.__mro__ if each not in PreTrainedModel.__mro__] if kind is not None else []
     files = [sys.modules[each.__module__] for each in own]
     return bool(files) and not any(hasattr(file, "ALL_ATTENTION_FUNCTIONS") for file in files)
-
-
-def _class_of(config: Any) -> type | None:
-    try:
-        found = auto_class(config)._model_mapping[type(config)]
-    except (KeyError, ImportError):
-        return None
-    return found[0] if isinstance(found, tuple) else found
 
 
 def hook_options(model: PreTrainedModel) -> dict[str, Any]:

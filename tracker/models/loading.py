@@ -12,10 +12,11 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from tracker.errors import INTERRUPTIONS, CheckpointError, unknown_value
-from tracker.models.architecture import auto_class
+from tracker.models.architecture import auto_class, model_class
 from tracker.models.attention_hooks import needs_hooks
 from tracker.models.attention_interface import IMPLEMENTATION
 from tracker.models.attention_modules import text_config
+from tracker.models.stored_state import ANSI, check_sizes, plain_state, stored_shapes, wrapped
 
 DTYPES = {
     "float32": torch.float32,
@@ -38,13 +39,19 @@ def load_model(path: Path, *, dtype: str = "float32", device: str = "cpu") -> Pr
         RequestError: unknown dtype.
         CheckpointError: the files do not load, leave weights out, or hold NaN; names the tensor.
     """
-    kind = torch_dtype(dtype)
+    wanted = torch_dtype(dtype)
     with failures_reported(path):
+        shapes = stored_shapes(path)
+        check_sizes(path, shapes)
         config = read_config(path)
-        loaded: Any = auto_class(config).from_pretrained(
-            path,
+        state = plain_state(path) if wrapped(path, shapes) else None
+        # An Auto class wants a folder that transformers reads by itself.
+        kind = auto_class(config) if state is None else model_class(config)
+        loaded: Any = kind.from_pretrained(
+            path if state is None else None,
             config=config,
-            dtype=kind,
+            state_dict=state,
+            dtype=wanted,
             attn_implementation=attention_of(config),
             local_files_only=True,
             trust_remote_code=False,
@@ -55,7 +62,7 @@ def load_model(path: Path, *, dtype: str = "float32", device: str = "cpu") -> Pr
     model, info = loaded
     for problem in ("missing_keys", "mismatched_keys"):  # which transformers fills at random and only logs
         keys = info.get(problem) or ()
-        names = sorted(str(key[0] if isinstance(key, tuple) else key) for key in keys)
+        names = sorted(described_key(key) for key in keys)
         if names:
             raise unfit(path, problem, names)
     refuse_nan(path, model)
@@ -91,7 +98,11 @@ def failures_reported(path: Path) -> Iterator[None]:
     except INTERRUPTIONS:
         raise
     except BaseException as error:
-        reason = " ".join(str(error).split())[:400]
+        if "trust_remote_code" in str(error):
+            raise CheckpointError(
+                f"{path}: the model needs its own code, which tracker does not run"
+            ) from error
+        reason = " ".join(ANSI.sub("", str(error)).split())[:400]
         raise CheckpointError(f"{path} does not load: {type(error).__name__}: {reason}") from error
     finally:
         transformers_logging.set_verbosity(level)
@@ -134,6 +145,18 @@ def unfit(folder: Path, problem: str, names: Sequence[str]) -> CheckpointError:
     return CheckpointError(
         f"{folder}: weights do not fit the configuration: {problem.replace('_', ' ')} "
         f"{', '.join(names[:3])}{' ...' if len(names) > 3 else ''}; is it another architecture's?"
+    )
+
+
+def described_key(key: Any) -> str:
+    """Return a tensor's name as transformers reports it; of one of another shape with both shapes."""
+    if not isinstance(key, tuple):
+        return str(key)
+    shapes = [list(each) for each in key[1:]]
+    return (
+        f"{key[0]} ({shapes[0]} in the files, {shapes[1]} by config.json)"
+        if len(shapes) == 2
+        else str(key[0])
     )
 
 

@@ -11,17 +11,26 @@ from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from tracker.models.architecture import auto_class
+from tracker.models.attention_modules import text_config
 from tracker.models.loading import attention_of, failures_reported, read_config
+from tracker.models.stored_state import check_sizes, stored_shapes
 
 
-def meta_model(path: Path, dtype: torch.dtype) -> PreTrainedModel:
+def meta_model(path: Path, dtype: torch.dtype, *, tied: bool = True) -> PreTrainedModel:
     """Make the model of a checkpoint's configuration, with its computed buffers and no memory for parameters.
+
+    Args:
+        path, dtype: as for ``load_model``.
+        tied: whether embedding and head are one tensor where the configuration says so.
 
     Raises:
         CheckpointError: no model can be made of the configuration.
     """
     with failures_reported(path), no_init_weights(), _parameters_without_memory():
+        check_sizes(path, stored_shapes(path))
         config = read_config(path)
+        if not tied:
+            config.tie_word_embeddings = text_config(config).tie_word_embeddings = False
         model: Any = auto_class(config).from_config(
             config, dtype=dtype, attn_implementation=attention_of(config), trust_remote_code=False
         )

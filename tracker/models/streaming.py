@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from tracker.errors import CheckpointError
 from tracker.models.loading import refuse_nan_in, torch_dtype
 from tracker.models.meta_model import meta_model
-from tracker.models.tensor_reader import TensorFiles, tied_names
+from tracker.models.tensor_reader import TensorFiles, UntiedError, tied_names
 
 ALIGNED_BYTES = 64
 """As torch aligns a tensor of its own: kernels, and so the last bits, may depend on it."""
@@ -65,7 +65,12 @@ def stream_model(path: Path, *, dtype: str = "float32", device: str = "cpu") -> 
         raise CheckpointError(
             f"{path}: {type(model).__name__} keeps parts in float32, streaming does not; use dtype=float32"
         )
-    _Streamed(model, TensorFiles(path, model), kind, torch.device(device))
+    try:
+        files = TensorFiles(path, model)
+    except UntiedError:  # the files count, as for transformers when it loads them whole
+        model = meta_model(path, kind, tied=False)
+        files = TensorFiles(path, model)
+    _Streamed(model, files, kind, torch.device(device))
     return model.eval()
 
 

@@ -16,7 +16,8 @@ from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from tracker.checkpoints import files
 from tracker.errors import INTERRUPTIONS, CheckpointError
-from tracker.models.loading import unfit
+from tracker.models.loading import described_key, unfit
+from tracker.models.stored_state import load_pickle, plain_names
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Stored:
     file: Path
     name: str
     shape: tuple[int, ...]
+
+
+class UntiedError(CheckpointError):
+    """What the configuration ties is stored as two tensors that differ."""
 
 
 class TensorFiles:
@@ -47,11 +52,12 @@ class TensorFiles:
             found = [stored[named[name]] for name in names if name in named]
             if not found:
                 raise unfit(folder, "missing_keys", names[:1])
-            if any(each.shape != tuple(model.state_dict()[names[0]].shape) for each in found):
-                raise unfit(folder, "mismatched_keys", names[:1])
+            wanted = tuple(model.state_dict()[names[0]].shape)
+            if any(each.shape != wanted for each in found):
+                raise unfit(folder, "mismatched_keys", [described_key((names[0], found[0].shape, wanted))])
             self.sources[names[0]] = found[0]
             if not all(self._equal(found[0], other) for other in found[1:]):
-                raise CheckpointError(f"{folder}: {' and '.join(names)} are one tensor, yet stored as two")
+                raise UntiedError(f"{folder}: {' and '.join(names)} are one tensor, yet stored as two")
 
     def _equal(self, one: Stored, other: Stored) -> bool:
         with opened(one.file) as first, opened(other.file) as second:
@@ -92,8 +98,7 @@ def opened(file: Path) -> Iterator[Callable[[str], Tensor]]:
         with safe_open(file, framework="pt") as handle:
             yield handle.get_tensor
         return
-    tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    yield tensors.__getitem__
+    yield load_pickle(file).__getitem__
 
 
 def _listing(folder: Path) -> dict[str, Stored]:
@@ -102,7 +107,7 @@ def _listing(folder: Path) -> dict[str, Stored]:
     for file in files.whole(folder, str(folder)):
         try:
             shapes = _shapes(file)
-        except INTERRUPTIONS:
+        except (CheckpointError, *INTERRUPTIONS):
             raise
         except BaseException as error:
             reason = " ".join(str(error).split())[:200]
@@ -120,7 +125,7 @@ def _listing(folder: Path) -> dict[str, Stored]:
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     if file.suffix == ".safetensors":
         return dict(files.read_header(file).shapes)
-    tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    tensors = load_pickle(file)
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
@@ -140,11 +145,11 @@ def _model_names(folder: Path, model: PreTrainedModel, stored: Mapping[str, Stor
     converters: Any = [each for each in mapping if not isinstance(each, WeightRenaming)]
     ignored = _ignored(model)
     found: dict[str, str] = {}
-    for name in stored:
+    for name, plain in plain_names(stored).items():
         prefix = model.base_model_prefix
-        renamed, converted = rename_source_key(name, renamings, converters, prefix, state)
-        if renamed not in state and name in state:
-            renamed, converted = rename_source_key(name, [], [], prefix, state)
+        renamed, converted = rename_source_key(plain, renamings, converters, prefix, state)
+        if renamed not in state and plain in state:
+            renamed, converted = rename_source_key(plain, [], [], prefix, state)
         if renamed not in state:
             if ignored and ignored.search(renamed):
                 continue

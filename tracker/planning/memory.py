@@ -48,9 +48,10 @@ def memory_needed(folder: Path, dtype: str) -> Need:
         dtype: what the weights are loaded as.
     """
     try:
-        config = read_json(folder / "config.json")
+        found = read_json(folder / "config.json")
     except (OSError, ValueError):
-        config = {}
+        found = {}
+    config = found if isinstance(found, dict) else {}
     _, heavy = files.needed([path.name for path in folder.iterdir()]) if folder.is_dir() else ([], [])
     counts = [_numbers(folder / name, config) for name in heavy if name.endswith(WEIGHTS)]
     return _need(sum(counts), config, WIDTHS[dtype])
@@ -62,7 +63,7 @@ def _numbers(path: Path, config: dict[str, Any]) -> int:
         if path.suffix == ".safetensors":
             return sum(math.prod(shape) for shape in files.read_header(path).shapes.values())
         size = path.stat().st_size
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, OverflowError):
         return 0
     stored = str(config.get("torch_dtype") or config.get("dtype") or "float32")
     return size // WIDTHS.get(stored, 4)
@@ -71,10 +72,11 @@ def _numbers(path: Path, config: dict[str, Any]) -> int:
 def _need(numbers: int, config: dict[str, Any], width: int) -> Need:
     """Count the vocabulary's tables as one piece and spread the other numbers evenly over the blocks."""
     layers, hidden = (next((config[name] for name in names if name in config), 0) for names in SIZES)
-    if not layers or not hidden:
+    table_rows = config.get("vocab_size", 0)
+    if not all(isinstance(each, int) and each > 0 for each in (layers, hidden, table_rows)):
         return Need(numbers * width, None)
-    table = int(config.get("vocab_size", 0)) * int(hidden)
-    block = max(numbers - table, 0) // int(layers)
+    table = table_rows * hidden
+    block = max(numbers - table, 0) // layers
     return Need(numbers * width, min(numbers, max(3 * block, 2 * table)) * width)
 
 
