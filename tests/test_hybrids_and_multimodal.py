@@ -182,7 +182,8 @@ def test_the_mass_of_a_learned_sink_is_a_column_of_its_own():
 def test_the_language_model_of_one_that_reads_images_is_measured(family: str, tmp_path: Path):
     model = built(family, MULTIMODAL[family])
     bare = check(model)
-    language, head = model.get_decoder(), model.get_output_embeddings()
+    language: Any = model.get_decoder()
+    head: Any = model.get_output_embeddings()
     assert bare.summary["params_total"].item() == sum(
         {id(p): p.numel() for p in (*language.parameters(), *head.parameters())}.values()
     )
