@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
@@ -95,8 +95,11 @@ class TensorFiles:
 def opened(file: Path) -> Iterator[Callable[[str], Tensor]]:
     """A weight file, mapped into memory: gives its tensors by name without reading the others."""
     if file.suffix == ".safetensors":
-        with safe_open(file, framework="pt") as handle:
-            yield handle.get_tensor
+        try:
+            with safe_open(file, framework="pt") as handle:
+                yield handle.get_tensor
+        except SafetensorError as error:
+            raise CheckpointError(f"{file} does not load: {' '.join(str(error).split())[:200]}") from error
         return
     yield load_pickle(file).__getitem__
 
