@@ -88,8 +88,8 @@ def test_conf_of_published_suites_agrees(name: str) -> None:
 @pytest.mark.parametrize("name", ["hub", "olmo", "pico", "folder"])
 def test_conf_of_open_suites_names_what_discover_takes(name: str) -> None:
     conf = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-    fields = {"hub": {"repo", "branch", "pattern", "model"}}
-    fields |= {"olmo": fields["hub"], "pico": fields["hub"]}
+    fields = {"hub": {"repo", "branch", "pattern", "model", "stages", "tokens_per_step"}}
+    fields |= {"olmo": fields["hub"] | {"repos"}, "pico": fields["hub"]}
     fields |= {"folder": {"path", "model", "seed", "step", "pattern"}}
     assert set(conf) - {"defaults"} == {"name", "models", "seeds"} | fields[name]
     assert conf["name"] == name

@@ -31,8 +31,7 @@ from tracker.engines.local import Pool, PoolOptions, run_local
 from tracker.engines.placement import worker_count
 from tracker.engines.prefetch import Prefetch
 from tracker.engines.warm_process import Task, WarmProcess
-from tracker.engines.worker import needs_new_process
-from tracker.errors import CheckpointError, StoreError, TrackerError
+from tracker.errors import CheckpointError, StoreError, TrackerError, needs_new_process
 from tracker.store import Store
 
 TWO = PoolOptions((HERE, HERE), retries=5)

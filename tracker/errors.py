@@ -84,3 +84,21 @@ def printable(text: str) -> str:
 def counted(count: int, thing: str) -> str:
     """Return a count with its noun: ``1 change``, ``3 changes``."""
     return f"{count} {thing}{'s' * (count != 1)}"
+
+
+CUDA_FAULTS = ("CUDA error", "CUDA driver error", "HIP error", "cuDNN error", "CUBLAS_STATUS")
+"""In messages of errors after which CUDA fails every later call of a process, unlike out of memory."""
+
+
+def needs_new_process(error: BaseException | None) -> bool:
+    """Return whether CUDA fails every later call of the process that raised an error.
+
+    Args:
+        error: its causes count too.
+    """
+    while error is not None:
+        named = type(error).__name__ == "AcceleratorError"
+        if named or (isinstance(error, RuntimeError) and any(each in str(error) for each in CUDA_FAULTS)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

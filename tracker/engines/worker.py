@@ -11,7 +11,15 @@ from transformers import PreTrainedModel
 
 from tracker.engines.placement import Placement
 from tracker.engines.worker_spec import WorkerSpec
-from tracker.errors import INTERRUPTIONS, CheckpointError, MissingCheckpoint, StoreError, TrackerError, redact
+from tracker.errors import (
+    INTERRUPTIONS,
+    CheckpointError,
+    MissingCheckpoint,
+    StoreError,
+    TrackerError,
+    needs_new_process,
+    redact,
+)
 from tracker.measurement.measure import measure
 from tracker.measurement.probe import (
     ProbeTokens,
@@ -155,24 +163,6 @@ class Worker:
                 max_positions=max_positions,
             )
         return self._encoded[name]
-
-
-CUDA_FAULTS = ("CUDA error", "CUDA driver error", "HIP error", "cuDNN error", "CUBLAS_STATUS")
-"""In messages of errors after which CUDA fails every later call of a process, unlike out of memory."""
-
-
-def needs_new_process(error: BaseException | None) -> bool:
-    """Return whether CUDA fails every later call of the process that raised an error.
-
-    Args:
-        error: its causes count too.
-    """
-    while error is not None:
-        named = type(error).__name__ == "AcceleratorError"
-        if named or (isinstance(error, RuntimeError) and any(each in str(error) for each in CUDA_FAULTS)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _named(unit: Unit, message: str) -> str:

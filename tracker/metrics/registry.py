@@ -30,7 +30,7 @@ TAKEN = {metric.name for metric in METRICS} | {
     "spectrum", "wavelet_energy", "key", "reason", "commit", "repo", "revision", "dtype", "device", "seconds",
     "tokens_seen", "params_total", "params_non_embedding", "n_layers", "n_heads", "d_model", "d_head",
     "rotary_dims", "position_encoding", "causal", "n_sequences", "n_tokens", "local_span", "prefix_block",
-    "token_digest", "tracker_version", "peak_bytes", "undefined_rows",
+    "token_digest", "tracker_version", "peak_bytes", "undefined_rows", "attention_layers",
 }  # fmt: skip
 """Every column that the store's tables have without custom metrics."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tracker.errors import CheckpointError
+from tracker.errors import CheckpointError, needs_new_process
 from tracker.models.architecture import causal_layers
 from tracker.models.attention_hooks import hook_options, hooked_attention, needs_hooks
 from tracker.models.attention_interface import (
@@ -125,6 +125,8 @@ class AttentionStream:
         except torch.cuda.OutOfMemoryError:
             raise
         except (AttributeError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            if needs_new_process(error):
+                raise
             raise CheckpointError(
                 f"{type(self._model).__name__} does not run on token ids: {type(error).__name__}: "
                 f"{' '.join(str(error).split())[:200]}"
