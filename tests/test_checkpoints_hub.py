@@ -231,6 +231,22 @@ def test_the_index_tells_which_files_are_shards_whatever_they_are_called(hub: Hu
     assert torch.equal(load(checkpoints.fetch(at()).path)["lm_head.weight"], expected(1)["lm_head.weight"])
 
 
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_whole_commit_of_a_cache_that_may_only_be_read_needs_no_lock(
+    hub: Hub, serve, tmp_path: Path, noted: bool
+) -> None:
+    serve()
+    checkpoints.fetch(at())
+    cache = cached.cache_folder(None)
+    shutil.rmtree(cache / ".locks")
+    (cache / ".locks").write_text("")  # root may write anywhere, but makes no folder of a file
+    if not noted:  # another program keeps commits without the names that they were asked for by
+        shutil.rmtree(next(cache.glob("models--*")) / "refs")
+    hub.log.clear()
+    assert torch.equal(load(checkpoints.fetch(at()).path)["lm_head.weight"], expected(1)["lm_head.weight"])
+    assert hub.asked("/resolve/") == []
+
+
 def test_a_stale_shard_of_another_set_is_not_fetched(hub: Hub, serve) -> None:
     source = serve("sharded bin")
     (source / "pytorch_model-00003-of-00003.bin").write_bytes(b"left over from a save in three shards")

@@ -98,11 +98,13 @@ class CheckpointCache:
             if held is None:
                 raise
             return held
-        held = self._held(checkpoint, inspected.commit) if known == inspected.commit else None
+        held = self._held(checkpoint, inspected)
         return held or self._brought(checkpoint, inspected)
 
-    def _held(self, checkpoint: Checkpoint, commit: str | None = None) -> Hold | None:
-        """A hold on a checkpoint that the cache has whole, at this commit; None where it has not."""
+    def _held(self, checkpoint: Checkpoint, inspected: Inspected | None = None) -> Hold | None:
+        """A hold on a checkpoint that the cache has whole, whoever brought it in; None where it has not."""
+        commit = None if inspected is None else inspected.commit
+        wanted = None if inspected is None else [file.name for file in inspected.files]
         commit = commit or checkpoint.commit
         commit = commit or cached.noted(checkpoint.location, checkpoint.revision, self.folder)
         if commit is None or not self.folder.is_dir():
@@ -113,13 +115,13 @@ class CheckpointCache:
                 claim = self.claims.of(checkpoint.location, commit)
                 if claim is not None and not claim.whole:
                     return None
-                names = None if claim is None else [piece.name for piece in claim.pieces]
+                names = wanted if claim is None else [piece.name for piece in claim.pieces]
                 found = cached.find(pinned, self.folder, names)
                 lease = None if claim is None or found is None else self.claims.lease(claim)
         except OSError as error:
             if error.errno in BROKEN:
                 raise  # without a lease another sweep could remove it while it is loaded
-            claim, lease, found = None, None, cached.find(pinned, self.folder)
+            claim, lease, found = None, None, cached.find(pinned, self.folder, wanted)
         return None if found is None else Hold(replace(found, checkpoint=checkpoint), claim, lease)
 
     def _brought(self, checkpoint: Checkpoint, inspected: Inspected) -> Hold:
