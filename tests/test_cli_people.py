@@ -246,7 +246,7 @@ def test_a_step_implies_that_models_are_compared_there(
 @pytest.mark.parametrize(
     ("given", "environment", "offline"),
     [
-        ((), {}, True),
+        pytest.param((), {}, True, marks=pytest.mark.slow),
         pytest.param(("sink.mode=online",), {}, False, marks=pytest.mark.slow),
         pytest.param((), {"WANDB_MODE": "online"}, False, marks=pytest.mark.slow),
     ],

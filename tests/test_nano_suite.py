@@ -22,6 +22,7 @@ from tracker.nano.workers import run_jobs
 TINY = NanoRecipe(train_steps=20, batch=2, tokens=16, vocab=300, text_bytes=200_000)
 
 
+@pytest.mark.slow
 def test_suite_trains_side_by_side_reports_and_is_done_once(tmp_path):
     recipe = dataclasses.replace(TINY, train_steps=4)
     reports = []

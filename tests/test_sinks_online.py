@@ -264,6 +264,7 @@ def test_a_checkpoint_measured_again_is_sent_again_and_its_last_row_counts(
     assert_rows_equal_store(list(last.values()), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_runs_records_are_an_artifact_that_is_a_store_again(tmp_path: Path, server: LoopbackWandb):
     for model in ("70m", "160m"):
         for step in (0, 8):

@@ -338,6 +338,7 @@ def test_the_navigation_names_the_sections_that_can_speak(browser: Browser, path
 
 
 @browsing
+@pytest.mark.slow
 def test_no_text_shows_backticks_or_a_wrong_plural(browser: Browser, tmp_path: Path):
     stored = open_store(write_audit(write_store(tmp_path), SMALL[1], 256))
     for analysis in (None, synthetic_analysis()):

@@ -145,6 +145,7 @@ def test_a_malformed_request_is_refused_without_a_traceback(
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_idle_connections_are_bounded_and_slow_readers_do_not_hold_up_the_end(tmp_path: Path):
     write_store(tmp_path, SMALL[:1], SMALL_STEPS)
     before = threading.active_count()

@@ -37,7 +37,9 @@ class ValueHead(nn.Module):
 
 def prepared(model: Any) -> Any:
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state(reset_partial_state=True)  # a Trainer of another test has set it
     return Accelerator(cpu=True, mixed_precision="bf16").prepare(model)
 
 
