@@ -1,5 +1,6 @@
 """Models as training wraps them: what is measured is the model inside, its adapters included."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,18 @@ class ValueHead(nn.Module):
         self.pretrained_model, self.v_head = model, nn.Linear(2, 1)
 
 
+@pytest.fixture(autouse=True)
+def _accelerate_as_it_was() -> Iterator[None]:
+    """What a Trainer of another test has set is of this process, and so is what a test here sets."""
+    state = pytest.importorskip("accelerate.state").AcceleratorState
+    state._reset_state(reset_partial_state=True)
+    yield
+    state._reset_state(reset_partial_state=True)
+
+
 def prepared(model: Any) -> Any:
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
 
-    AcceleratorState._reset_state(reset_partial_state=True)  # a Trainer of another test has set it
     return Accelerator(cpu=True, mixed_precision="bf16").prepare(model)
 
 
