@@ -9,8 +9,13 @@ import pytest
 import torch
 from huggingface_hub import close_session
 from loopback_hub import Hub, loopback_hub, use_hub
+from playwright.sync_api import Browser
+from synthetic_store import synthetic_analysis
+from views_browser import Visit, chromium, shared_store, visiting
 
 from tracker.metrics import registry
+from tracker.store import Results, open_store
+from tracker.views import write_dashboard
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,3 +52,42 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setattr(sys, "argv", list(sys.argv))
         yield running
     close_session()
+
+
+# the dashboard in a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for a file of tests."""
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """The shared store of two seeds."""
+    return open_store(shared_store(tmp_path_factory, seeds=2))
+
+
+@pytest.fixture(scope="module")
+def path(stored: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its dashboard."""
+    path = tmp_path_factory.mktemp("page") / "dashboard.html"
+    return write_dashboard(stored, synthetic_analysis(seeds=2), path)
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Browser, path: Path) -> Iterator[Visit]:
+    """That page, opened once."""
+    with visiting(browser) as visit:
+        visit.open(path)
+        yield visit
+
+
+@pytest.fixture
+def visit(opened: Visit) -> Iterator[Visit]:
+    """The page as it first opens; whatever a test does to it must not make it complain."""
+    opened.follow()
+    yield opened
+    assert opened.complaints == []

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Error
 from synthetic_store import PYTHIA, PYTHIA_STEPS, SMALL, SMALL_STEPS, synthetic_analysis, unit_of, write_store
-from views_browser import Visit, browsing, chromium, shared_store, visiting
+from views_browser import Visit, browsing, visiting
 
 from tracker.analysis import analyse
 from tracker.analysis.context import HEAD_COLUMNS
@@ -23,19 +23,6 @@ from tracker.views import dashboard, write_dashboard
 from tracker.views.head_maps import MAP_METRICS
 
 NASTY = "<script>alert(1)</script>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = shared_store(tmp_path_factory, seeds=2)
-    path = tmp_path_factory.mktemp("page") / "dashboard.html"
-    return write_dashboard(open_store(folder), synthetic_analysis(seeds=2), path)
 
 
 @pytest.fixture

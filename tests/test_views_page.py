@@ -5,7 +5,6 @@ import io
 import os
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 from synthetic_store import PYTHIA, SMALL, SMALL_STEPS, synthetic_analysis, write_audit, write_store
-from views_browser import PATIENCE, Visit, browsing, chromium, shared_store, visiting
+from views_browser import PATIENCE, Visit, browsing, visiting
 
 from tracker import facts
 from tracker.store import Results, open_store
@@ -23,37 +22,6 @@ from tracker.views.runs import runs_of
 
 AXE = "TRACKER_AXE"
 """Names the environment variable with the path of axe-core's axe.min.js."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return open_store(shared_store(tmp_path_factory, seeds=2))
-
-
-@pytest.fixture(scope="module")
-def path(stored: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("page") / "dashboard.html"
-    return write_dashboard(stored, synthetic_analysis(seeds=2), path)
-
-
-@pytest.fixture(scope="module")
-def opened(browser: Browser, path: Path) -> Iterator[Visit]:
-    with visiting(browser) as visit:
-        visit.open(path)
-        yield visit
-
-
-@pytest.fixture
-def visit(opened: Visit) -> Iterator[Visit]:
-    opened.follow()
-    yield opened
-    assert opened.complaints == []
 
 
 def axis(visit: Visit, name: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The dashboard in a real Chromium, used as a person would."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,43 +8,11 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 from synthetic_store import SMALL, SMALL_STEPS, synthetic_analysis, write_audit, write_store
-from views_browser import Visit, browsing, chromium, shared_store, visiting
+from views_browser import Visit, browsing, visiting
 
 from tracker.store import Results, open_store
 from tracker.views import write_dashboard
 from tracker.views.data import dashboard_data
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return open_store(shared_store(tmp_path_factory, seeds=2))
-
-
-@pytest.fixture(scope="module")
-def path(stored: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("page") / "dashboard.html"
-    return write_dashboard(stored, synthetic_analysis(seeds=2), path)
-
-
-@pytest.fixture(scope="module")
-def opened(browser: Browser, path: Path) -> Iterator[Visit]:
-    with visiting(browser) as visit:
-        visit.open(path)
-        yield visit
-
-
-@pytest.fixture
-def visit(opened: Visit) -> Iterator[Visit]:
-    """The page as it first opens; whatever a test does to it must not make it complain."""
-    opened.follow()
-    yield opened
-    assert opened.complaints == []
 
 
 @browsing
