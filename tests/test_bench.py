@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,6 @@ import pytest
 from bench import __main__ as command
 from bench.agreement import disagreements, in_standard_errors
 from bench.contenders import Columns, Script, Tracker
-from bench.memory import peak_beyond
 from bench.overhead import MustRun
 from bench.race import Lane, race
 from bench.shapes import SHAPES, random_ids, random_model
@@ -115,8 +116,13 @@ def test_a_child_that_cannot_run_says_why_and_the_others_go_on():
 
 
 def test_peak_memory_is_that_of_the_call():
-    # Large beside what the kernel's counters of many processors are behind by, some 40 MB.
-    peak, size = peak_beyond(lambda: np.ones(512 << 20, np.uint8).size, "cpu")
-    assert size == 512 << 20
-    if peak is not None:
-        assert 432 << 20 < peak < 592 << 20
+    # In a process of its own, as the benchmark measures: libraries of other tests give memory back meanwhile.
+    call = (
+        "import numpy as np; from bench.memory import peak_beyond; "
+        "print(*peak_beyond(lambda: np.ones(40 << 20, np.uint8).size, 'cpu'))"
+    )
+    here = Path(__file__).parent
+    peak, size = subprocess.check_output([sys.executable, "-c", call], cwd=here, text=True).split()
+    assert int(size) == 40 << 20
+    if peak != "None":
+        assert 39 << 20 < int(peak) < 60 << 20

@@ -216,7 +216,7 @@ def test_slurms_and_a_closed_terminals_signal_end_a_sweep_as_ctrl_c_does(
     sent = time.monotonic()
     sweep.send_signal(how)
     said, _ = sweep.communicate(timeout=30)
-    assert time.monotonic() - sent < 10  # 5 on a machine of its own, as is promised; tests run side by side
+    assert time.monotonic() - sent < 5
     assert sweep.returncode == 130, said
     assert said.endswith("tracker: interrupted; progress saved; run the same command to resume\n")
     assert not (store / ".running").exists()

@@ -90,7 +90,7 @@ def damaged(whole: str, count: int) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", ["audit.json", "rates.json", "metrics.json", "live", "analysis.json"])
-@pytest.mark.parametrize("count", [5, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [15, pytest.param(500, marks=pytest.mark.slow)])
 def test_no_reader_breaks_on_a_side_file_with_one_wrong_value(store: Path, name: str, count: int):
     path = next((store / "live").glob("*.json")) if name == "live" else store / name
     whole = path.read_text()
