@@ -27,7 +27,14 @@ from tracker.cli import run
 from tracker.metrics.fused.signals import SignalPlan, signal_values
 from tracker.records import Conventions
 from tracker.store import Store, open_store
-from tracker.validate import agreement, conditions_table, detection, ground_truth, runs_in_all
+from tracker.validate import (
+    agreement,
+    conditions_table,
+    detection,
+    findings_table,
+    ground_truth,
+    runs_in_all,
+)
 from tracker.validate.finding import at_least, at_most, near
 from tracker.views import write_dashboard
 from tracker.wandb_sink import SinkOptions, publish
@@ -126,8 +133,12 @@ def test_a_metric_that_gives_no_number_fails():
     assert not near("x", 1, math.nan, 1).passed
     assert not at_most("x", math.nan, 1).passed
     assert not at_least("x", math.nan, 0).passed
-    assert at_least("x", 0.85, 0.9, chance=0.05).passed
-    assert not at_most("x", 0.04, 0.02, chance=0.01).passed
+    near_miss, missed = at_least("x", 0.86, 0.9, chance=0.05), at_most("x", 0.04, 0.02, chance=0.01)
+    assert (near_miss.passed, near_miss.by_chance) == (False, True)
+    assert (missed.passed, missed.by_chance) == (False, False)
+    assert not at_most("x", math.nan, 1, chance=1).by_chance
+    table = findings_table("t", [near_miss, missed])
+    assert [str(cell) for cell in table.columns[-1].cells] == ["chance", "FAIL"]
     functions = SimpleNamespace(**{name: getattr(metrics, name) for name in metrics.__all__})
     functions.window_entropy = lambda x, width: torch.full(x.shape[:-1], torch.nan)
     undefined = [each for each in agreement(functions) if "window entropy" in each.experiment]

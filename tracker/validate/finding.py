@@ -13,6 +13,8 @@ class Finding:
     found: str
     tolerance: str
     passed: bool
+    by_chance: bool = False
+    """Whether what it is beyond its limit by is no more than chance does to so many runs."""
 
 
 def near(experiment: str, expected: float, found: float, tolerance: float) -> Finding:
@@ -29,17 +31,19 @@ def is_undefined(experiment: str, found: float) -> Finding:
 def at_most(
     experiment: str, found: float, limit: float, expected: str = "0", *, chance: float = 0.0
 ) -> Finding:
-    """Expect ``found`` no larger than ``limit``, or by ``chance`` alone; NaN fails."""
+    """Expect ``found`` no larger than ``limit``, beyond which ``chance`` may lie; NaN fails."""
     allowed = f"at most {limit:g}" + (f" + {chance:.2g}" if chance else "")
-    return Finding(experiment, expected, _shown(found), allowed, found <= limit + chance)
+    passed, near_it = found <= limit, found <= limit + chance
+    return Finding(experiment, expected, _shown(found), allowed, passed, near_it and not passed)
 
 
 def at_least(
     experiment: str, found: float, limit: float, expected: str = "1", *, chance: float = 0.0
 ) -> Finding:
-    """Expect ``found`` no smaller than ``limit``, or by ``chance`` alone; NaN fails."""
+    """Expect ``found`` no smaller than ``limit``, beyond which ``chance`` may lie; NaN fails."""
     allowed = f"at least {limit:g}" + (f" - {chance:.2g}" if chance else "")
-    return Finding(experiment, expected, _shown(found), allowed, found >= limit - chance)
+    passed, near_it = found >= limit, found >= limit - chance
+    return Finding(experiment, expected, _shown(found), allowed, passed, near_it and not passed)
 
 
 def _shown(value: float) -> str:

@@ -9,6 +9,7 @@ from tracker.analysis.assumptions import Condition
 from tracker.validate.finding import Finding
 
 VERDICTS = {True: Text("pass", "green"), False: Text("FAIL", "bold red"), None: Text("not judged", "dim")}
+BY_CHANCE = Text("chance", "yellow")
 SHOWN_STEPS = 3
 
 
@@ -17,7 +18,7 @@ def findings_table(title: str, findings: Sequence[Finding]) -> Table:
     table = _table(title, ("experiment",), ("expected", "found", "tolerance"))
     for each in findings:
         cells = (each.experiment, each.expected, each.found, each.tolerance)
-        table.add_row(*map(Text, cells), VERDICTS[each.passed])
+        table.add_row(*map(Text, cells), BY_CHANCE if each.by_chance else VERDICTS[each.passed])
     return table
 
 
