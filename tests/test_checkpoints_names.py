@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from tracker.checkpoints import names
+from tracker.checkpoints import expanded, names
 from tracker.checkpoints.names import Named
 from tracker.errors import RequestError
 
@@ -61,3 +61,9 @@ def test_own_pattern_reads_step_tokens_and_seed() -> None:
 def test_patterns_that_are_refused(name: str, pattern: str, message: str) -> None:
     with pytest.raises(RequestError, match=re.escape(message)):
         names.read(name, pattern)
+
+
+@pytest.mark.parametrize("span", ["0..10000000", "4..0"])
+def test_a_slip_in_a_range_of_repositories_is_refused(span: str) -> None:
+    with pytest.raises(RequestError, match=rf"^suite.repo=lab/x_{{{span}}}: .* is no range of 1 to 10000 "):
+        expanded(f"lab/x_{{{span}}}")

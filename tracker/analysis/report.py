@@ -1,6 +1,7 @@
 """The whole analysis of a store's tables: phases, what moves with them, thresholds over size, controls."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import polars as pl
@@ -57,26 +58,27 @@ def analyse(
     variants = {(each.suite, one.model) for each in encodings for one in each.models[1:]}
     # Of models of one size that differ in their encoding, only the reference stands for the size.
     thresholds = _over_size([each for each in found if (each.run.suite, each.run.model) not in variants])
-    lead_lag = [each for each in contexts if each is not None]
-    controls = Controls(tuple(find_twins(runs)))
-    summary = [
-        *summary_of(phases, thresholds, seeds),
-        *(sentence for each in encodings for sentence in each.sentences),
-        *lead_lag_sentences(lead_lag),
-        *control_sentences(controls),
-    ]
-    return AnalysisReport(
+    report = AnalysisReport(
         probe=single_value(checkpoints, "probe"),
         conventions=single_value(checkpoints, "conventions"),
         transitions=tuple(each.transitions for each in found),
         phases=tuple(phases),
         seeds=tuple(seeds),
-        lead_lag=tuple(lead_lag),
+        lead_lag=tuple(each for each in contexts if each is not None),
         thresholds=tuple(thresholds),
         encodings=tuple(encodings),
-        controls=controls,
-        summary=tuple(summary),
+        controls=Controls(tuple(find_twins(runs))),
     )
+    return replace(report, summary=tuple(_summary(report)))
+
+
+def _summary(report: AnalysisReport) -> list[str]:
+    return [
+        *summary_of(report.phases, report.thresholds, report.seeds),
+        *(sentence for each in report.encodings for sentence in each.sentences),
+        *lead_lag_sentences(report.lead_lag),
+        *control_sentences(report.controls),
+    ]
 
 
 def _over_size(found: Sequence[RunFindings]) -> list[ThresholdEntry]:

@@ -11,6 +11,8 @@ from tracker.checkpoints.names import FIRST_STAGES, ON_HUB, Named
 from tracker.errors import RequestError, unknown_value
 from tracker.records import Checkpoint
 
+MOST_CHOICES = 10_000
+"""Numbers that a pair of braces may stand for: a slip of the keys must not make millions of repositories."""
 NO_CHECKPOINTS = ("main", "master")
 
 
@@ -134,17 +136,28 @@ def read_repositories(like: Checkpoint, repos: Iterable[str], naming: Naming) ->
 def expanded(repo: str) -> list[str]:
     """Expand the braces in a repository's name as a shell does.
 
+    Raises:
+        RequestError: a range that falls, or of more than ``MOST_CHOICES`` numbers.
+
     Example:
         >>> expanded("lab/seed_{0..1}-step_{0,20}k")
         ['lab/seed_0-step_0k', 'lab/seed_0-step_20k', 'lab/seed_1-step_0k', 'lab/seed_1-step_20k']
     """
-    parts = [_choices(part) if at % 2 else [part] for at, part in enumerate(re.split(r"\{([^{}]*)\}", repo))]
-    return ["".join(each) for each in itertools.product(*parts)]
+    parts = enumerate(re.split(r"\{([^{}]*)\}", repo))
+    choices = [_choices(part, repo) if at % 2 else [part] for at, part in parts]
+    return ["".join(each) for each in itertools.product(*choices)]
 
 
-def _choices(text: str) -> list[str]:
+def _choices(text: str, repo: str) -> list[str]:
     match = re.fullmatch(r"(\d+)\.\.(\d+)", text)
-    return [str(each) for each in range(int(match[1]), int(match[2]) + 1)] if match else text.split(",")
+    if match is None:
+        return text.split(",")
+    first, last = int(match[1]), int(match[2])
+    if not first <= last < first + MOST_CHOICES:
+        raise RequestError(
+            f"suite.repo={repo}: {{{text}}} is no range of 1 to {MOST_CHOICES} rising numbers, as {{0..4}} is"
+        )
+    return [str(each) for each in range(first, last + 1)]
 
 
 def _placed(like: Checkpoint, read: Named, naming: Naming) -> Checkpoint:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tracker.errors import RequestError
+from tracker.measurement.given_model import LEAST_TOKENS
 from tracker.measurement.measure import values_of
 from tracker.measurement.tables import tables
 from tracker.metrics.fused.layers import layer_values
@@ -23,7 +24,6 @@ from tracker.models.attention_hooks import HALVES
 from tracker.records import Measurement, ProbeSpec, Unit, tracker_version
 
 WANTED = "wanted one array per layer of shape (sequences, heads, n, n), queries before keys"
-LEAST_TOKENS = 8
 WITHOUT_MODEL = "attention without its model: no loss, prefix matching or scale sensitivity"
 
 
@@ -69,7 +69,9 @@ def _tensor(layer: int, given: Any) -> Tensor:
     if not square or not pattern.is_floating_point() or 0 in pattern.shape:
         kind = str(pattern.dtype).removeprefix("torch.")
         shape = tuple(pattern.shape)
-        raise RequestError(f"patterns: layer {layer} is {kind} of shape {shape}; {WANTED}, n from 8")
+        raise RequestError(
+            f"patterns: layer {layer} is {kind} of shape {shape}; {WANTED}, n from {LEAST_TOKENS}"
+        )
     if pattern.dtype not in HALVES:
         return pattern.cpu()
     wide = pattern.float().cpu()
