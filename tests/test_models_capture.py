@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from tracker.errors import CheckpointError, RequestError
-from tracker.models import AttentionStream, check_attention, load_model, model_facts
+from tracker.models import AttentionStream, load_model, model_facts, refuse_faults
+from tracker.models.attention_interface import attention_faults
 
 
 def neox(**changes) -> PreTrainedModel:
@@ -182,10 +183,10 @@ def test_an_error_inside_the_model_is_one_of_the_checkpoint():
 def test_attention_that_cannot_be_measured_names_layer_and_head(spoil, message: str):
     attention = torch.tril(torch.ones(1, 4, 8, 8))
     attention /= attention.sum(-1, keepdim=True)
-    check_attention(attention, 2, causal=True)
+    refuse_faults(2, attention_faults(attention, causal=True))
     spoil(attention)
     with pytest.raises(CheckpointError, match=message):
-        check_attention(attention, 2, causal=True)
+        refuse_faults(2, attention_faults(attention, causal=True))
 
 
 def test_facts_of_pythia_in_small():

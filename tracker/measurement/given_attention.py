@@ -96,7 +96,7 @@ def measured_attention(layers: list[Tensor], unit: Unit) -> Measurement:
         for layer, pattern in enumerate(layers):
             attention = WholeAttention(layer, pattern)
             attention.causal = causal
-            found.append(layer_values(attention, [], plan, min(unit.conventions.theory_tokens, n)).on_host())
+            found.append(layer_values(attention, [], plan, min(unit.conventions.theory_tokens, n)))
     values = values_of(found, plan, number)
     row = {
         "key": unit.key, "n_layers": len(layers), "n_heads": heads, "causal": causal, "n_sequences": number,

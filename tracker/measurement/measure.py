@@ -27,9 +27,16 @@ from tracker.metrics import (
     prefix_matching_score,
     refinement_residual,
 )
-from tracker.metrics.fused.layers import LayerValues, layer_values
+from tracker.metrics.fused.layers import LayerValues, layer_values, on_host
 from tracker.metrics.fused.signals import SignalPlan
-from tracker.models import AttentionStream, ModelFacts, logits_way, model_facts, sequence_losses
+from tracker.models import (
+    AttentionStream,
+    ModelFacts,
+    logits_way,
+    model_facts,
+    refuse_faults,
+    sequence_losses,
+)
 from tracker.records import Conventions, Measurement, Unit, tracker_version
 
 BATCH_BYTES, BATCH_SHARE = 64 << 20, 0.5
@@ -85,9 +92,13 @@ def _measured(
 
 
 def values_of(layers: list[LayerValues], plan: SignalPlan, number: int) -> Values:
-    """Collect what each layer of ``number`` sequences yields, on the host, where there is no model."""
+    """Collect what each layer of ``number`` sequences yields, where there is no model.
+
+    Raises:
+        CheckpointError: as ``refuse_faults``.
+    """
     values = Values.empty((number, len(layers), layers[0].spectrum.shape[1]), scales=plan.level + 1)
-    _add_batch(_Batch(layers, None), slice(0, number), number, values)
+    _add_batch(_Batch(_sound(layers), None), slice(0, number), number, values)
     _leave_out_failed(values, plan)
     return values
 
@@ -178,26 +189,33 @@ def _measured_batch(
     kept = [full[:, positions] for positions in plan.positions]
     stream = AttentionStream(model, [full, *kept], finished=1)
     corner = min(plan.conventions.theory_tokens, plan.n) if part.start == 0 else 0
-    layers = [layer_values(attention, scaled, plan, corner).on_host() for _, (attention, *scaled) in stream]
+    layers = _sound([layer_values(attention, scaled, plan, corner) for _, (attention, *scaled) in stream])
     losses = sequence_losses(model, stream.hidden[0], full, facts) if facts.causal else None
     return _Batch(layers, losses)
 
 
+def _sound(layers: list[LayerValues]) -> list[LayerValues]:
+    """Bring layers to the host, all at once, unless the attention of one cannot be measured."""
+    layers = on_host(layers)
+    for layer, found in enumerate(layers):
+        refuse_faults(layer, found.faults)
+    return layers
+
+
 def _add_batch(batch: _Batch, part: slice, number: int, values: Values) -> None:
     for layer, found in enumerate(batch.layers):
-        for name, column in found.columns.items():
+        for name, column in zip(found.names, found.columns, strict=True):
             if name not in values.heads:
                 shape = number, len(batch.layers), column.shape[1]
                 values.heads[name] = np.full(shape, np.nan)
             values.heads[name][part, layer] = column.numpy()
         values.spectrum[layer] += found.spectrum.sum(0).numpy()
         values.energy[layer] += found.energy.sum(0).numpy()
-        for prefix, (positional, spectral) in found.samples.items():
-            pooled = [each.transpose(0, 1).flatten(1) for each in (positional, spectral)]
-            values.correlation[prefix].add(layer, *pooled)
+        for prefix, moments in found.moments.items():
+            values.correlation[prefix].merge(layer, moments)
         values.redundancy[part, layer] = found.redundancy.numpy()
         values.undefined += int(found.undefined)
-        if found.corner is not None:
+        if found.corner.numel():
             _theory(found.corner, layer, values)
     if batch.losses is not None:
         values.loss[part], values.in_context[part] = batch.losses
@@ -222,7 +240,12 @@ def _measure_prefix(model: PreTrainedModel, prefix_ids: np.ndarray, values: Valu
     @torch.inference_mode()
     def work(ids: np.ndarray) -> Tensor:
         stream = AttentionStream(model, [torch.from_numpy(ids).to(model.device)], finished=0)
-        scores = [prefix_matching_score(attention.whole(), ids.shape[1] // 2) for _, (attention,) in stream]
+        scores, faults = [], []
+        for _, (attention,) in stream:
+            scores.append(prefix_matching_score(attention.whole(), ids.shape[1] // 2))
+            faults.append(attention.faults)
+        for layer, each in enumerate(torch.stack(faults).cpu()):
+            refuse_faults(layer, each)
         return torch.stack(scores, 1).double().cpu()  # (B, L, H)
 
     threads = batch_threads(model.device)

@@ -152,6 +152,25 @@ def wavelet_entropy(coefficients: list[Tensor], *, normalised: bool = False) -> 
     return torch.stack(scale_entropies(energies), -1)
 
 
+def co_moments(x: Tensor, y: Tensor) -> Tensor:
+    """Compute what a correlation needs of some samples, in float64 where they are.
+
+    Args:
+        x, y: shape (..., samples); pairs in which either is NaN are left out.
+
+    Returns:
+        shape (6, ...): number of pairs, means of x and y, sums of squared deviations of x, of y and of
+        their products.
+    """
+    both = x.isfinite() & y.isfinite()
+    count = both.sum(-1).double()
+    pair = torch.stack((x, y)).double().where(both, 0.0)
+    mean = pair.sum(-1) / count.clamp(min=1)
+    dx, dy = ((pair - mean.unsqueeze(-1)) * both).unbind(0)
+    sums = (dx * dx).sum(-1), (dy * dy).sum(-1), (dx * dy).sum(-1)
+    return torch.stack((count, *mean, *sums))
+
+
 class CoMoments:
     """Running Pearson correlation over pooled samples, one per head, in float64.
 
@@ -175,13 +194,11 @@ class CoMoments:
                 it selects has the shape of ``x`` without its last axis.
             x, y: shape (..., samples); pairs in which either is NaN are left out.
         """
-        x, y = x.to("cpu", torch.float64), y.to("cpu", torch.float64)
-        both = x.isfinite() & y.isfinite()
-        count = both.sum(-1).double()
-        pair = torch.stack((x, y)).where(both, 0.0)
-        mean = pair.sum(-1) / count.clamp(min=1)
-        dx, dy = ((pair - mean.unsqueeze(-1)) * both).unbind(0)
-        moments = torch.stack(((dx * dx).sum(-1), (dy * dy).sum(-1), (dx * dy).sum(-1)))
+        self.merge(index, co_moments(x, y).cpu())
+
+    def merge(self, index: Any, found: Tensor) -> None:
+        """Pool what ``co_moments`` found, on the host, for the heads at ``index``, as in ``add``."""
+        count, mean, moments = found[0], found[1:3], found[3:]
         at = (slice(None), index)
         old, shift = self.count[index], mean - self.mean[at]
         total = (old + count).clamp(min=1)

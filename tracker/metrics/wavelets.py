@@ -103,9 +103,9 @@ def _synthesise(approximation: Tensor, detail: Tensor, low: list[float], high: l
     return torch.view_as_real(torch.complex(*phases)).flatten(-2)
 
 
-SHORT = 100
-"""Signals of at most so many samples are transformed, all levels at once, by one small matrix: there the
-filter bank would spend its time on starting operations, not on samples."""
+SHORT, SHORT_GPU = 100, 1024
+"""Signals of at most so many samples are transformed, all levels at once, by one matrix: there the filter
+bank would spend its time on starting operations, not on samples."""
 
 
 class FilterBank:
@@ -120,12 +120,13 @@ class FilterBank:
         wavelet: any of ``pywt.wavelist(kind="discrete")``.
         level: how many times the approximation is split; 0 leaves the signal.
         mode: how the signal goes on beyond its ends, a key of ``MODES``.
+        short: samples up to which a signal is short.
 
     Raises:
         RequestError: unknown wavelet or mode.
     """
 
-    def __init__(self, length: int, wavelet: str, level: int, mode: str) -> None:
+    def __init__(self, length: int, wavelet: str, level: int, mode: str, short: int = SHORT) -> None:
         if mode not in MODES:
             raise unknown_value("spectrum.mode", mode, MODES)
         self.level, self.mode = level, mode
@@ -133,7 +134,7 @@ class FilterBank:
         self.lengths = [length]
         for _ in range(level):
             self.lengths.append((self.lengths[-1] + len(self.filters[0]) - 1) // 2)
-        self.steps = next((j for j, each in enumerate(self.lengths) if each <= SHORT), level)
+        self.steps = next((j for j, each in enumerate(self.lengths) if each <= short), level)
         self.sizes = (self.lengths[-1], *reversed(self.lengths[self.steps + 1 :]))
         """Of the scales in the matrix's part: cA_L, cD_L, ..., down to the filters' last level."""
         self._matrices: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
@@ -197,9 +198,9 @@ def _join(scales: list[Tensor], low: list[float], high: list[float]) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def filter_bank(length: int, wavelet: str, level: int, mode: str) -> FilterBank:
+def filter_bank(length: int, wavelet: str, level: int, mode: str, short: int = SHORT) -> FilterBank:
     """Return the transform of signals of ``length`` samples, made once."""
-    return FilterBank(length, wavelet, level, mode)
+    return FilterBank(length, wavelet, level, mode, short)
 
 
 def wavelet_coefficients(

@@ -33,7 +33,7 @@ class LayerAttention:
 
     ``shape`` is (B, H, Q, K). ``cut``: whether rows end behind their last visible key, ``causal``:
     whether looking ahead is refused, ``sink``: whether a learned sink takes part of every row's attention,
-    whose rows then sum to less than 1.
+    whose rows then sum to less than 1. ``faults``: those of the tiles so far (``attention_faults``).
     """
 
     layer: int
@@ -41,6 +41,7 @@ class LayerAttention:
     cut: bool = False
     causal: bool = True
     sink: bool = False
+    faults: Tensor | None = None
 
     def keys(self, last: int) -> int:
         """Return how many keys the rows before row ``last`` are given with; all others are zero there."""
@@ -50,11 +51,11 @@ class LayerAttention:
     def tile(self, sequences: slice, rows: slice) -> Tensor:
         """Compute some rows of some sequences, shape (B', H, Q', keys(rows.stop)), contiguous.
 
-        Raises:
-            CheckpointError: as ``check_attention``.
+        Their faults are kept, not looked at: on a GPU each look would wait for all that was asked before.
         """
         attention_BHQK = self._tile(sequences, rows)
-        check_attention(attention_BHQK, self.layer, causal=self.causal, first=rows.start, sink=self.sink)
+        found = attention_faults(attention_BHQK, causal=self.causal, first=rows.start, sink=self.sink)
+        self.faults = found if self.faults is None else torch.maximum(self.faults, found)
         return attention_BHQK
 
     def _tile(self, sequences: slice, rows: slice) -> Tensor:
@@ -249,37 +250,42 @@ class _Masks:
         return blocks
 
 
-def check_attention(
-    attention_BHQK: Tensor, layer: int, *, causal: bool, first: int = 0, sink: bool = False
-) -> None:
-    """Refuse attention that cannot be measured.
+def attention_faults(attention_BHQK: Tensor, *, causal: bool, first: int = 0, sink: bool = False) -> Tensor:
+    """Compute by how much each head breaks what attention keeps to.
 
     Args:
         attention_BHQK: some rows, all their keys or those up to the last row's own.
-        layer: for the message.
         causal: whether looking ahead is wrong.
         first: number of the first row.
         sink: whether rows may sum to less than 1, since a learned sink takes the rest.
 
+    Returns:
+        shape (2, H): how far a row's sum is from 1 at most, NaN or infinite where attention is; most
+        attention on the key behind a row's own. A missing mask fills that diagonal on every head.
+    """
+    apart_BHQ = attention_BHQK.sum(-1) - 1
+    apart_H = (apart_BHQ if sink else apart_BHQ.abs()).amax((0, 2))
+    ahead = attention_BHQK.diagonal(first + 1, -2, -1)
+    looks = causal and ahead.numel() > 0
+    return torch.stack([apart_H, ahead.amax((0, 2)) if looks else torch.zeros_like(apart_H)])
+
+
+def refuse_faults(layer: int, faults_2H: Tensor) -> None:
+    """Refuse attention that cannot be measured.
+
+    Args:
+        layer: for the message.
+        faults_2H: of all its tiles, on the host.
+
     Raises:
         CheckpointError: names layer and head of values that are not finite, do not sum to 1, or look ahead.
     """
-    sums_BHQ = attention_BHQK.sum(-1)
-    # One comparison finds both faults: NaN is not below the limit either.
-    sound = sums_BHQ <= 1 + 1e-3 if sink else (sums_BHQ - 1).abs() <= 1e-3
-    if not sound.all():
-        broken = ~sums_BHQ.isfinite()
-        if broken.any():
-            raise CheckpointError(
-                f"layer {layer} head {int(broken.nonzero()[0, 1])}: attention is NaN or infinite; "
-                "are the weights so?"
-            )
-        head = int((~sound).nonzero()[0, 1])
-        raise CheckpointError(f"layer {layer} head {head}: attention does not sum to 1 over the keys")
-    # Each row is checked by the one key next to it: a missing mask fills that diagonal on every head.
-    ahead = attention_BHQK.diagonal(first + 1, -2, -1)
-    if causal and ahead.numel() and (ahead > 0).any():
-        head = int((ahead > 0).nonzero()[0, 1])
-        raise CheckpointError(
-            f"layer {layer} head {head}: attention looks ahead; only causal language models are supported"
-        )
+    apart_H, ahead_H = faults_2H
+    checks = (
+        (~apart_H.isfinite(), "attention is NaN or infinite; are the weights so?"),
+        (apart_H > 1e-3, "attention does not sum to 1 over the keys"),
+        (ahead_H > 0, "attention looks ahead; only causal language models are supported"),
+    )
+    for wrong_H, told in checks:
+        if wrong_H.any():
+            raise CheckpointError(f"layer {layer} head {int(wrong_H.nonzero()[0, 0])}: {told}")

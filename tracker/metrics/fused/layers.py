@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tracker.metrics.entropy import co_moments
 from tracker.metrics.fused.signals import SignalPlan, signal_values
 from tracker.metrics.patterns import local_sum, map_products, mean_cosine, previous_token_sum, sink_sum
 from tracker.metrics.wavelets import relative_loss
@@ -20,6 +21,8 @@ TILE_VALUES, TILE_VALUES_GPU = 1 << 19, 1 << 25
 """Probabilities worked on at once: so many stay in a processor's cache, and keep a GPU busy."""
 TILE_ROWS = 16
 """Fewer rows than this are not worth a tile."""
+WHOLE_GPU = 1 << 22
+"""So few probabilities are one tile on a GPU: more kernels cost it more than the zeros behind rows."""
 
 
 class Attention(Protocol):
@@ -27,6 +30,7 @@ class Attention(Protocol):
 
     shape: tuple[int, int, int, int]
     sink: bool
+    faults: Tensor | None
 
     def tile(self, sequences: slice, rows: slice) -> Tensor:
         """Return rows up to their last key that is not zero, shape (B', H, Q', <= K), contiguous."""
@@ -37,43 +41,43 @@ class Attention(Protocol):
 class LayerValues:
     """What one layer yields.
 
-    columns: (B, H) per head column, NaN where undefined; spectrum: (B, H, 16) summed power; energy: (B, H,
-    scales) summed energy of wavelet coefficients;
-    samples: per column prefix the positional and spectral entropies, (B, H, samples), for the correlation;
-    redundancy: (B,); undefined: rows without a spectrum, or with all power in one bin; corner: the first
-    sequence's first tokens, (H, t, t), for the theory checks.
+    names: of head columns; columns: (names, B, H), NaN where undefined; spectrum: (B, H, 16) summed power;
+    energy: (B, H, scales) summed energy of wavelet coefficients;
+    moments: per column prefix those of positional and spectral entropies over rows, (6, H), ``co_moments``;
+    redundancy: (B,); undefined: rows without a spectrum, or with all power in one bin; faults: (2, H), of
+    the attention; corner: the first sequence's first tokens, (H, t, t), for the theory checks, or empty.
     """
 
-    columns: dict[str, Tensor]
+    names: list[str]
+    columns: Tensor
     spectrum: Tensor
     energy: Tensor
-    samples: dict[str, tuple[Tensor, Tensor]]
+    moments: dict[str, Tensor]
     redundancy: Tensor
     undefined: Tensor
-    corner: Tensor | None
+    faults: Tensor
+    corner: Tensor
 
-    def on_host(self) -> "LayerValues":
-        """Return the same in float64 on the host, brought there by one copy."""
-        names = list(self.columns)
-        pairs = [each for prefix in self.samples for each in self.samples[prefix]]
-        tensors = [torch.stack([self.columns[name] for name in names]), self.spectrum, self.energy, *pairs]
-        tensors += [self.redundancy, self.undefined]
-        if self.corner is not None:
-            tensors.append(self.corner)
-        flat = torch.cat([each.reshape(-1).double() for each in tensors]).cpu()
-        sizes = [each.numel() for each in tensors]
-        host = [part.view(each.shape) for part, each in zip(flat.split(sizes), tensors, strict=True)]
-        columns, spectrum, energy, *rest = host
-        samples = {prefix: (rest.pop(0), rest.pop(0)) for prefix in self.samples}
-        return LayerValues(
-            dict(zip(names, columns, strict=True)),
-            spectrum,
-            energy,
-            samples,
-            rest[0],
-            rest[1],
-            rest[2] if self.corner is not None else None,
-        )
+    def tensors(self) -> list[Tensor]:
+        """Return all that is computed."""
+        each = (self.redundancy, self.undefined, self.faults, self.corner)
+        return [self.columns, self.spectrum, self.energy, *self.moments.values(), *each]
+
+    def holding(self, tensors: Iterator[Tensor]) -> "LayerValues":
+        """Return the same with other tensors, in the order of ``tensors``."""
+        columns, spectrum, energy = (next(tensors) for _ in range(3))
+        moments = {prefix: next(tensors) for prefix in self.moments}
+        rest = (next(tensors) for _ in range(4))
+        return LayerValues(self.names, columns, spectrum, energy, moments, *rest)
+
+
+def on_host(layers: Sequence[LayerValues]) -> list[LayerValues]:
+    """Return layers in float64 on the host, brought there by one copy."""
+    tensors = [each for layer in layers for each in layer.tensors()]
+    flat = torch.cat([each.reshape(-1) for each in tensors]).double().cpu()
+    parts = flat.split([each.numel() for each in tensors])
+    shaped = iter([part.view(each.shape) for part, each in zip(parts, tensors, strict=True)])
+    return [layer.holding(shaped) for layer in layers]
 
 
 def layer_values(
@@ -88,17 +92,21 @@ def layer_values(
         corner: tokens of the first sequence whose attention is handed back; 0 for none.
     """
     sums = _Sums(attention, plan, corner)
-    batch, heads, queries, keys = attention.shape
-    values = TILE_VALUES if plan.device.type == "cpu" else TILE_VALUES_GPU
-    for sequences, rows in _tiles(batch, heads, queries, keys, values):
+    on_gpu = plan.device.type != "cpu"
+    for sequences, rows in _tiles(attention.shape, on_gpu):
         tile = attention.tile(sequences, rows)
         sums.add_rows(tile, sequences, rows)
         for alpha, each in enumerate(scaled):
             sums.add_scaled(alpha, each, tile, sequences, rows)
-    return sums.result()
+    return sums.result([each.faults for each in (attention, *scaled) if each.faults is not None])
 
 
-def _tiles(batch: int, heads: int, queries: int, keys: int, values: int) -> Iterator[tuple[slice, slice]]:
+def _tiles(shape: tuple[int, int, int, int], on_gpu: bool) -> Iterator[tuple[slice, slice]]:
+    batch, heads, queries, keys = shape
+    values = TILE_VALUES_GPU if on_gpu else TILE_VALUES
+    if on_gpu and batch * heads * queries * keys <= WHOLE_GPU:
+        yield slice(0, batch), slice(0, queries)
+        return
     height = min(queries, max(TILE_ROWS, min(values // (heads * keys), max(64, queries // 4))))
     width = max(1, values // (heads * height * keys))
     for first in range(0, batch, width):
@@ -182,7 +190,7 @@ class _Sums:
     ) -> None:
         """Add the rows of the shortened sequence whose tokens stood in these rows of the full one."""
         plan = self.plan
-        positions = plan.positions[alpha].cpu().numpy()
+        positions = plan.kept[alpha]
         start, stop = np.searchsorted(positions, (rows.start, rows.stop)).tolist()
         if start == stop:
             return
@@ -197,8 +205,8 @@ class _Sums:
         total = torch.where(defined, sensitivity, 0.0).sum(-1)
         self._add(f"scale {alpha}", sequences, torch.stack((total, defined.sum(-1).to(total.dtype)), -1))
 
-    def result(self) -> LayerValues:
-        """Divide the sums into means."""
+    def result(self, faults: list[Tensor]) -> LayerValues:
+        """Divide the sums into means; ``faults`` are those of every pass, (2, H)."""
         sums, plan = self.sums, self.plan
         n, span = plan.n, plan.conventions.span
         columns = dict(zip(self.names, (sums["values"] / sums["defined"]).unbind(-1), strict=True))
@@ -216,16 +224,22 @@ class _Sums:
         batch, heads = self.attention.shape[:2]
         selectivity = self.names.index("frequency_selectivity")
         undefined = batch * heads * len(plan.rows) - sums["defined"][..., selectivity].sum()
+        columns |= averaged
         samples = sums["samples positional_entropy"], sums["samples spectral_entropy"]
-        corner = sums["corner"][0] if self.corner_tokens else None
+        pooled = {"": samples, "averaged_": pair}
         return LayerValues(
-            columns | averaged,
+            list(columns),
+            torch.stack(list(columns.values())),
             sums["power"],
             sums["energy"],
-            {"": samples, "averaged_": pair},
+            {
+                prefix: co_moments(*(each.transpose(0, 1).flatten(1) for each in both))
+                for prefix, both in pooled.items()
+            },
             mean_cosine(sums["products"]),
             undefined,
-            corner,
+            torch.stack(faults).amax(0),
+            sums["corner"][0] if self.corner_tokens else sums["local"].new_empty(0),
         )
 
     def _averaged(self) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:

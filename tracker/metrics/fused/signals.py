@@ -25,7 +25,14 @@ from tracker.metrics.spectral import (
     taper,
     transform_length,
 )
-from tracker.metrics.wavelets import FilterBank, filter_bank, max_level, reconstruction_squares
+from tracker.metrics.wavelets import (
+    SHORT,
+    SHORT_GPU,
+    FilterBank,
+    filter_bank,
+    max_level,
+    reconstruction_squares,
+)
 from tracker.records import CONVENTION_CHOICES, Conventions
 
 
@@ -74,7 +81,13 @@ class SignalPlan:
     @cached_property
     def bank(self) -> FilterBank:
         """The wavelet transform of a signal."""
-        return filter_bank(self.n, self.conventions.wavelet, self.level, self.conventions.mode)
+        short = SHORT if self.device.type == "cpu" else SHORT_GPU
+        return filter_bank(self.n, self.conventions.wavelet, self.level, self.conventions.mode, short)
+
+    @cached_property
+    def kept(self) -> tuple[np.ndarray, ...]:
+        """``positions`` on the host."""
+        return tuple(kept.cpu().numpy() for kept in self.positions)
 
     @cached_property
     def rows(self) -> np.ndarray:
