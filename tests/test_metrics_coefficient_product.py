@@ -25,7 +25,7 @@ def test_products_are_those_of_the_coefficients(n: int, wavelet: str, mode: str)
     assert product is not None
     x, y = torch.rand(2, 3, n, dtype=torch.float64)
     expected = (coefficients(x, wavelet, level, mode) * coefficients(y, wavelet, level, mode)).sum(-1)
-    np.testing.assert_allclose(product(x, y), expected, rtol=1e-8)
+    np.testing.assert_allclose(product(x, y)[2], expected, rtol=1e-8)
     plain = (x * y).sum(-1).numpy()
     if mode == "symmetric" and wavelet == "db2":
         assert abs(plain / expected - 1).max() > 1e-3, "the ends must matter, or this proves nothing"
@@ -37,8 +37,10 @@ def test_signals_may_end_before_their_zeros(given: int):
     assert product is not None
     x, y = torch.rand(2, 4, 128)
     x[..., given:] = 0
-    np.testing.assert_allclose(product(x[..., :given], y), product(x, y), rtol=1e-6)
-    np.testing.assert_allclose(product(y, x[..., :given]), product(x, y), rtol=1e-6)
+    for cut, whole in zip(product(x[..., :given], y), product(x, y), strict=True):
+        np.testing.assert_allclose(cut, whole, rtol=1e-6)
+    for cut, whole in zip(product(y, x[..., :given]), product(y, x), strict=True):
+        np.testing.assert_allclose(cut, whole, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,6 @@ def test_long_signals_take_little_memory():
     expected = (coefficients(x, "db2", level, "symmetric") * coefficients(y, "db2", level, "symmetric")).sum(
         -1
     )
-    np.testing.assert_allclose(product(x, y), expected, rtol=1e-8)
+    np.testing.assert_allclose(product(x, y)[2], expected, rtol=1e-8)
     largest = max(each.self_cpu_memory_usage for each in seen.events() or [])
     assert largest < n * n * 8 / 4, "the whole Gram matrix would be 134 MB"

@@ -46,7 +46,7 @@ def asked(runner: Contender) -> tuple[Row, list[tuple[str, float, int]]]:
         "kernels ms": busy * 1e3,
         "busy": f"{busy / plain:.0%}",
     }
-    top = sorted(kernels, key=lambda each: -each.self_device_time_total)[:10]
+    top = sorted(kernels, key=lambda each: -each.self_device_time_total)[:16]
     return row, [(each.key[:110], each.self_device_time_total / 1e3, each.count) for each in top]
 
 

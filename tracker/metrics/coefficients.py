@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tracker.metrics.wavelets import FilterBank, filter_bank
 
+Products = tuple[Tensor, Tensor, Tensor]
 NEGLIGIBLE = 1e-9
 """Entries and eigenvalues of the Gram matrix below this are rounding."""
 
@@ -42,15 +43,21 @@ class CoefficientProduct:
 
     ends: tuple[EndCorrection, ...]
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the product, shape (...), of signals (..., given), the shorter going on with zeros."""
+    def __call__(self, x: Tensor, y: Tensor) -> Products:
+        """Compute <x, x>, <y, y> and <x, y>, each of shape (...), of signals (..., given), the shorter
+        going on with zeros."""
         size = min(x.shape[-1], y.shape[-1])
-        total = (x[..., :size] * y[..., :size]).sum(-1)
+        xx, yy = (torch.linalg.vector_norm(each, dim=-1).square() for each in (x, y))
+        xy = (x[..., :size] * y[..., :size]).sum(-1)
         for end in self.ends:
             ours, theirs = end.project(x), end.project(y)
+            if ours is not None:
+                xx = xx + ours.square() @ end.weights
+            if theirs is not None:
+                yy = yy + theirs.square() @ end.weights
             if ours is not None and theirs is not None:
-                total = total + (ours * theirs) @ end.weights
-        return total
+                xy = xy + (ours * theirs) @ end.weights
+        return xx, yy, xy
 
 
 @lru_cache(maxsize=32)
@@ -95,4 +102,4 @@ def _holds(product: CoefficientProduct, bank: FilterBank) -> bool:
         2, 4, bank.lengths[0], dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     )
     x, y = (torch.cat(bank.analyse(each), -1) for each in noise)
-    return torch.allclose(product(*noise), (x * y).sum(-1), rtol=0, atol=bank.lengths[0] * NEGLIGIBLE)
+    return torch.allclose(product(*noise)[2], (x * y).sum(-1), rtol=0, atol=bank.lengths[0] * NEGLIGIBLE)

@@ -1,9 +1,8 @@
 """Scale sensitivity: how much attention changes its shape when tokens are left out (eq. 10)."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tracker.errors import unknown_value
-from tracker.metrics.coefficients import coefficient_product
+from tracker.metrics.coefficients import Products, coefficient_product
 from tracker.metrics.wavelets import max_level, wavelet_coefficients
 from tracker.records import CONVENTION_CHOICES
 
@@ -58,9 +57,6 @@ def scale_level(n: int, alphas: tuple[float, ...], wavelet: str = "db2") -> int:
     return max_level(math.floor(min(alphas) * n), wavelet)
 
 
-Product = Callable[[Any, Any], Tensor]
-
-
 @dataclass(frozen=True)
 class Comparison:
     """How signals over ``keys`` samples are compared with those of a shortened sequence (eq. 10)."""
@@ -82,22 +78,21 @@ class Comparison:
         if self.align not in ALIGNMENTS:
             raise unknown_value("spectrum.align", self.align, ALIGNMENTS)
         kept = len(self.positions)
-        product: Product | None = None
         if self.align == "interpolate":
             transform = self.keys, self.wavelet, self.level, self.mode
             product = coefficient_product(*transform, signal.dtype, signal.device)
-        if product is not None:
-            return 1 - _cosine(product, signal, _resampled(scaled_signal, kept, self.keys))
+            if product is not None:
+                return 1 - _cosine(*product(signal, _resampled(scaled_signal, kept, self.keys)))
         full, short = _padded(signal, self.keys), _padded(scaled_signal, kept)
         if self.align == "dilate":
-            return 1 - _cosine(_summed_product, *self._dilated(full, short))
+            return 1 - _cosine(*_products(*self._dilated(full, short)))
         if self.align == "interpolate":
             short = _resampled(short, kept, self.keys)
         else:
             full = full.index_select(-1, self.positions)
             full = full / full.sum(-1, keepdim=True)
         pair = (self._coefficients(each, self.level) for each in (full, short))
-        return 1 - _cosine(_summed_product, *pair)
+        return 1 - _cosine(*_products(*pair))
 
     def _coefficients(self, signal: Tensor, level: int) -> list[Tensor]:
         return wavelet_coefficients(signal, wavelet=self.wavelet, level=level, mode=self.mode)
@@ -163,16 +158,29 @@ def _resampled(signal: Tensor, length: int, n: int) -> Tensor:
     sample."""
     given = signal.shape[-1]
     reach = n if given == length or length < 2 else min(n, -(-given * (n - 1) // (length - 1)))
+    if signal.device.type != "cpu":  # torch's interpolation walks through all signals in a few threads there
+        return signal @ _interpolation(length, n, signal.dtype, signal.device)[:given, :reach]
     flat = _padded(signal, length).reshape(-1, 1, length)
     longer = F.interpolate(flat, size=n, mode="linear", align_corners=True)
     return longer.view(*signal.shape[:-1], n)[..., :reach]
 
 
-def _summed_product(left: list[Tensor], right: list[Tensor]) -> Tensor:
-    """Inner product of two lists of coefficients, each taken as one vector, without concatenating them."""
-    return torch.stack([(a * b).sum(-1) for a, b in zip(left, right, strict=True)]).sum(0)
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def _interpolation(length: int, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What resamples ``length`` samples linearly onto n, ends aligned, shape (length, n)."""
+    impulses = torch.eye(length, dtype=torch.float64).unsqueeze(1)
+    made = F.interpolate(impulses, size=n, mode="linear", align_corners=True).squeeze(1)
+    return made.to(device, dtype)
 
 
-def _cosine(product: Product, ours: Any, theirs: Any) -> Tensor:
-    norm = (product(ours, ours) * product(theirs, theirs)).sqrt()
-    return product(ours, theirs) / torch.where(norm > 1e-10, norm, torch.nan)
+def _products(ours: list[Tensor], theirs: list[Tensor]) -> Products:
+    """Inner products of two lists of coefficients, each taken as one vector, without concatenating them."""
+    pairs = ((ours, ours), (theirs, theirs), (ours, theirs))
+    xx, yy, xy = (torch.stack([(a * b).sum(-1) for a, b in zip(*pair, strict=True)]).sum(0) for pair in pairs)
+    return xx, yy, xy
+
+
+def _cosine(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
+    norm = (xx * yy).sqrt()
+    return xy / torch.where(norm > 1e-10, norm, torch.nan)
