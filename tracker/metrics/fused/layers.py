@@ -21,7 +21,7 @@ TILE_VALUES, TILE_VALUES_GPU = 1 << 19, 1 << 25
 """Probabilities worked on at once: so many stay in a processor's cache, and keep a GPU busy."""
 TILE_ROWS = 16
 """Fewer rows than this are not worth a tile."""
-WHOLE_GPU = 1 << 22
+WHOLE_GPU = 1 << 24
 """So few probabilities are one tile on a GPU: more kernels cost it more than the zeros behind rows."""
 
 
