@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import torch
 from rich.console import Console
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from .contenders import Contender, Tracker
@@ -32,7 +31,7 @@ def asked(runner: Contender) -> tuple[Row, list[tuple[str, float, int]]]:
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
         runner.run()
     every = seen.key_averages()
-    device = [each for each in every if each.device_type == DeviceType.CUDA]
+    device = [each for each in every if each.device_type.name == "CUDA"]
     kernels = [each for each in device if not each.key.startswith("Mem")]
     copies = sum(each.count for each in device if each.key.startswith("Memcpy"))
     waits = sum(each.count for each in every if each.key in WAITS)

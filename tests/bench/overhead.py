@@ -104,15 +104,20 @@ def medians(shape: Shape, rounds: int, threads: int) -> Medians:
 
 
 def overhead_rows(
-    wanted: Iterable[tuple[str, Shape]], *, rounds: int, threads: Sequence[int] = ()
+    wanted: Iterable[tuple[str, Shape]],
+    *,
+    rounds: int,
+    threads: Sequence[int] = (),
+    told: Callable[[Row], Any] = lambda row: None,
 ) -> list[Row]:
-    """One row per shape and number of threads: one, and all that torch would take."""
+    """One row per shape and number of threads: one, and all that torch would take; ``told`` gets each."""
     every = torch.get_num_threads()
     rows: list[Row] = []
     try:
         for name, shape in wanted:
             for number in threads or sorted({1, every}):
                 rows.append(_row(name, shape, number, medians(shape, rounds, number)))
+                told(rows[-1])
     finally:
         torch.set_num_threads(every)
     return rows
@@ -144,7 +149,11 @@ def main(given: Sequence[str] | None = None, console: Console | None = None) -> 
         for name, shape in shapes()
         if not options.only or f"{name}-{shape.n}" in options.only
     ]
-    rows = overhead_rows(wanted, rounds=options.rounds, threads=options.threads)
+
+    def told(row: Row) -> None:  # a machine that is lent may be gone before the last
+        console.print(", ".join(f"{name} {value}" for name, value in row.items()), highlight=False)
+
+    rows = overhead_rows(wanted, rounds=options.rounds, threads=options.threads, told=told)
     console.print(f"{machine(options.device)}, medians of {options.rounds} rounds, interleaved")
     console.print(table("overhead over what must be run", rows))
     console.print(markdown(rows), soft_wrap=True, markup=False, highlight=False)

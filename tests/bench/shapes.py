@@ -50,11 +50,12 @@ def random_model(shape: Shape) -> GPTNeoXForCausalLM:
         max_position_embeddings=2048,
         architectures=["GPTNeoXForCausalLM"],
     )
-    model = GPTNeoXForCausalLM(config)
-    for name, parameter in model.named_parameters():
-        if name.endswith("query_key_value.weight"):
-            parameter.data.normal_(std=1.5 / shape.d_model**0.5)
-    return model.to(shape.device, getattr(torch, shape.dtype)).eval()
+    with torch.device(shape.device):
+        model = GPTNeoXForCausalLM(config)
+        for name, parameter in model.named_parameters():
+            if name.endswith("query_key_value.weight"):
+                parameter.data.normal_(std=1.5 / shape.d_model**0.5)
+    return model.to(getattr(torch, shape.dtype)).eval()
 
 
 def random_ids(shape: Shape) -> tuple[np.ndarray, np.ndarray]:

@@ -177,7 +177,7 @@ def _cross_entropy(model: PreTrainedModel, hidden_TD: Tensor, wanted_T: Tensor, 
 
 
 def _log_sum_exp(logits_TV: Tensor) -> Tensor:
-    """``logsumexp`` in half its time on a processor: torch has one vectorised operation for ``log_softmax``."""
+    """Compute ``logsumexp`` in about half its time on a processor, where ``log_softmax`` is one operation."""
     most = logits_TV.amax(-1)
     return torch.where(most == -torch.inf, most, most - logits_TV.log_softmax(-1).amax(-1))
 
