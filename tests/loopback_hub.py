@@ -90,9 +90,9 @@ class Hub:
         return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
     def commit(self, folder: Path) -> str:
-        """40 hex digits that change with the content."""
+        """40 hex digits that change with the content; a branch that is a link is its target's commit."""
         content = [(self.name(path, folder), *self.hashes(path)) for path in self.files(folder)]
-        return hashlib.sha1(json.dumps([folder.name, content]).encode()).hexdigest()
+        return hashlib.sha1(json.dumps([folder.resolve().name, content]).encode()).hexdigest()
 
     def files(self, folder: Path) -> list[Path]:
         """All files of a revision."""

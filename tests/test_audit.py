@@ -357,6 +357,31 @@ def test_a_private_repository_without_a_token_is_refused(hub: Hub, capsys: pytes
     assert "is private and asked for without a valid token" in capsys.readouterr().err
 
 
+def test_a_listing_that_fails_costs_its_repository_alone(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    other = REPO.replace("14m", "70m")
+    for repo in (REPO, other):
+        for seed, step in enumerate((0, 1000)):
+            save(hub.root / repo / f"step{step}", seed=seed)
+    wanted = ["audit", "suite=pythia", "suite.models=[14m,70m]", "steps.list=[0,1000]"]
+    assert run(wanted) == 0
+    earlier = audit_file.read(tmp_path / "tracker-store")
+    save(hub.root / REPO / "step1000", seed=7)
+    save(hub.root / other / "step1000", seed=7)
+    hub.busy, hub.busy_path = [(404, 0)] * 9, f"{REPO}/revision/"
+    capsys.readouterr()
+    assert run(wanted) == 1
+    said = capsys.readouterr().out
+    assert f"not audited: 14m seed 0 step 0: {REPO} at step0: " in said
+    assert "2 checkpoints of EleutherAI/pythia-70m: weights match their names" in said
+    now = audit_file.read(tmp_path / "tracker-store")
+    assert now.keys() == earlier.keys()
+    changed = {name for name in now if now[name] != earlier[name]}
+    assert len(changed) == 1
+    assert other in changed.pop()
+
+
 def test_commits_of_one_branch_are_checkpoints(hub: Hub, tmp_path: Path):
     from tracker.checkpoints import discover_hub
 

@@ -206,6 +206,19 @@ def test_a_sweep_that_is_killed_at_forty_random_moments_ends_as_if_undisturbed(t
 FORMS = {0: "safetensors", 1: "sharded safetensors", 2: "bin", 3: "both", 4: "safetensors", 5: "sharded bin"}
 
 
+def test_branches_of_one_commit_are_measured_alike_from_files_that_stay_as_long_as_either_needs_them(
+    hub: Hub, tmp_path: Path
+):
+    size = make_suite(tmp_path, [0, 2])
+    (tmp_path / "hub" / REPO / "step1").symlink_to("step0")
+    assert sweep_here(bound(size, 1), "steps.list=[0,1,2]") == 0
+    rows = package.open_store(tmp_path / "tracker-store").checkpoints().sort("step")
+    assert rows["status"].to_list() == ["ok"] * 3
+    assert rows["commit"][0] == rows["commit"][1] != rows["commit"][2]
+    assert rows["spectral_entropy"][0] == rows["spectral_entropy"][1] != rows["spectral_entropy"][2]
+    assert left_in(tmp_path / "cache") == []
+
+
 @pytest.mark.slow
 def test_a_hostile_hub_costs_only_the_checkpoints_that_it_spoils(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -12,7 +12,7 @@ from tracker.config import Config, PublishedSuite
 from tracker.console.output import DONE, SOME_FAILED, print_findings, print_line, print_table
 from tracker.console.progress import Bars
 from tracker.console.tables import audit_table
-from tracker.errors import CheckpointError, RequestError, counted
+from tracker.errors import RequestError, counted
 from tracker.planning.resolve import available
 from tracker.planning.schedule import select
 
@@ -24,18 +24,19 @@ SHOWN = 3
 
 
 def run(config: Config, console: Console) -> int:
-    """Audit every chosen checkpoint; 1 where any is missing or not what its name says."""
+    """Audit every chosen checkpoint; 1 where one is missing, is not what its name says or cannot be asked."""
     from tracker.checkpoints.audit.inspect import audit_all
 
     chosen = available(config)
     if not (isinstance(config.suite, PublishedSuite) and config.steps.name == "all"):
         chosen = select(chosen, config.steps)
     bars = Bars(console, "auditing")
-    try:
-        with bars.running():
-            entries = audit_all(config, chosen, bars.show)
-    except CheckpointError as error:
-        raise RequestError(str(error)) from error
+    with bars.running():
+        entries, refused = audit_all(config, chosen, bars.show)
+    if refused and not entries:
+        raise RequestError(str(refused[0])) from refused[0]
+    for error in refused:
+        print_line(console, f"not audited: {error}")
     bad = [each for entry in entries for each in entry.findings if each.fault not in REMARKS]
     if bad:
         print_table(console, audit_table(entries))
@@ -56,7 +57,7 @@ def run(config: Config, console: Console) -> int:
                 f"({each.reported}); the hub {each.hub}",
             )
     print_line(console, f"Details: {config.store / audit_file.NAME}")
-    return SOME_FAILED if bad else DONE
+    return SOME_FAILED if bad or refused else DONE
 
 
 def audit_pending(config: Config, sweep: "ResolvedSweep", console: Console) -> Listed | None:

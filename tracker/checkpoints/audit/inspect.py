@@ -23,26 +23,37 @@ Moved = Callable[[str, int, int], None]
 """Called with a repository's or folder's name, how many of its checkpoints are done, and of how many."""
 
 
-def audit_all(config: Config, chosen: Sequence[Checkpoint], moved: Moved) -> list[RepoAudit]:
+def audit_all(
+    config: Config, chosen: Sequence[Checkpoint], moved: Moved
+) -> tuple[list[RepoAudit], list[CheckpointError]]:
     """Audit every repository or folder that the chosen checkpoints are of, whole, and write audit.json.
+
+    One that cannot be asked keeps its earlier entry, and the others are audited.
 
     Args:
         config: names the form of branches and the cache.
         chosen: the planned checkpoints; those without a branch or folder are found missing.
         moved: called with the progress.
 
+    Returns:
+        The new entries, and why the others are not there.
+
     Raises:
-        CheckpointError: a repository cannot be asked.
         StoreError: audit.json cannot be written.
     """
-    audits = []
+    audits: list[RepoAudit] = []
+    refused: list[CheckpointError] = []
     for place, planned in _by_place(chosen).items():
-        if planned[0].kind == "hub":
-            audit = _audited_repository(config, place, planned, moved)
-        else:
-            audit = _audited_folder(place, planned, moved)
+        try:
+            if planned[0].kind == "hub":
+                audit = _audited_repository(config, place, planned, moved)
+            else:
+                audit = _audited_folder(place, planned, moved)
+        except CheckpointError as error:
+            refused.append(error)
+            continue
         audits += record(config.store, lambda _, new=audit: [new])
-    return audits
+    return audits, refused
 
 
 def audit_listed(config: Config, chosen: Sequence[Checkpoint], listed: Listed) -> list[RepoAudit]:
