@@ -5,25 +5,23 @@ that anybody still needs stays, and what was there before tracker is never touch
 """
 
 import errno
-import shutil
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 
 from filelock import FileLock
 
-from tracker.checkpoints import answers, cached, download, files, listing
-from tracker.checkpoints.claims import OVERHEAD, Claim, Claims, on_disk
-from tracker.checkpoints.listing import Inspected
+from tracker.checkpoints import answers, cached, download, files, listing, parts
+from tracker.checkpoints.claims import Claim, Claims, claim_id
+from tracker.checkpoints.remote import Inspected
+from tracker.checkpoints.room import Room
 from tracker.errors import CheckpointError
 from tracker.records import Checkpoint, Fetched
 
 WAIT_SECONDS = 0.1
-SPARE = 0.005
-"""Share of a disk that is left free, up to MOST_SPARE bytes."""
-MOST_SPARE = 200_000_000
 
 BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 """Errors of a cache that others may write; any other error of its locks means that it may only be read."""
@@ -53,6 +51,8 @@ class CheckpointCache:
     max_bytes: int | None = None
     stop: Event = field(default_factory=Event)
     """Ends waiting and fetching early."""
+    head: bool = True
+    """Whether unembeddings are needed; if not, part of a checkpoint's weights may be all that is fetched."""
 
     @property
     def claims(self) -> Claims:
@@ -84,9 +84,8 @@ class CheckpointCache:
             ) from error
 
     def _fetched(self, checkpoint: Checkpoint, inspected: Inspected | CheckpointError | None) -> Hold:
-        known = cached.noted(checkpoint.location, checkpoint.revision, self.folder)
         try:
-            if inspected is None and known is not None and checkpoint.commit == known:
+            if inspected is None and checkpoint.commit in self._noted(checkpoint):
                 held = self._held(checkpoint)
                 if held is not None:
                     return held
@@ -101,97 +100,116 @@ class CheckpointCache:
         held = self._held(checkpoint, inspected)
         return held or self._brought(checkpoint, inspected)
 
+    def _noted(self, checkpoint: Checkpoint) -> set[str | None]:
+        """The commits last seen under a checkpoint's revision."""
+        places = [self.folder] if self.head else [self.folder, parts.root(self.folder)]
+        return {cached.noted(checkpoint.location, checkpoint.revision, each) for each in places} - {None}
+
+    def find(self, checkpoint: Checkpoint) -> Fetched | None:
+        """Find a checkpoint of which the cache has all that is needed; makes no request and holds nothing."""
+        places = [self.folder] if self.head else [self.folder, parts.root(self.folder)]
+        return next((found for each in places if (found := cached.find(checkpoint, each))), None)
+
     def _held(self, checkpoint: Checkpoint, inspected: Inspected | None = None) -> Hold | None:
-        """A hold on a checkpoint that the cache has whole, whoever brought it in; None where it has not."""
+        """A hold on a checkpoint of which the cache has all that is needed; None where it has not."""
+        whole = self._held_in(self.folder, checkpoint, inspected)
+        if whole is not None or self.head:
+            return whole
+        return self._held_in(parts.root(self.folder), checkpoint, inspected)
+
+    def _held_in(self, cache: Path, checkpoint: Checkpoint, inspected: Inspected | None) -> Hold | None:
         commit = None if inspected is None else inspected.commit
         wanted = None if inspected is None else [file.name for file in inspected.files]
         commit = commit or checkpoint.commit
-        commit = commit or cached.noted(checkpoint.location, checkpoint.revision, self.folder)
-        if commit is None or not self.folder.is_dir():
+        commit = commit or cached.noted(checkpoint.location, checkpoint.revision, cache)
+        if commit is None or not cache.is_dir():
             return None
         pinned = replace(checkpoint, commit=commit)
+        id = claim_id(checkpoint.location, commit, cache != self.folder, checkpoint.subfolder)
         try:
             with self.claims.alone():
-                claim = self.claims.of(checkpoint.location, commit)
+                claim = self.claims.of(id)
                 if claim is not None and not claim.whole:
                     return None
                 names = wanted if claim is None else [piece.name for piece in claim.pieces]
-                found = cached.find(pinned, self.folder, names)
+                found = cached.find(pinned, cache, names)
                 lease = None if claim is None or found is None else self.claims.lease(claim)
         except OSError as error:
             if error.errno in BROKEN:
                 raise  # without a lease another sweep could remove it while it is loaded
-            claim, lease, found = None, None, cached.find(pinned, self.folder, wanted)
+            claim, lease, found = None, None, cached.find(pinned, cache, wanted)
         return None if found is None else Hold(replace(found, checkpoint=checkpoint), claim, lease)
 
     def _brought(self, checkpoint: Checkpoint, inspected: Inspected) -> Hold:
         subject = answers.Subject(checkpoint.location, checkpoint.revision, checkpoint.label)
         request = download.Request(subject, inspected.commit, self.folder, self.stop)
-        claim, lease = self._claimed(request, listing.with_digests(inspected, subject))
+        inspected = listing.with_digests(inspected, subject)
+        part = None if self.head else parts.without_head(inspected, subject, request.pause)
+        if part is not None:
+            smaller = tuple(part.stored if file is part.file else file for file in inspected.files)
+            apart = replace(request, cache=parts.root(self.folder))
+            try:
+                return self._received(checkpoint, apart, Inspected(inspected.commit, smaller), part)
+            except parts.Refused:  # whole files are answered in another way, and their hashes are checked
+                with self.claims.alone():
+                    self._remove_idle(checkpoint, inspected.commit)
+        return self._received(checkpoint, request, inspected)
+
+    def _received(
+        self,
+        checkpoint: Checkpoint,
+        request: download.Request,
+        inspected: Inspected,
+        part: parts.Part | None = None,
+    ) -> Hold:
+        claim, lease = self._claimed(request, inspected, checkpoint.subfolder)
         snapshot = request.repository / "snapshots" / request.commit
         hold = Hold(Fetched(checkpoint, snapshot, request.commit), claim, lease)
         started = time.monotonic()
         try:
-            received = self._transferred(request, inspected, claim)
-            return replace(hold, received=received, seconds=time.monotonic() - started)
+            received = self._transferred(request, inspected, claim, part)
+            names = [file.name for file in inspected.files]
+            folder = cached.model_folder(replace(checkpoint, commit=request.commit), request.cache, names)
+            files.whole(folder, checkpoint.label)
+            self._note_whole(request, checkpoint, claim)
+            fetched = replace(hold.fetched, path=folder)
+            return replace(hold, fetched=fetched, received=received, seconds=time.monotonic() - started)
         except BaseException:
             self.release(hold)
             raise
 
-    def _claimed(self, request: download.Request, inspected: Inspected) -> tuple[Claim, FileLock]:
+    def _claimed(
+        self, request: download.Request, inspected: Inspected, folder: str
+    ) -> tuple[Claim, FileLock]:
         """A claim on a checkpoint and a lease of it, once there is room for it."""
         about, claims = request.about, self.claims
-        new = Claim(about.repo, str(about.revision), request.commit, (), keep=self.max_bytes is None)
+        room = Room(claims, self.max_bytes)
+        new = Claim(
+            about.repo,
+            str(about.revision),
+            request.commit,
+            (),
+            keep=self.max_bytes is None,
+            part=request.cache != self.folder,
+            folder=folder,
+        )
         while True:
             with claims.alone():
                 claim = claims.made(new, inspected.files)
-                lacking = self._lacking(claim)
+                lacking = room.lacking(claim)
                 if lacking <= 0:
                     for place in (request.repository / "blobs", request.snapshot):
                         place.mkdir(parents=True, exist_ok=True)
                     claims.write(claim)
                     return claim, claims.lease(claim)
                 held = any(claims.is_leased(each) for each in claims.all() if not each.keep)
-            if not held or self._never_fits(claim):
-                raise answers.DiskFull(self._no_room(about, claim, lacking))
+            if not held or room.never_fits(claim):
+                raise answers.DiskFull(room.refusal(about, claim, lacking))
             request.pause(WAIT_SECONDS)
 
-    def _never_fits(self, claim: Claim) -> bool:
-        need = OVERHEAD + sum(on_disk(piece.size) for piece in claim.pieces if piece.ours)
-        return self.max_bytes is not None and need > self.max_bytes
-
-    def _lacking(self, claim: Claim) -> int:
-        """Bytes that are missing for a claim, after removing what nobody needs where that helps."""
-        lacking = self._short_of(claim)
-        for idle in self.claims.all():
-            if lacking <= 0:
-                break
-            if not idle.keep and idle.id != claim.id and not self.claims.is_leased(idle):
-                self.claims.remove(idle)
-                lacking = self._short_of(claim)
-        return lacking
-
-    def _short_of(self, claim: Claim) -> int:
-        claims, disk = self.claims, shutil.disk_usage(self.folder)
-        spare = min(int(SPARE * disk.total), MOST_SPARE)
-        arriving = [each for each in claims.all() if each.id != claim.id and not each.whole]
-        coming = sum(claims.bytes_lacking(each) for each in arriving if claims.is_leased(each))
-        lacking = claims.bytes_lacking(claim) + OVERHEAD + coming + spare - disk.free
-        if self.max_bytes is not None:
-            lacking = max(lacking, claims.bytes_held(claim) - self.max_bytes)
-        return lacking
-
-    def _no_room(self, about: answers.Subject, claim: Claim, lacking: int) -> str:
-        need = sum(piece.size for piece in claim.pieces)
-        start = f"{about.where}: not fetched, it needs {_gb(need)} and {_gb(lacking)} are missing"
-        if self._never_fits(claim):
-            return f"{start}: cache.max_gb={(self.max_bytes or 0) / 1e9:g} is less than it takes; raise it"
-        return (
-            f"{start}: the disk of {self.folder} has {_gb(shutil.disk_usage(self.folder).free)} free; free "
-            "space, set cache.max_gb to remove what is measured, or cache.folder to another disk"
-        )
-
-    def _transferred(self, request: download.Request, inspected: Inspected, claim: Claim) -> int:
+    def _transferred(
+        self, request: download.Request, inspected: Inspected, claim: Claim, part: parts.Part | None
+    ) -> int:
         blobs = request.repository / "blobs"
         pieces = {piece.name: piece for piece in claim.pieces}
         items = [
@@ -200,16 +218,26 @@ class CheckpointCache:
                 blobs / pieces[file.name].blob,
                 self.claims.blob_lock(pieces[file.name].blob),
                 trusted=claim.whole or not pieces[file.name].ours,
+                fetch=partial(parts.fetch, part=part) if part and file == part.stored else None,
             )
             for file in inspected.files
         ]
-        received = download.bring_all(request, items)
-        files.whole(request.snapshot, request.about.who)
+        return download.bring_all(request, items)
+
+    def _note_whole(self, request: download.Request, checkpoint: Checkpoint, claim: Claim) -> None:
+        """Record that a claim's files are there; a part of them is not needed any more once all are."""
         for revision in {claim.revision, str(request.about.revision)}:
-            cached.note(request.about.repo, revision, claim.commit, self.folder)
+            cached.note(request.about.repo, revision, claim.commit, request.cache)
         with self.claims.alone():
-            self.claims.write(replace(self.claims.of(claim.repo, claim.commit) or claim, whole=True))
-        return received
+            self.claims.write(replace(self.claims.of(claim.id) or claim, whole=True))
+            if not claim.part:
+                self._remove_idle(checkpoint, claim.commit)
+
+    def _remove_idle(self, checkpoint: Checkpoint, commit: str) -> None:
+        """Remove the part of a checkpoint's weights that is there, unless somebody holds it."""
+        claim = self.claims.of(claim_id(checkpoint.location, commit, part=True, folder=checkpoint.subfolder))
+        if claim is not None and not self.claims.is_leased(claim):
+            self.claims.remove(claim)
 
     def release(self, hold: Hold, *, measured: bool = False) -> None:
         """Give a hold back.
@@ -224,7 +252,7 @@ class CheckpointCache:
         with self.claims.alone():
             Path(hold.lease.lock_file).unlink(missing_ok=True)
             hold.lease.release()
-            claim = self.claims.of(hold.claim.repo, hold.claim.commit)
+            claim = self.claims.of(hold.claim.id)
             if claim is None or claim.keep or self.claims.is_leased(claim):
                 return
             if measured and self.max_bytes is not None:
@@ -254,7 +282,3 @@ class CheckpointCache:
             if error.errno in BROKEN:
                 raise
         return cleaned
-
-
-def _gb(count: int) -> str:
-    return f"{count / 1e9:.3g} GB"

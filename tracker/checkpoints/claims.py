@@ -7,6 +7,7 @@ here happens under one lock of the folder.
 """
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -16,9 +17,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tracker.atomic import locked, read_json, save_json
-from tracker.checkpoints import cached
+from tracker.checkpoints import cached, parts
 from tracker.checkpoints.download import remove_partial
-from tracker.checkpoints.listing import RemoteFile
+from tracker.checkpoints.remote import RemoteFile
+from tracker.records import digest
 
 BLOCK = 4096
 """Bytes in which file systems hand out space."""
@@ -51,11 +53,15 @@ class Claim:
     """Fetched to stay; else it is removed when nobody needs it any more."""
     whole: bool = False
     """Every piece has arrived and been checked."""
+    part: bool = False
+    """Of a part of the weights, which lies apart from what Hugging Face's tools look at."""
+    folder: str = ""
+    """The folder of the commit that it is of; empty: the whole commit."""
 
     @property
     def id(self) -> str:
         """Name of its files."""
-        return f"{self.repo.replace('/', '--')}.{self.commit}"
+        return claim_id(self.repo, self.commit, self.part, self.folder)
 
 
 class Claims:
@@ -73,9 +79,19 @@ class Claims:
         """Return every claim; one that does not read back counts as not there."""
         return [claim for path in sorted(self.folder.glob("*.json")) if (claim := _read(path)) is not None]
 
-    def of(self, repo: str, commit: str) -> Claim | None:
-        """Return the claim on one commit."""
-        return _read(self.folder / f"{repo.replace('/', '--')}.{commit}.json")
+    def of(self, id: str) -> Claim | None:
+        """Return the claim of an id, see ``claim_id``."""
+        return _read(self.folder / f"{id}.json")
+
+    def _assembled(self, claim: Claim) -> Path:
+        return cached.assembled(claim.repo, claim.commit, claim.folder, self.root(claim))
+
+    def root(self, claim: Claim) -> Path:
+        """Return the cache that a claim's files lie in."""
+        return parts.root(self.cache) if claim.part else self.cache
+
+    def _repository(self, claim: Claim) -> Path:
+        return cached.repository(claim.repo, self.root(claim))
 
     def write(self, claim: Claim) -> None:
         """Write a claim, whole or not at all."""
@@ -88,17 +104,20 @@ class Claims:
             new: without pieces.
             files: those that the checkpoint needs; each with a digest, which names its blob.
         """
-        standing = self.of(new.repo, new.commit)
+        standing = self.of(new.id)
         if standing is not None:
             kept = standing.keep and (standing.whole or self.is_leased(standing))
             return replace(standing, keep=new.keep or kept)
-        root = cached.repository(new.repo, self.cache)
-        brought = {piece.blob for other in self._others(new) for piece in other.pieces if piece.ours}
+        root = self._repository(new)
+        others = self._others(new)
+        brought = {piece.blob for other in others for piece in other.pieces if piece.ours}
+        made = {piece.name for other in _of_commit(others, new) for piece in other.pieces if piece.linked}
         pieces = []
         for file in files:
             blob = str(file.digest)
             ours = blob in brought or not (root / "blobs" / blob).exists()
-            linked = not (root / "snapshots" / new.commit / file.name).exists()
+            there = (root / "snapshots" / new.commit / file.name).exists()
+            linked = not there or file.name in made
             pieces.append(Piece(file.name, blob, file.size, ours, linked))
         return replace(new, pieces=tuple(pieces))
 
@@ -125,7 +144,7 @@ class Claims:
         claims = [claim for claim in self.all() if not claim.keep and claim.id != besides.id]
         claims += [] if besides.keep else [besides]
         blobs = {
-            (claim.repo, piece.blob): on_disk(piece.size)
+            (claim.repo, claim.part, piece.blob): on_disk(piece.size)
             for claim in claims
             for piece in claim.pieces
             if piece.ours
@@ -134,7 +153,7 @@ class Claims:
 
     def bytes_lacking(self, claim: Claim) -> int:
         """Return the bytes of a claim that are not on this disk yet."""
-        blobs = cached.repository(claim.repo, self.cache) / "blobs"
+        blobs = self._repository(claim) / "blobs"
         return sum(on_disk(piece.size) - _there(blobs, piece.blob) for piece in claim.pieces)
 
     def blob_lock(self, blob: str) -> Path:
@@ -143,30 +162,48 @@ class Claims:
 
     def remove(self, claim: Claim) -> None:
         """Remove from disk what tracker brought in for a claim and nobody else needs, and the claim."""
-        root = cached.repository(claim.repo, self.cache)
+        root, cache = self._repository(claim), self.root(claim)
         snapshot = root / "snapshots" / claim.commit
+        others = self._others(claim)
+        used = {piece.name for other in _of_commit(others, claim) for piece in other.pieces}
         for piece in claim.pieces:
-            if piece.linked:
+            if piece.linked and piece.name not in used:
                 (snapshot / piece.name).unlink(missing_ok=True)
-        wanted = {piece.blob for other in self._others(claim) for piece in other.pieces}
+        if claim.folder:
+            shutil.rmtree(self._assembled(claim), ignore_errors=True)
+        wanted = {piece.blob for other in others for piece in other.pieces}
         linked = _linked(root)
         for piece in claim.pieces:
             if piece.ours and piece.blob not in wanted:
-                remove_partial(claim.repo, self.cache, piece.blob)
+                remove_partial(claim.repo, cache, piece.blob)
                 if piece.blob not in linked:
                     (root / "blobs" / piece.blob).unlink(missing_ok=True)
-                    cached.library_lock(claim.repo, self.cache, piece.blob).unlink(missing_ok=True)
+                    cached.library_lock(claim.repo, cache, piece.blob).unlink(missing_ok=True)
                 self.blob_lock(piece.blob).unlink(missing_ok=True)
-        _remove_empty(snapshot)
-        if not snapshot.exists() and cached.noted(claim.repo, claim.revision, self.cache) == claim.commit:
+        _remove_empty_below(snapshot)
+        if (claim.folder or not snapshot.exists()) and cached.noted(
+            claim.repo, claim.revision, cache
+        ) == claim.commit:
             (root / "refs" / claim.revision).unlink(missing_ok=True)
         (self.folder / f"{claim.id}.json").unlink(missing_ok=True)
-        if not self._others(claim):
+        if not others:
             _remove_empty_below(root)
-            _remove_empty(self.cache / ".locks" / root.name)
+            _remove_empty(cache / ".locks" / root.name)
 
     def _others(self, claim: Claim) -> list[Claim]:
-        return [other for other in self.all() if other.repo == claim.repo and other.commit != claim.commit]
+        """Those whose files may be the same."""
+        there = [other for other in self.all() if (other.repo, other.part) == (claim.repo, claim.part)]
+        return [other for other in there if other.id != claim.id]
+
+
+def claim_id(repo: str, commit: str, part: bool = False, folder: str = "") -> str:
+    """Return the name of a claim's files: of a commit, of a folder in it, or of parts of their weights."""
+    inside = f".{digest(folder)}" if folder else ""
+    return f"{repo.replace('/', '--')}.{commit}{inside}{'.part' if part else ''}"
+
+
+def _of_commit(others: Iterable[Claim], claim: Claim) -> list[Claim]:
+    return [other for other in others if other.commit == claim.commit]
 
 
 def on_disk(size: int) -> int:

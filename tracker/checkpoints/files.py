@@ -1,15 +1,13 @@
 """Which files of a model are needed, and whether they lie on disk whole. No weights are loaded here."""
 
 import hashlib
-import json
 import re
-import struct
 import zipfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path, PurePosixPath
 
 from tracker.atomic import read_json
+from tracker.checkpoints import headers
 from tracker.errors import CheckpointError
 
 CONFIG = "config.json"
@@ -35,17 +33,6 @@ FORMATS = (("model", "safetensors"), ("pytorch_model", "bin"))
 
 MERGE = " (merge_and_unload() of PEFT, then save_pretrained)"
 _MIB = 1 << 20
-_LONGEST_HEADER = 100_000_000
-
-
-@dataclass(frozen=True)
-class Header:
-    """What the header of a safetensors file declares."""
-
-    shapes: Mapping[str, tuple[int, ...]]
-    """Of each tensor, by name."""
-    file_size: int
-    """Bytes that the whole file must have."""
 
 
 def needed(names: Collection[str]) -> tuple[list[str], list[str]]:
@@ -70,6 +57,38 @@ def needed(names: Collection[str]) -> tuple[list[str], list[str]]:
             others = [name for name in names if name.endswith(f".{ending}") and "/" not in name]
             return small, [index, *sorted(shards or others)]
     return small, []
+
+
+def needed_in(folder: str, names: Collection[str]) -> tuple[list[str], list[str]]:
+    """Choose what measuring needs of one folder of a repository, as ``needed`` does.
+
+    Args:
+        folder: empty: the repository itself. Configuration and tokenizer that a folder does not have are
+            those of the nearest folder above it that has them.
+        names: of all files of the repository.
+    """
+    if not folder:
+        return needed(names)
+    above = [folder, *(str(each) for each in PurePosixPath(folder).parents if str(each) != "."), ""]
+    _, heavy = needed(below(folder, names))
+    small = []
+    for kind, marks in (((CONFIG,), (CONFIG,)), (TOKENIZER, VOCABULARY)):
+        place = next((each for each in above if {*below(each, names)} & {*marks}), None)
+        if place is not None:
+            small += [str(PurePosixPath(place, name)) for name in kind if name in {*below(place, names)}]
+    return small, [f"{folder}/{name}" for name in heavy]
+
+
+def below(folder: str, names: Iterable[str]) -> list[str]:
+    """Return the names that lie in a folder, relative to it."""
+    prefix = f"{folder}/" if folder else ""
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
+
+def folders_with_weights(names: Collection[str]) -> list[str]:
+    """Return the folders of a repository that hold a set of weights, at any depth."""
+    places = {str(PurePosixPath(name).parent) for name in names if "/" in name and ".." not in name}
+    return sorted(place for place in places if needed(below(place, names))[1])
 
 
 def sets(names: Collection[str]) -> dict[str, list[str]]:
@@ -222,41 +241,9 @@ def _check_weights(path: Path, who: str) -> None:
         _check_pickle(path, start, who)
 
 
-def read_header(path: Path) -> Header:
-    """Read the header of a safetensors file: shapes and extent of its tensors, none of their contents.
-
-    The format: the header's length as little-endian u64, the header as JSON, then the tensors end to end.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it has no such header.
-    """
-    size = path.stat().st_size
-    try:
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(_LONGEST_HEADER, size - 8):
-                raise ValueError(f"header of {length} bytes in a file of {size}")
-            entries = json.loads(file.read(length))
-        tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
-        ends = [entry["data_offsets"][1] for entry in tensors.values()]
-        shapes = {name: tuple(entry["shape"]) for name, entry in tensors.items()}
-        return Header(shapes, 8 + length + max(ends, default=0))
-    except (
-        struct.error,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        RecursionError,
-        MemoryError,
-    ) as error:
-        raise ValueError(str(error)) from error
-
-
 def _check_safetensors(path: Path, who: str) -> None:
     try:
-        expected, size = read_header(path).file_size, path.stat().st_size
+        expected, size = headers.read_header(path).file_size, path.stat().st_size
     except ValueError as error:
         raise CheckpointError(
             f"{who}: {path} is not a whole safetensors file ({error}); fetch or save the checkpoint again"

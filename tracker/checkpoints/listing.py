@@ -1,20 +1,19 @@
 """What the hub holds: branches with their commits, and the files of a commit. No file is fetched."""
 
 import os
-import re
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
 from tracker.checkpoints import cached, files
 from tracker.checkpoints.answers import Answer, Pause, Subject, Unreachable, ask
+from tracker.checkpoints.remote import MAIN, Inspected, Listed, RemoteFile, Revisions, Tree
 from tracker.errors import CheckpointError, MissingCheckpoint
 from tracker.records import Checkpoint
 
@@ -22,80 +21,11 @@ ASKED_AT_ONCE = 4
 """Listings asked for side by side; the hub's limits for one user are some thousands in five minutes."""
 LARGEST_INDEX = 64 << 20
 """Bytes."""
-_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """One file of a commit."""
-
-    name: str
-    size: int
-    """Bytes."""
-    sha256: str | None
-    """Of the content, where the file is stored as a large one."""
-    blob_id: str | None
-    """Git's hash of it, where it is not."""
-
-    @property
-    def digest(self) -> str:
-        """Identifies the content; empty where the hub gives no hash."""
-        return self.sha256 or self.blob_id or ""
-
-    @property
-    def is_hashed(self) -> bool:
-        """Whether the digest is a hash that the content can be compared with."""
-        return _HASH.fullmatch(self.digest) is not None
-
-
-class Inspected(NamedTuple):
-    """The hub's answer about one revision; unpacks as ``commit, files``."""
-
-    commit: str
-    files: tuple[RemoteFile, ...]
-    """Those that measuring needs."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files needed, as if none were in the cache."""
-        return sum(file.size for file in self.files)
-
-
-class Tree(NamedTuple):
-    """All files of one commit, weights or not."""
-
-    commit: str
-    files: tuple[RemoteFile, ...]
-
-
-class Listed(NamedTuple):
-    """The hub's answers about some checkpoints, asked for before any is fetched."""
-
-    inspected: Mapping[Checkpoint, Inspected | CheckpointError]
-    """Every checkpoint asked about: its commit and files, or why it cannot be fetched."""
-    files: Mapping[Checkpoint, Tree]
-    """Of those that exist."""
-    main: Mapping[str, Tree]
-    """Of each repository's branch ``main``."""
-    branches: Mapping[str, dict[str, str]]
-    """Every repository's branches with their commits."""
 
 
 def endpoint() -> str | None:
     """Return the hub's address at this moment; huggingface_hub itself reads it once, at import."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
-
-
-class Revisions(NamedTuple):
-    """Branches and tags of a repository, each with its commit."""
-
-    branches: dict[str, str]
-    tags: dict[str, str]
-
-    @property
-    def both(self) -> dict[str, str]:
-        """All of them; of one name the branch, as the hub itself resolves it."""
-        return self.tags | self.branches
 
 
 def revisions(repo: str) -> Revisions:
@@ -114,11 +44,17 @@ def branches(repo: str) -> dict[str, str]:
     return revisions(repo).both
 
 
-def folders(repo: str) -> list[str]:
-    """Return the folders of a repository's branch ``main``, in one request; none where that fails."""
-    tree = _attempt(lambda: _tree(Subject(repo, "main", "suite.repo"), "main"))
-    files = tree.files if isinstance(tree, Tree) else ()
-    return sorted({file.name.partition("/")[0] for file in files if "/" in file.name})
+def subfolders(repo: str, commit: str) -> dict[str, str]:
+    """Return the folders with weights in a repository's branch ``main``, as revisions ``main:folder`` with
+    its commit, in one request; none where that is refused.
+
+    Raises:
+        Unreachable: the hub does not answer.
+    """
+    tree = _attempt(lambda: _tree(Subject(repo, MAIN, "suite.repo"), commit))
+    if isinstance(tree, Unreachable):
+        raise tree
+    return {} if isinstance(tree, CheckpointError) else tree.subfolders
 
 
 def commits(repo: str, branch: str) -> list[tuple[str, str]]:
@@ -142,8 +78,8 @@ def inspect(checkpoint: Checkpoint) -> Inspected:
             incomplete set of shards, or the hub does not answer.
     """
     about = _subject(checkpoint)
-    tree = _tree(about, checkpoint.commit or checkpoint.revision)
-    return Inspected(tree.commit, _needed(tree, about))
+    tree = _tree(about, checkpoint.commit or checkpoint.branch)
+    return Inspected(tree.commit, _needed(tree, about, checkpoint.subfolder))
 
 
 def look(checkpoints: Sequence[Checkpoint], heads: Mapping[str, dict[str, str]] | None = None) -> Listed:
@@ -161,7 +97,7 @@ def look(checkpoints: Sequence[Checkpoint], heads: Mapping[str, dict[str, str]] 
     places: dict[Checkpoint, tuple[str, str]] = {}
     for checkpoint in checkpoints:
         repo, about = checkpoint.location, _subject(checkpoint)
-        commit = checkpoint.commit or known.get(repo, {}).get(checkpoint.revision)
+        commit = checkpoint.commit or known.get(repo, {}).get(checkpoint.branch)
         if repo in lost:
             inspected[checkpoint] = lost[repo]
         elif commit is None:
@@ -170,11 +106,11 @@ def look(checkpoints: Sequence[Checkpoint], heads: Mapping[str, dict[str, str]] 
             )
         else:
             places[checkpoint] = (repo, commit)
-    mains = {repo: heads["main"] for repo, heads in known.items() if "main" in heads}
-    wanted = {place: Subject(place[0], "main", "suite.repo") for place in mains.items()}
+    mains = {repo: heads[MAIN] for repo, heads in known.items() if MAIN in heads}
+    wanted = {place: Subject(place[0], MAIN, "suite.repo") for place in mains.items()}
     wanted |= {place: _subject(checkpoint) for checkpoint, place in places.items()}
     trees = _trees(wanted)
-    inspected |= {each: _inspected(trees[place], _subject(each)) for each, place in places.items()}
+    inspected |= {each: _inspected(trees[place], each) for each, place in places.items()}
     return Listed(
         inspected,
         {each: tree for each, place in places.items() if isinstance(tree := trees[place], Tree)},
@@ -263,18 +199,21 @@ def _attempt(call: Callable[[], Answer]) -> Answer | CheckpointError:
         return error
 
 
-def _inspected(tree: Tree | CheckpointError, about: Subject) -> Inspected | CheckpointError:
+def _inspected(tree: Tree | CheckpointError, checkpoint: Checkpoint) -> Inspected | CheckpointError:
     if isinstance(tree, CheckpointError):
         return tree
-    return _attempt(lambda: Inspected(tree.commit, _needed(tree, about)))
+    about, folder = _subject(checkpoint), checkpoint.subfolder
+    return _attempt(lambda: Inspected(tree.commit, _needed(tree, about, folder)))
 
 
-def _needed(tree: Tree, about: Subject) -> tuple[RemoteFile, ...]:
-    """The files of a commit that measuring needs, of its weights one format only."""
+def _needed(tree: Tree, about: Subject, folder: str) -> tuple[RemoteFile, ...]:
+    """The files of a commit, or of a folder in it, that measuring needs, of its weights one format only."""
     where = about.where
     named = {file.name: file for file in tree.files}
-    small, heavy = files.needed(named)
-    if files.CONFIG not in small:
+    if folder and not files.below(folder, named):
+        raise MissingCheckpoint(f"{where}: the branch has no folder {folder}")
+    small, heavy = files.needed_in(folder, named)
+    if not any(name.endswith(files.CONFIG) for name in small):
         raise CheckpointError(f"{where}: has no {files.CONFIG}; found {files.listed(named)}")
     if not heavy:
         raise CheckpointError(
@@ -282,7 +221,8 @@ def _needed(tree: Tree, about: Subject) -> tuple[RemoteFile, ...]:
             f"found {files.listed(named)}"
         )
     if not files.announced(heavy):
-        heavy = [heavy[0], *_named_by(named[heavy[0]], tree, about)]
+        prefix = heavy[0].removesuffix(heavy[0].rpartition("/")[2])
+        heavy = [heavy[0], *(f"{prefix}{each}" for each in _named_by(named[heavy[0]], tree, about))]
         lacking = [name for name in heavy if name not in named]
         if lacking:
             raise CheckpointError(

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tracker.atomic import read_json
-from tracker.checkpoints import files
+from tracker.checkpoints import files, headers
 from tracker.errors import INTERRUPTIONS, CheckpointError
 
 NESTS = ("model", "state_dict", "model_state_dict", "module")
@@ -86,10 +86,19 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for file in files.whole(folder, str(folder)):
         if file.suffix == ".safetensors":
-            found |= files.read_header(file).shapes
+            found |= headers.read_header(file).shapes
         else:
             found |= {name: tuple(each.shape) for name, each in load_pickle(file).items()}
     return found
+
+
+def absent_tensors(folder: Path) -> set[str]:
+    """Return the names of the tensors that were left out of a folder's files, for want of need."""
+    names: set[str] = set()
+    for file in files.whole(folder, str(folder)):
+        if file.suffix == ".safetensors":
+            names |= headers.read_header(file).absent.keys()
+    return names
 
 
 def wrapped(folder: Path, names: Iterable[str]) -> bool:

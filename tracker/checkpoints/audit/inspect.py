@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tracker.checkpoints import Listed, files, listing
+from tracker.checkpoints import CheckpointCache, Listed, files, listing
 from tracker.checkpoints.audit.file import MAIN, RepoAudit, audit_of, placed, record
 from tracker.checkpoints.audit.findings import TENSORS, Evidence, Finding, Revision, revision_of
-from tracker.checkpoints.cached import cache_folder, find
-from tracker.checkpoints.listing import RemoteFile, Tree
+from tracker.checkpoints.cached import cache_folder
 from tracker.checkpoints.reading import Naming, read_revisions
+from tracker.checkpoints.remote import RemoteFile, Tree
 from tracker.checkpoints.tensors import Checked, check
 from tracker.config import Config, HubSuite
 from tracker.errors import CheckpointError
@@ -92,7 +92,8 @@ def _by_place(chosen: Iterable[Checkpoint]) -> dict[str, list[Checkpoint]]:
 
 
 def _revision(checkpoint: Checkpoint, tree: Tree) -> Revision:
-    return revision_of(checkpoint.revision, tree.commit, tree.files, checkpoint.step, checkpoint.seed)
+    held = tree.below(checkpoint.subfolder)
+    return revision_of(checkpoint.revision, tree.commit, held, checkpoint.step, checkpoint.seed)
 
 
 def _evidence(
@@ -100,7 +101,7 @@ def _evidence(
 ) -> Evidence:
     repo = planned[0].location
     main = listed.main.get(repo)
-    heads = listed.branches[repo]
+    heads = listed.branches[repo] | (main.subfolders if main else {})
     return Evidence(
         revisions,
         None if main is None else revision_of(MAIN, main.commit, main.files),
@@ -132,6 +133,8 @@ def _steps(checkpoints: Iterable[Checkpoint]) -> dict[int, set[int]]:
 
 def _audited_repository(config: Config, repo: str, planned: Sequence[Checkpoint], moved: Moved) -> RepoAudit:
     heads = listing.branches(repo)
+    if MAIN in heads:
+        heads |= listing.subfolders(repo, heads[MAIN])
     there = _existing(config, planned, heads)
     moved(repo, 0, len(there))
     listed = listing.look(there, {repo: heads})
@@ -148,14 +151,14 @@ def _audited_repository(config: Config, repo: str, planned: Sequence[Checkpoint]
 
 def _bad_in_cache(config: Config, checkpoint: Checkpoint) -> list[Finding]:
     """Faults of tensors of a checkpoint whose files happen to be on this machine."""
-    folder = cache_folder(config.cache.folder)
-    found = find(checkpoint, folder)
+    cache = CheckpointCache(cache_folder(config.cache.folder), head=False)
+    found = cache.find(checkpoint)
     if found is None:
         return []
     try:
         checked = check(found.path, checkpoint.label, initial=checkpoint.step == 0)
     except (CheckpointError, OSError) as error:
-        if find(checkpoint, folder) is None:  # a sweep with a bounded cache removed it meanwhile
+        if cache.find(checkpoint) is None:  # a sweep with a bounded cache removed it meanwhile
             return []
         return [_bad(checkpoint, found.commit, None, str(error))]
     return _bad_tensors(checkpoint, found.commit, checked)
