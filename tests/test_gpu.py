@@ -93,7 +93,7 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch):
     wanted = measure_model(model, tokens, Conventions())
     tried = []
     whole = measuring._measured_batch
-    monkeypatch.setattr(measuring, "_measured_batch", lambda *given: tried.append(given[2]) or whole(*given))
+    monkeypatch.setattr(measuring, "_measured_batch", lambda *given: tried.append(given[1]) or whole(*given))
     monkeypatch.setattr(measuring, "_batch_size", lambda *given: 2048)
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory

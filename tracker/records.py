@@ -113,7 +113,9 @@ class ProbeSpec:
 
     @property
     def label(self) -> str:
-        """Value of the ``probe`` column: name, size and digest."""
+        """Value of the ``probe`` column: name, size and digest; the name alone where nothing is read."""
+        if not self.number:
+            return self.name
         return f"{self.name}-{self.number}x{self.n}-{digest(self.identity, 8)}"
 
 
@@ -201,6 +203,15 @@ class Unit:
         }
 
 
+NO_PROBE = ProbeSpec("weights", "", 0, 0)
+"""Of records that hold measures of weights alone."""
+
+
+def weights_unit(checkpoint: Checkpoint) -> Unit:
+    """Return the unit whose record holds a checkpoint's weights where its attention is not measured."""
+    return Unit(checkpoint, NO_PROBE, Conventions(), "stored")
+
+
 @dataclass(frozen=True)
 class Recorded:
     """What the ledger knows of one unit: the first columns of its checkpoint table."""
@@ -222,6 +233,8 @@ class Recorded:
     n_layers: int | None = None
     n_heads: int | None = None
     d_model: int | None = None
+    options: frozenset[str] = frozenset()
+    """Fields of ``spectrum`` whose metrics are in it (``weights``, ``states``)."""
     stamp: Stamp | None = field(default=None, compare=False)
     """Of the record's folder: another record of the same unit has another."""
 

@@ -7,7 +7,8 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from transformers import PreTrainedModel
 from tracker.errors import CheckpointError
 from tracker.measurement.probe import ProbeTokens
 from tracker.measurement.process import plain_arithmetic
-from tracker.measurement.tables import Values, relative_error, tables
+from tracker.measurement.states import States
+from tracker.measurement.tables import Values, described, relative_error, tables
 from tracker.measurement.threads import batch_threads, map_in_threads
 from tracker.metrics import (
     admissibility,
@@ -37,7 +39,8 @@ from tracker.models import (
     refuse_faults,
     sequence_losses,
 )
-from tracker.records import Conventions, Measurement, Unit, tracker_version
+from tracker.models.block_states import hooked_blocks
+from tracker.records import Conventions, Measurement, Unit
 
 BATCH_BYTES, BATCH_SHARE = 64 << 20, 0.5
 """Memory that a batch's states may take: so much on a processor, such a share of what a GPU has free."""
@@ -45,6 +48,18 @@ FIRST_LOOK = 16
 """Sequences after which it is first asked whether they are enough; then after twice as many, and so on."""
 STATES = 24
 """About how many values of the model's width a token has alive at once, in all passes."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is measured, and how."""
+
+    model: PreTrainedModel
+    ids: np.ndarray
+    plan: SignalPlan
+    facts: ModelFacts
+    scored: bool
+    """Whether the loss is measured."""
 
 
 def measure_model(
@@ -55,6 +70,7 @@ def measure_model(
     target_error: float | None = None,
     *,
     loss: bool = True,
+    states: bool = False,
 ) -> Values:
     """Compute every metric of a loaded model on a probe.
 
@@ -65,32 +81,25 @@ def measure_model(
         facts: of the model, where they are at hand.
         target_error: ``relative_error`` at which no more sequences are measured; None: all are.
         loss: whether loss and in-context score are measured.
+        states: whether the hidden states behind each layer are measured too.
 
     Raises:
         CheckpointError: attention that does not arrive or cannot be measured; names layer and head.
         RequestError: a convention that is not offered.
     """
-    with plain_arithmetic(model.device), torch.inference_mode():
-        return _measured(model, tokens, conventions, facts or model_facts(model), target_error, loss)
-
-
-def _measured(
-    model: PreTrainedModel,
-    tokens: ProbeTokens,
-    conventions: Conventions,
-    facts: ModelFacts,
-    target_error: float | None,
-    loss: bool,
-) -> Values:
+    facts = facts or model_facts(model)
     number, n = tokens.ids.shape
-    plan = SignalPlan.of(conventions, n, model.device)
-    values = Values.empty((number, facts.n_layers, facts.n_heads), scales=plan.level + 1)
-    loss = loss and facts.causal
-    way = logits_way(model, torch.from_numpy(tokens.ids[:1]).to(model.device)) if loss else "none"
-    scored = way != "none"
-    measured = _measure_batches(model, tokens.ids, plan, facts, values, target_error, scored)
-    if facts.causal:
-        _measure_prefix(model, tokens.prefix_ids, values)
+    with plain_arithmetic(model.device), torch.inference_mode():
+        plan = SignalPlan.of(conventions, n, model.device)
+        values = Values.empty((number, facts.n_layers, facts.n_heads), scales=plan.level + 1)
+        values.states = States() if states else None
+        loss = loss and facts.causal
+        way = logits_way(model, torch.from_numpy(tokens.ids[:1]).to(model.device)) if loss else "none"
+        task = _Task(model, tokens.ids, plan, facts, scored=way != "none")
+        with hooked_blocks(model) if states else nullcontext():
+            measured = _measure_batches(task, values, target_error)
+            if facts.causal:
+                _measure_prefix(model, tokens.prefix_ids, values)
     _leave_out_failed(values, plan)
     if loss and way == "none":
         values.troubles |= {"loss": "no loss: the model has no vocabulary head"}
@@ -117,57 +126,43 @@ def _leave_out_failed(values: Values, plan: SignalPlan) -> None:
     values.troubles = plan.troubles
 
 
-def _batch_size(model: PreTrainedModel, facts: ModelFacts, n: int) -> int:
+def _batch_size(task: _Task) -> int:
     """How many sequences go through the model at once; attention takes no part, it comes in tiles."""
-    room = BATCH_BYTES
+    model, room = task.model, BATCH_BYTES
     if model.device.type == "cuda":
         room = int(BATCH_SHARE * torch.cuda.mem_get_info(model.device)[0])
-    return max(1, room // (STATES * model.dtype.itemsize * facts.d_model * n))
+    return max(1, room // (STATES * model.dtype.itemsize * task.facts.d_model * task.plan.n))
 
 
-def _measure_batches(
-    model: PreTrainedModel,
-    ids: np.ndarray,
-    plan: SignalPlan,
-    facts: ModelFacts,
-    values: Values,
-    target_error: float | None,
-    scored: bool,
-) -> int:
+def _measure_batches(task: _Task, values: Values, target_error: float | None) -> int:
     """Measure batch after batch, until there are enough sequences; return how many those are.
 
     Looks are taken at numbers that do not depend on the batches, so that every machine stops at the same
     sequence.
     """
-    start, look = 0, FIRST_LOOK if target_error else len(ids)
-    while start < len(ids):
-        stop = min(look, len(ids))
-        for part, batch in _batches(model, ids, slice(start, stop), plan, facts, scored):
-            _add_batch(batch, part, len(ids), values)
+    number = len(task.ids)
+    start, look = 0, FIRST_LOOK if target_error else number
+    while start < number:
+        stop = min(look, number)
+        for part, batch in _batches(task, slice(start, stop)):
+            _add_batch(batch, part, number, values)
         start, look = stop, 2 * look
         if target_error and relative_error(values, start) <= target_error:
             break
     return start
 
 
-def _batches(
-    model: PreTrainedModel,
-    ids: np.ndarray,
-    wanted: slice,
-    plan: SignalPlan,
-    facts: ModelFacts,
-    scored: bool,
-) -> Iterator[tuple[slice, "_Batch"]]:
+def _batches(task: _Task, wanted: slice) -> Iterator[tuple[slice, "_Batch"]]:
     """Measure the sequences wanted, on a processor in several threads.
 
     On a GPU a batch that does not fit into its memory is tried again at half the size.
     """
 
     def work(part: slice) -> _Batch:
-        return _measured_batch(model, ids, part, plan, facts if scored else None)
+        return _measured_batch(task, part)
 
-    threads = batch_threads(model.device)
-    start, stop, size = wanted.start, wanted.stop, _batch_size(model, facts, ids.shape[1])
+    threads = batch_threads(task.model.device)
+    start, stop, size = wanted.start, wanted.stop, _batch_size(task)
     if threads > 1:
         size = max(1, min(size // threads, -(-(stop - start) // threads)))
         parts = [slice(first, min(first + size, stop)) for first in range(start, stop, size)]
@@ -191,19 +186,20 @@ class _Batch:
 
     layers: list[LayerValues]
     losses: tuple[np.ndarray, np.ndarray] | None
+    states: list[Tensor] = field(default_factory=list)
+    """Hidden states behind each layer, where they are measured, on the model's device."""
 
 
 @torch.inference_mode()
-def _measured_batch(
-    model: PreTrainedModel, ids: np.ndarray, part: slice, plan: SignalPlan, scored: ModelFacts | None
-) -> _Batch:
-    full = torch.from_numpy(ids[part]).to(model.device)
+def _measured_batch(task: _Task, part: slice) -> _Batch:
+    plan = task.plan
+    full = torch.from_numpy(task.ids[part]).to(task.model.device)
     kept = [full[:, positions] for positions in plan.positions]
-    stream = AttentionStream(model, [full, *kept], finished=1)
+    stream = AttentionStream(task.model, [full, *kept], finished=1)
     corner = min(plan.conventions.theory_tokens, plan.n) if part.start == 0 else 0
     layers = _sound([layer_values(attention, scaled, plan, corner) for _, (attention, *scaled) in stream])
-    losses = None if scored is None else sequence_losses(model, stream.hidden[0], full, scored)
-    return _Batch(layers, losses)
+    losses = sequence_losses(task.model, stream.hidden[0], full, task.facts) if task.scored else None
+    return _Batch(layers, losses, stream.states)
 
 
 def _sound(layers: list[LayerValues]) -> list[LayerValues]:
@@ -229,6 +225,8 @@ def _add_batch(batch: _Batch, part: slice, number: int, values: Values) -> None:
         values.undefined += int(found.undefined)
         if found.corner.numel():
             _theory(found.corner, layer, values)
+    if values.states is not None:
+        values.states.add(batch.states)
     if batch.losses is not None:
         values.loss[part], values.in_context[part] = batch.losses
 
@@ -272,6 +270,7 @@ def measure(
     *,
     commit: str | None = None,
     started: float | None = None,
+    states: bool = False,
 ) -> Measurement:
     """Measure a loaded checkpoint and put it into the store's four tables.
 
@@ -281,6 +280,7 @@ def measure(
         tokens: the probe encoded by the model's own tokenizer.
         commit: of the files that were loaded.
         started: ``time.perf_counter()`` when loading began, where ``seconds`` is to include it.
+        states: as for ``measure_model``.
 
     Raises:
         CheckpointError, RequestError: as ``measure_model``.
@@ -290,7 +290,9 @@ def measure(
         torch.cuda.reset_peak_memory_stats(model.device)
     facts = model_facts(model)
     probe = unit.probe
-    values = measure_model(model, tokens, unit.conventions, facts, probe.target_error, loss=probe.loss)
+    values = measure_model(
+        model, tokens, unit.conventions, facts, probe.target_error, loss=probe.loss, states=states
+    )
     row = unit_row(unit, facts, tokens, commit) | {
         "n_sequences": len(values.loss),
         "device": _device_name(model),
@@ -304,21 +306,14 @@ def measure(
 
 def unit_row(unit: Unit, facts: ModelFacts, tokens: ProbeTokens, commit: str | None) -> dict[str, Any]:
     """Return the descriptive columns of the checkpoint table."""
-    checkpoint, known = unit.checkpoint, asdict(facts)
-    described = {name: known[name] for name in known if name not in ("vocabulary", "max_positions")}
-    return described | {
+    return described(unit.checkpoint, facts, commit) | {
         "key": unit.key,
-        "tokens_seen": checkpoint.tokens_seen,
-        "repo": checkpoint.location,
-        "revision": checkpoint.revision,
-        "commit": commit or checkpoint.commit,
         "dtype": unit.dtype,
         "n_sequences": tokens.ids.shape[0],
         "n_tokens": tokens.ids.shape[1],
         "local_span": unit.conventions.span,
         "prefix_block": tokens.prefix_ids.shape[1] // 2,
         "token_digest": tokens.digest,
-        "tracker_version": tracker_version(),
     }
 
 

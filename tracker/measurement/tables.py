@@ -3,16 +3,18 @@
 Legend: S sequences, L layers, H heads.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from tracker.measurement.states import States
 from tracker.metrics import CoMoments
 from tracker.metrics.registry import head_columns, layer_columns, sequence_columns
 from tracker.metrics.spectral import SPECTRUM_BANDS
-from tracker.records import Measurement
+from tracker.models import ModelFacts
+from tracker.records import Checkpoint, Measurement, tracker_version
 
 
 @dataclass
@@ -37,6 +39,8 @@ class Values:
     in_context: np.ndarray
     """(S,), like the loss."""
     undefined: int = 0
+    states: States | None = None
+    """None where they are not measured."""
     troubles: dict[str, str] = field(default_factory=dict)
     """By custom metric why it has no values."""
 
@@ -86,7 +90,7 @@ def relative_error(values: Values, number: int) -> float:
 def tables(values: Values, identity: dict[str, Any], row: dict[str, Any]) -> Measurement:
     """Make the four tables of a measurement; ``row`` describes the checkpoint."""
     per_head = _head_means(values)
-    per_layer = {"head_redundancy": values.redundancy.mean(0), **values.theory}
+    per_layer = {"head_redundancy": values.redundancy.mean(0), **values.theory} | _of_states(values)
     per_sequence = {
         name: _nanmean(values.heads[name], (1, 2)) for name in sequence_columns() if name in values.heads
     } | {"loss": values.loss, "in_context_score": values.in_context}
@@ -105,8 +109,26 @@ def tables(values: Values, identity: dict[str, Any], row: dict[str, Any]) -> Mea
         heads=head_frame,
         layers=_frame(identity, {"layer": np.arange(layers)}, per_layer),
         sequences=_frame(identity, {"sequence": np.arange(len(values.loss))}, per_sequence),
-        checkpoint=pl.DataFrame([identity | row | _summary(finest)], infer_schema_length=None),
+        checkpoint=pl.DataFrame([identity | row | summary_of(finest)], infer_schema_length=None),
     )
+
+
+def _of_states(values: Values) -> dict[str, np.ndarray]:
+    if values.states is None:
+        return {}
+    return values.states.columns() | {"layer_sink_share": _nanmean(values.heads["sink_share"], (0, 2))}
+
+
+def described(checkpoint: Checkpoint, facts: ModelFacts, commit: str | None) -> dict[str, Any]:
+    """Return the columns of the checkpoint table that say which checkpoint of what model was measured."""
+    known = asdict(facts)
+    return {name: known[name] for name in known if name not in ("vocabulary", "max_positions")} | {
+        "tokens_seen": checkpoint.tokens_seen,
+        "repo": checkpoint.location,
+        "revision": checkpoint.revision,
+        "commit": commit or checkpoint.commit,
+        "tracker_version": tracker_version(),
+    }
 
 
 def _shares(name: str, summed: np.ndarray) -> pl.Series:
@@ -142,8 +164,8 @@ def _frame(
     )
 
 
-def _summary(finest: dict[str, np.ndarray]) -> dict[str, float]:
-    """Mean, standard deviation and quartiles of every metric over the finest table that has it.
+def summary_of(finest: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return mean, standard deviation and quartiles of every metric over the finest table that has it.
 
     A correlation is averaged over the heads of a layer and then over layers (eq. 9).
     """
