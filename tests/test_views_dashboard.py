@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Error
 from synthetic_store import PYTHIA, PYTHIA_STEPS, SMALL, SMALL_STEPS, synthetic_analysis, unit_of, write_store
-from views_browser import Visit, browsing, visiting
+from views_browser import DRAWN, Visit, browsing, visiting
 
 from tracker.analysis import analyse
 from tracker.analysis.context import HEAD_COLUMNS
@@ -164,6 +164,54 @@ def test_the_policy_names_exactly_the_scripts_of_the_page(path: Path):
 def test_line_ends_and_end_tags_cannot_break_an_inline_script():
     made = dashboard._inline_script("a\r\nb\rc '</script>' '<!--'")
     assert made == "a\nb\nc '<\\/script>' '<\\!--'"
+
+
+WATCH_DRAWING = """new MutationObserver(all => { window.order ??= []; window.atFirst ??= null;
+    for (const {target} of all) {
+        if (target.classList.contains('js-plotly-plot') && !order.includes(target.id)) order.push(target.id);
+        if (target.dataset.shown && window.atFirst === null) { atFirst = [...order]; window.whenShown?.(); }
+    } }).observe(document, {subtree: true, attributeFilter: ['class', 'data-shown']})"""
+"""Notes the order in which figures are drawn, and which are when the first view stands."""
+BELOW = ["panel-0", "map-plot", "head-plot", "plane-plot", "spectrum-plot", "why-plot", "scale-plot"]
+
+
+@browsing
+def test_the_first_view_waits_for_nothing_that_lies_below_it(browser: Browser, path: Path):
+    with visiting(browser) as visit:
+        visit.page.add_init_script(WATCH_DRAWING)
+        visit.open(path)
+        first, order = visit.page.evaluate("[atFirst, order]")
+        assert first == ["multiples", "ribbon"]
+        assert [name for name in order if name in BELOW] == BELOW
+        assert len(order) == 14
+        assert visit.complaints == []
+
+
+@browsing
+def test_figures_that_come_into_view_are_drawn_next(browser: Browser, path: Path):
+    with visiting(browser) as visit:
+        jump = "window.whenShown = () => document.getElementById('scale').scrollIntoView();"
+        visit.page.add_init_script(jump + WATCH_DRAWING)
+        visit.open(path)
+        first, order = visit.page.evaluate("[atFirst, order]")
+        assert order.index("scale-plot") == len(first)
+        assert len(order) == 14
+        assert visit.complaints == []
+
+
+@browsing
+def test_a_page_that_is_printed_early_prints_every_curve(browser: Browser, path: Path):
+    with visiting(browser) as visit:
+        early = """window.whenShown = () => { dispatchEvent(new Event('beforeprint'));
+            setTimeout(() => window.onPaper = [...order]); };"""
+        visit.page.add_init_script(early + WATCH_DRAWING)
+        visit.open(path)
+        curves = {"multiples", "ribbon", *(f"panel-{i}" for i in range(4)), "why-plot", "scale-plot"}
+        assert curves <= set(visit.page.evaluate("onPaper"))
+        visit.page.evaluate("dispatchEvent(new Event('afterprint'))")
+        visit.page.wait_for_selector(DRAWN)
+        assert len(visit.page.evaluate("order")) == 14
+        assert visit.complaints == []
 
 
 @browsing

@@ -5,6 +5,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,10 @@ def stored_as(key: str | None) -> dict[str, str | None]:
 
 def to_dict(value: Any) -> Any:
     """Convert a report to JSON's types: dataclasses to dicts, arrays and tuples to lists, NaN to None."""
+    if value is None or type(value) in (str, int, bool):
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if is_dataclass(value) and not isinstance(value, type):
         return {
             key: to_dict(getattr(value, each.name))
@@ -29,8 +34,6 @@ def to_dict(value: Any) -> Any:
         return [to_dict(each) for each in value]
     if isinstance(value, np.generic):
         return to_dict(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
     return value
 
 
@@ -46,7 +49,7 @@ def from_dict(kind: Any, content: Any) -> Any:
     """Build the dataclass ``kind`` from parsed JSON, as ``AnalysisReport.from_dict`` describes."""
     if not isinstance(content, Mapping):
         raise _Incomplete
-    hints, given = typing.get_type_hints(kind), {}
+    hints, given = _hints(kind), {}
     for each in fields(kind):
         key = each.metadata.get("key", each.name)
         if content.get(key) is not None:
@@ -60,6 +63,9 @@ def from_dict(kind: Any, content: Any) -> Any:
                 raise _Incomplete
             given[each.name] = None
     return kind(**given)
+
+
+_hints = cache(typing.get_type_hints)
 
 
 def _typed(hint: Any, value: Any) -> Any:
