@@ -450,9 +450,7 @@ def test_a_record_without_sums_reads_and_shows_what_its_tables_contradict(tmp_pa
     assert damaged.why == "checkpoint.parquet is of another checkpoint than its folder's name says"
 
 
-def test_records_are_read_together_as_they_are_one_by_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_records_are_read_together_as_they_are_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     store = Store(tmp_path)
     units = [unit_of(step) for step in range(9)]
     for unit in units:

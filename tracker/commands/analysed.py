@@ -60,7 +60,7 @@ def _made_of(results: Results, config: Config) -> str:
 
 
 def _rows(place: Path) -> list[Path]:
-    """The sums of a record, against which its tables were checked when it was opened; of one without, the tables."""
+    """The sums of a record, which were compared with its tables when it was opened; else the tables."""
     sums = place / SUMS
     return [sums] if sums.is_file() else [place / f"{table}.parquet" for table in TABLES]
 
