@@ -21,6 +21,10 @@ ENTITY = "someone"
 API_KEY = "local-" + "k" * 40
 
 
+class Refusal(Exception):
+    """What the server answers as an error of GraphQL."""
+
+
 @dataclass
 class ServedRun:
     """What the server knows of one run."""
@@ -49,6 +53,10 @@ class LoopbackWandb:
         self.artifacts = Artifacts()
         self.views: dict[str, dict[str, Any]] = {}
         """Saved workspaces by id."""
+        self.charts: dict[str, dict[str, Any]] = {}
+        """Custom charts by id."""
+        self.no_charts = ""
+        """Why this server makes no custom chart; empty: it makes them."""
         self.asked: Counter[str] = Counter()
         self.unknown: set[str] = set()
         self.refuse = 0
@@ -107,7 +115,7 @@ class LoopbackWandb:
             "RunResumeStatus": self._resume, "UpsertBucket": self._upsert, "CreateRunFiles": self._files,
             "RunParquetHistory": self._parquet, "Run": self._run, "RunHistoryKeys": self._run,
             "SampledHistoryPage": self._sampled, "NotifyScriptableRunAlert": self._alert,
-            "RunFullHistory": self._full, "UpsertView2": self._view,
+            "RunFullHistory": self._full, "UpsertView2": self._view, "CreateCustomChart": self._chart,
             "ArtifactType": self.artifacts.type_of, "CreateArtifact": self.artifacts.create,
             "FetchArtifactDigestAlgorithm": self.artifacts.algorithm,
             "CreateArtifactManifest": lambda values: self.artifacts.manifest(values, self.url),
@@ -185,6 +193,13 @@ class LoopbackWandb:
         identity = values.get("id") or f"view-{len(self.views)}"
         self.views[identity] = values | {"spec": json.loads(values["spec"])}
         return {"upsertView": {"view": {"id": identity, "name": values["name"]}, "inserted": True}}
+
+    def _chart(self, values: dict[str, Any]) -> dict[str, Any]:
+        identity = f"{values['entity']}/{values['chartName']}"
+        if self.no_charts or identity in self.charts:
+            raise Refusal(self.no_charts or f"a chart named {values['chartName']} exists already")
+        self.charts[identity] = values | {"spec": json.loads(values["spec"])}
+        return {"createCustomChart": {"chart": {"id": identity}}}
 
     def _alert(self, values: dict[str, Any]) -> dict[str, Any]:
         self.runs[values["runName"]].alerts.append(values)
@@ -266,9 +281,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self.world.stream(unquote(self.path.split("/")[-2]), message)
             self._answer({})
         else:
-            with self.world.lock:
-                data = self.world.answer(message["query"], message.get("variables") or {})
-            self._answer({"data": data})
+            try:
+                with self.world.lock:
+                    data = self.world.answer(message["query"], message.get("variables") or {})
+            except Refusal as refusal:
+                self._answer({"data": None, "errors": [{"message": str(refusal)}]})
+            else:
+                self._answer({"data": data})
 
     def do_HEAD(self) -> None:
         """Somebody asks whether anyone is there; a server that only swallows is not."""

@@ -116,7 +116,7 @@ def test_a_server_that_refuses_the_workspace_is_named_with_its_reason(tmp_path: 
 def test_a_lost_note_of_the_workspace_makes_another(tmp_path: Path, server: LoopbackWandb):
     save_workspace(tmp_path, SinkOptions())
     (note,) = tmp_path.rglob("workspace.json")
-    assert set(json.loads(note.read_text())) == {"name", "id"}
+    assert set(json.loads(note.read_text())) == {"name", "id", "charts"}
     note.write_text("{")
     save_workspace(tmp_path, SinkOptions())
     assert len(server.views) == 2

@@ -13,7 +13,19 @@ import pytest
 
 from tracker.errors import RequestError, StoreError
 from tracker.records import Checkpoint, Conventions, Measurement, ProbeSpec, Unit
-from tracker.store import SCHEMAS, DamagedRecord, Store, conform, open_store, safe_name, writer
+from tracker.store import (
+    SCHEMAS,
+    TABLES,
+    DamagedRecord,
+    Store,
+    conform,
+    load_record,
+    open_store,
+    record_files,
+    safe_name,
+    writer,
+)
+from tracker.store.record_files import load_records, write_files
 
 PROBE = ProbeSpec("default", "0" * 64, n=96, number=2)
 CONVENTIONS = Conventions()
@@ -436,6 +448,40 @@ def test_a_record_without_sums_reads_and_shows_what_its_tables_contradict(tmp_pa
     place.rename(place.with_name(place.name.replace("step-0", "step-7")))
     (damaged,) = store.recorded().damaged
     assert damaged.why == "checkpoint.parquet is of another checkpoint than its folder's name says"
+
+
+def test_records_are_read_together_as_they_are_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = Store(tmp_path)
+    units = [unit_of(step) for step in range(9)]
+    for unit in units:
+        store.write(unit, measurement_of(unit, unit.checkpoint.step))
+    places = [store.place(unit) for unit in units]
+    whole = [load_record(place) for place in places]
+    with monkeypatch.context() as alone:
+        alone.delattr(record_files, "_loaded")
+        assert list(load_records(places)) == whole
+    assert [getattr(each, "stamp", None) for each in load_records(places)] == [each.stamp for each in whole]
+    (places[1] / "SHA256SUMS").unlink()  # of an earlier version
+    places[2].rename(tmp_path / "elsewhere")
+    _rewrite(places[3], pl.read_parquet(places[3] / "checkpoint.parquet").clear())
+    _rewrite(places[4], pl.concat([pl.read_parquet(places[4] / "checkpoint.parquet")] * 2))
+    _rewrite(places[5], pl.read_parquet(places[0] / "checkpoint.parquet"))
+    flip(places[6] / "heads.parquet", 99)
+    found = list(load_records(places))
+    assert [found[i] for i in (0, 1, 7, 8)] == [whole[i] for i in (0, 1, 7, 8)]
+    assert found[2] is None
+    assert [getattr(found[i], "why", "") for i in (3, 4, 5, 6)] == [
+        "checkpoint.parquet has 0 rows for 1",
+        "checkpoint.parquet has 2 rows for 1",
+        "checkpoint.parquet is of another checkpoint than its folder's name says",
+        "heads.parquet is not what was written (see SHA256SUMS)",
+    ]
+
+
+def _rewrite(place: Path, checkpoint: pl.DataFrame) -> None:
+    """Puts another table in a record, with sums that hold."""
+    tables = {table: pl.read_parquet(place / f"{table}.parquet") for table in TABLES}
+    write_files(place, tables | {"checkpoint": checkpoint})
 
 
 def test_tables_damaged_after_the_store_was_opened_are_named(tmp_path: Path):

@@ -113,19 +113,19 @@ def test_a_sweep_reads_the_ledger_once_and_no_measured_record_twice(
     mine: Path, monkeypatch: pytest.MonkeyPatch
 ):
     ledgers, records = [], Counter[Path]()
-    recorded, read_record = Store.recorded, ledger.load_record
+    recorded, read_records = Store.recorded, ledger.load_records
 
     def counted_ledger(store: Store):
         ledgers.append(store)
         return recorded(store)
 
-    def counted_record(place: Path):
-        records[place] += 1
-        return read_record(place)
+    def counted_records(places: list[Path]):
+        records.update(places)
+        return read_records(places)
 
     assert run(["sweep", *MINE, "steps.list=[0,16]"]) == 0
     monkeypatch.setattr(Store, "recorded", counted_ledger)
-    monkeypatch.setattr(ledger, "load_record", counted_record)
+    monkeypatch.setattr(ledger, "load_records", counted_records)
     assert run(["sweep", *MINE]) == 0
     assert len(ledgers) == 1
     assert len(records) == 3

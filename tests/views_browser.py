@@ -75,7 +75,8 @@ class Visit:
         return self.page.locator(selector).input_value()
 
     def plotted(self, name: str) -> Any:
-        """The traces that a plot holds now."""
+        """The traces that a plot holds, once whatever waits for its turn is drawn."""
+        self.page.wait_for_selector(DRAWN)
         return self.page.evaluate(
             "name => JSON.parse(JSON.stringify(document.getElementById(name).data))", name
         )

@@ -3,8 +3,10 @@
 import math
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,10 @@ def stored_as(key: str | None) -> dict[str, str | None]:
 
 def to_dict(value: Any) -> Any:
     """Convert a report to JSON's types: dataclasses to dicts, arrays and tuples to lists, NaN to None."""
+    if value is None or type(value) in (str, int, bool):
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if is_dataclass(value) and not isinstance(value, type):
         return {
             key: to_dict(getattr(value, each.name))
@@ -29,8 +35,6 @@ def to_dict(value: Any) -> Any:
         return [to_dict(each) for each in value]
     if isinstance(value, np.generic):
         return to_dict(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
     return value
 
 
@@ -46,57 +50,95 @@ def from_dict(kind: Any, content: Any) -> Any:
     """Build the dataclass ``kind`` from parsed JSON, as ``AnalysisReport.from_dict`` describes."""
     if not isinstance(content, Mapping):
         raise _Incomplete
-    hints, given = typing.get_type_hints(kind), {}
-    for each in fields(kind):
-        key = each.metadata.get("key", each.name)
-        if content.get(key) is not None:
+    given = {}
+    for name, key, read, need in _fields(kind):
+        if (value := content.get(key)) is not None:
             try:
-                given[each.name] = _typed(hints[each.name], content[key])
+                given[name] = read(value)
                 continue
             except _Incomplete:
                 pass  # as if it were absent
-        if each.default is MISSING and each.default_factory is MISSING:
-            if type(None) not in typing.get_args(hints[each.name]):
-                raise _Incomplete
-            given[each.name] = None
+        if need is _Need.VALUE:
+            raise _Incomplete
+        if need is _Need.NONE:
+            given[name] = None
     return kind(**given)
 
 
-def _typed(hint: Any, value: Any) -> Any:
+class _Need(Enum):
+    """What a field that is absent becomes."""
+
+    DEFAULT, NONE, VALUE = range(3)
+
+
+@cache
+def _fields(kind: Any) -> list[tuple[str, str | None, Callable[[Any], Any], _Need]]:
+    hints, found = typing.get_type_hints(kind), []
+    for each in fields(kind):
+        hint, need = hints[each.name], _Need.DEFAULT
+        if each.default is MISSING and each.default_factory is MISSING:
+            need = _Need.NONE if type(None) in typing.get_args(hint) else _Need.VALUE
+        found.append((each.name, each.metadata.get("key", each.name), _reader(hint), need))
+    return found
+
+
+@cache
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    """Return what turns a value of JSON into a type, or raises ``_Incomplete``: made once for each type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        known = [each for each in arguments if each is not type(None)]
-        found = None if value is None else next(_complete((each, value) for each in known), _Incomplete)
-        if found is _Incomplete:
-            raise _Incomplete
-        return found
+        return partial(_one_of, [_reader(each) for each in arguments if each is not type(None)])
     if is_dataclass(hint):
-        return from_dict(hint, value)
+        return partial(from_dict, hint)
     if origin is tuple:
-        found = tuple(
-            _complete((arguments[0], each) for each in (value if isinstance(value, list | tuple) else ()))
-        )
-        if Ellipsis not in arguments and len(found) != len(arguments):
-            raise _Incomplete
-        return found
-    if isinstance(value, Mapping) and len(arguments) == 2:
-        kept = {key: list(_complete([(arguments[1], each)])) for key, each in value.items()}
-        return {key: each[0] for key, each in kept.items() if each}
+        return partial(_tuple, _reader(arguments[0]), None if Ellipsis in arguments else len(arguments))
     if origin is typing.Literal:
-        if value not in arguments:
-            raise _Incomplete
-        return value
-    if hint in LEAVES and (not isinstance(value, LEAVES[hint]) or isinstance(value, bool) != (hint is bool)):
+        return partial(_literal, arguments)
+    if origin is not None and len(arguments) == 2:
+        return partial(_mapping, _reader(arguments[1]))
+    return partial(_leaf, LEAVES[hint], hint is bool) if hint in LEAVES else lambda value: value
+
+
+def _one_of(readers: list[Callable[[Any], Any]], value: Any) -> Any:
+    if value is None:
+        return None
+    for read in readers:
+        try:
+            return read(value)
+        except _Incomplete:
+            continue
+    raise _Incomplete
+
+
+def _tuple(read: Callable[[Any], Any], length: int | None, value: Any) -> tuple[Any, ...]:
+    found = tuple(_complete(read, value if isinstance(value, list | tuple) else ()))
+    if length not in (None, len(found)):
         raise _Incomplete
-    if len(arguments) == 2 and origin is not None:
+    return found
+
+
+def _mapping(read: Callable[[Any], Any], value: Any) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise _Incomplete
+    return {key: found for key, each in value.items() for found in _complete(read, (each,))}
+
+
+def _literal(known: tuple[Any, ...], value: Any) -> Any:
+    if value not in known:
         raise _Incomplete
     return value
 
 
-def _complete(pairs: Iterable[tuple[Any, Any]]) -> Iterator[Any]:
+def _leaf(kinds: Any, is_truth: bool, value: Any) -> Any:
+    if not isinstance(value, kinds) or isinstance(value, bool) != is_truth:
+        raise _Incomplete
+    return value
+
+
+def _complete(read: Callable[[Any], Any], values: Iterable[Any]) -> Iterator[Any]:
     """Yield every value that can be built as its type; incomplete entries are dropped."""
-    for hint, value in pairs:
+    for value in values:
         try:
-            yield _typed(hint, value)
+            yield read(value)
         except _Incomplete:
             continue

@@ -103,6 +103,17 @@ class CurveTransitions:
         """The largest move."""
         return max(self.moves, key=lambda move: abs(move.finish - move.start), default=None)
 
+    def role_of(self, move: Move) -> str:
+        """What a move of the joint curve is: exploratory (the main one, where it rises), specialisation (the
+        way back right after it), or nothing that has a name."""
+        main = self.main
+        if move is main:
+            return "exploratory" if move.direction == "up" else ""
+        number = self.moves.index(move)
+        if main is None or number == 0 or self.moves[number - 1] is not main:
+            return ""
+        return "specialisation" if self.ending_at(main) is not None else ""
+
 
 @dataclass(frozen=True)
 class Transitions:

@@ -13,6 +13,7 @@ from tracker.config import PACKAGE, Config
 from tracker.records import digest
 from tracker.store import Results
 from tracker.store.journal import live_alerts
+from tracker.store.record_files import SUMS
 
 TABLES = ("checkpoint", "sequences", "heads")
 """Tables of a record that an analysis reads."""
@@ -54,8 +55,14 @@ def _made_of(results: Results, config: Config) -> str:
         "damaged": [str(each) for each in results.damaged],
     }
     code = sorted(path for place in CODE for path in _files(PACKAGE / place))
-    rows = [place / f"{table}.parquet" for place in results.records for table in TABLES]
+    rows = [path for place in results.records for path in _rows(place)]
     return f"{_content([*code, results.folder / audit_file.NAME, *rows])}-{digest(settings)}"
+
+
+def _rows(place: Path) -> list[Path]:
+    """The sums of a record, which were compared with its tables when it was opened; else the tables."""
+    sums = place / SUMS
+    return [sums] if sums.is_file() else [place / f"{table}.parquet" for table in TABLES]
 
 
 def _files(place: Path) -> Iterable[Path]:

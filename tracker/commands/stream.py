@@ -24,7 +24,8 @@ def run(config: Config, console: Console) -> int:
     for sentence in published.sentences:
         print_line(console, sentence)
     if config.workspace:
-        print_line(console, save_workspace(config.store, options))
+        for sentence in save_workspace(config.store, options):
+            print_line(console, sentence)
     return DONE if published.failure is None else SOME_FAILED
 
 

@@ -1,12 +1,13 @@
 """The ledger: which units a store has recorded, each record folder read once."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from tracker.records import Recorded, RecordId, Stamp
-from tracker.store.record_files import DamagedRecord, load_record
+from tracker.store.record_files import DamagedRecord, load_records, stamp_of
 
 
 def record_folders(folder: Path) -> Iterator[Path]:
@@ -29,20 +30,17 @@ class Ledger(Mapping[RecordId, Recorded]):
 
     def refreshed(self) -> "Ledger":
         """Return the ledger as it stands now; only records that are new or were replaced are read."""
-        entries: dict[Path, tuple[Stamp, Recorded | DamagedRecord]] = {}
+        stamps: dict[Path, Stamp] = {}
         for place in record_folders(self.folder):
-            try:
-                state = place.stat()
-            except OSError:
-                continue
-            stamp = (state.st_ino, state.st_mtime_ns)
-            try:
-                known = self.entries.get(place)
-                entries[place] = known if known and known[0] == stamp else (stamp, load_record(place))
-            except OSError:
-                continue
-            except DamagedRecord as error:
-                entries[place] = (stamp, error)
+            with suppress(OSError):
+                stamps[place] = stamp_of(place)
+        new = [place for place, stamp in stamps.items() if self.entries.get(place, (None,))[0] != stamp]
+        loaded = dict(zip(new, load_records(new), strict=True))
+        entries: dict[Path, tuple[Stamp, Recorded | DamagedRecord]] = {}
+        for place, stamp in stamps.items():
+            found = loaded[place] if place in loaded else self.entries[place][1]
+            if found is not None:
+                entries[place] = (stamp, found)
         return Ledger(self.folder, entries)
 
     @property

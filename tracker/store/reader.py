@@ -80,7 +80,12 @@ class Results:
 
     def checkpoints(self, columns: list[str] | None = None) -> pl.DataFrame:
         """Return one row per checkpoint, failed and missing ones included (``status``, ``reason``)."""
-        return self._read("checkpoint", columns)
+        return self._checkpoints if columns is None else self._read("checkpoint", columns)
+
+    @cached_property
+    def _checkpoints(self) -> pl.DataFrame:
+        """The whole table, which every report and view of a store reads."""
+        return self._read("checkpoint", None)
 
     def table(self, name: str) -> pl.DataFrame:
         """Return one of ``heads``, ``layers``, ``sequences``, ``checkpoints``.

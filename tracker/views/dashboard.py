@@ -20,8 +20,8 @@ from tracker.views.encode import json_for_html
 
 PAGE = Path(__file__).parent / "page"
 SCRIPTS = (
-    "core", "linked", "axis", "overview", "trajectories", "transitions", "maps", "plane", "spectrum", "why",
-    "roles", "encodings", "scale", "paper", "audit", "provenance", "live", "main",
+    "core", "queue", "linked", "axis", "overview", "trajectories", "transitions", "maps", "plane", "spectrum",
+    "why", "roles", "encodings", "scale", "paper", "audit", "provenance", "live", "main",
 )  # fmt: skip
 """Parts of the page's script, in the order in which they run inside one function."""
 

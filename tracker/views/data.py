@@ -29,7 +29,6 @@ from tracker.views.prepared import (
     LAST_COMMON,
     LeadLag,
     Trajectories,
-    move_role,
     name_of,
     read_report,
     spans,
@@ -176,7 +175,7 @@ def _transitions(entry: RunTransitions) -> dict[str, Any]:
         ]
         kept = {name: getattr(move, name) for name in ("pace", "octaves", "open_start", "open_end")}
         levels = _levels(entry) if move is structure.main else []
-        found.append(kept | {"role": move_role(structure, move), "dates": dates, "levels": levels})
+        found.append(kept | {"role": structure.role_of(move), "dates": dates, "levels": levels})
     turns = [to_dict(turn) for turn in structure.turns]
     note = structure.note if structure.p_value is None else None
     return {"key": _key(entry), "moves": to_dict(found), "turns": turns, "note": note}

@@ -7,7 +7,6 @@ from matplotlib.patches import Rectangle
 from tracker.analysis.transition_types import CurveTransitions, Move
 from tracker.views.figure_style import INK, SOFT, place
 from tracker.views.palette import PHASES
-from tracker.views.prepared import move_role
 
 SLICES = 24
 
@@ -49,7 +48,7 @@ def tint_transitions(
     bottom, height = (0.0, 1.0) if row is None else (row - 0.3, 0.6)
     over = axes.get_xaxis_transform() if row is None else axes.transData
     for move in found.moves:
-        role = move_role(found, move) or "initial"
+        role = found.role_of(move) or "initial"
         colour = PHASES[role]["light"]
         for x0, x1, strength in under_way(move):
             axes.add_patch(Rectangle((x0, bottom), x1 - x0, height, transform=over, color=colour, lw=0,

@@ -18,7 +18,7 @@ from tracker.analysis.schema import (
     ThresholdEntry,
     to_dict,
 )
-from tracker.analysis.transition_types import CurveTransitions, Move
+from tracker.analysis.transition_types import CurveTransitions
 from tracker.store import SPECTRUM_BANDS, Results
 from tracker.views.head_maps import HeadRows
 from tracker.views.runs import Run, common_steps, records_of
@@ -68,18 +68,6 @@ def spans(phases: Sequence[Phase]) -> list[Phase]:
     return [
         Phase(group[0].label, group[0].first_step, group[-1].last_step) for group in groups if group[0].label
     ]
-
-
-def move_role(found: CurveTransitions, move: Move) -> str:
-    """Return what a move of the joint curve is: exploratory (the main one, where it rises), specialisation
-    (the way back right after it), or nothing that has a name."""
-    main = found.main
-    if move is main:
-        return "exploratory" if move.direction == "up" else ""
-    number = found.moves.index(move)
-    if main is None or number == 0 or found.moves[number - 1] is not main:
-        return ""
-    return "specialisation" if found.ending_at(main) is not None else ""
 
 
 @dataclass(frozen=True)

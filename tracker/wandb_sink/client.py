@@ -1,10 +1,13 @@
 """The only module that imports wandb: opens a run, logs rows to it, and finishes it."""
 
+import logging
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tracker.wandb_sink.charts import Chart, Table
 from tracker.wandb_sink.connection import OFFLINE, has_key, readable, resolve_mode, run_bounded
 from tracker.wandb_sink.findings import RunReport
 from tracker.wandb_sink.identity import RunIdentity
@@ -16,6 +19,7 @@ from tracker.wandb_sink.stored import RunFiles
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 import wandb
 
+logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 1.0
 """How often W&B's own log is flushed, and rows are transmitted; its default is 15 for both."""
 TEARDOWN_SECONDS = 5.0
@@ -48,6 +52,22 @@ def default_entity() -> str:
     if not entity:
         raise PermissionError("the key belongs to no user or team; give sink.entity")
     return entity
+
+
+def make_chart(entity: str, chart: Chart) -> None:
+    """Make a custom chart of a user or team.
+
+    Raises:
+        Exception: whatever W&B's client raises where the server refuses it.
+    """
+    wandb.Api(timeout=QUERY_SECONDS).create_custom_chart(
+        entity=entity,
+        name=chart.name,
+        display_name=f"{chart.title} (tracker)",
+        spec_type="vega2",
+        access="private",
+        spec=chart.spec,
+    )
 
 
 def stop_service() -> None:
@@ -88,11 +108,22 @@ class OpenRun:
         """
         if report is not None:
             self._run.summary.update(report.summary)
+            self._show(report.tables)
             for alert in report.alerts:
                 self._run.alert(alert.title, alert.text, level=alert.level)
             if report.files is not None:
                 self._attach(report.files)
         self._run.finish()
+
+    def _show(self, tables: Mapping[str, Table]) -> None:
+        """Put tables into the summary; W&B's client makes an artifact of each, which a server may refuse."""
+        for name, table in tables.items():
+            try:
+                self._run.summary[name] = wandb.Table(columns=[*table.columns], data=table.rows)
+            except Exception as error:  # as for the artifact below
+                logger.warning(
+                    "W&B did not take the table %s of %s: %s", name, self._run.name, readable(error)
+                )
 
     def _attach(self, files: RunFiles) -> None:
         """Send the records as an artifact; W&B makes a new version where anything is new in it."""

@@ -1,5 +1,6 @@
 """What W&B shows of a run beside its rows: the summary, and alerts that are each sent once."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from tracker.analysis.schema import AnalysisReport, RunTransitions
 from tracker.records import Recorded, digest
 from tracker.side_files import read_typed
 from tracker.store.journal import live_alerts
+from tracker.wandb_sink.charts import Table
 from tracker.wandb_sink.identity import RunIdentity
 from tracker.wandb_sink.rows import KEY, ROW, Row, Scalar
 from tracker.wandb_sink.stored import RunFiles
@@ -43,6 +45,14 @@ class RunReport:
     alerts: tuple[Alert, ...]
     files: RunFiles | None
     """Its part of the store, for an artifact; None where none is to be sent."""
+    tables: dict[str, Table] = dataclasses.field(default_factory=dict)
+    """What custom charts draw, by name in the summary."""
+
+    @property
+    def digest(self) -> str:
+        """The same as long as summary and tables are."""
+        tables = {name: [table.columns, table.rows] for name, table in self.tables.items()}
+        return digest([self.summary, tables] if tables else self.summary)
 
 
 def summarise_rows(last: Row | None, holes: Sequence[Recorded]) -> dict[str, Scalar]:
@@ -99,7 +109,6 @@ class Findings:
         """Return the dates of the transition and of each phase as numbers, what moves from where to where,
         and phases and thresholds as sentences."""
         phases = self._of_run(identity, "phases")
-        moves = from_dict(AnalysisReport, {"transitions": self._of_run(identity, "transitions")}).transitions
         found: dict[str, Scalar] = {
             first_step_of(phase["label"]): phase["first_step"]
             for entry in phases
@@ -111,12 +120,19 @@ class Findings:
             for entry in self._entries(identity, "thresholds")
             if entry.get("suite") == identity.suite and entry.get("main", True)
         ]
-        for entry in moves:
-            found |= _transition(entry)
+        if moves := self.transitions(identity):
+            found |= _transition(moves)
         for name, entries in (("phases", phases), ("thresholds", thresholds)):
             text = " ".join(str(entry["sentence"]) for entry in entries if entry.get("sentence"))
             found |= {name: text} if text else {}
         return found
+
+    def transitions(self, identity: RunIdentity) -> RunTransitions | None:
+        """Return the moves of a run; None where the analysis says nothing of it."""
+        entries = from_dict(
+            AnalysisReport, {"transitions": self._of_run(identity, "transitions")}
+        ).transitions
+        return entries[-1] if entries else None
 
     def alerts(self, identity: RunIdentity) -> tuple[Alert, ...]:
         """Return a run's alerts: conditions of the analysis that do not hold, and changes of phase."""

@@ -17,7 +17,8 @@ from filelock import Timeout
 
 from tracker.atomic import locked
 from tracker.errors import RequestError, TrackerError
-from tracker.store import DamagedRecord
+from tracker.store import DamagedRecord, read_table
+from tracker.wandb_sink.charts import HEAD_METRICS, HEADS, PHASES, head_table, phase_table
 from tracker.wandb_sink.findings import Findings, RunReport, read_analysis, summarise_rows
 from tracker.wandb_sink.identity import RunIdentity, without_foreign_names
 from tracker.wandb_sink.options import SinkOptions
@@ -163,10 +164,16 @@ class _Publisher:
 
     def _report(self, identity: RunIdentity, findings: Findings) -> RunReport:
         measured = self._stored.measured(identity)
-        last = None
+        last, tables = None, {}
         if measured:
             with suppress(OSError, DamagedRecord):
                 last = read_row(measured[-1].folder, histograms=False, maps=False)
+                size = last.facts.get("params_non_embedding")
+                if moves := findings.transitions(identity):
+                    tables[PHASES.table] = phase_table(moves, identity.name, size)
+                if self._options.maps:
+                    heads = read_table(measured[-1].folder, "heads", ["layer", "head", *HEAD_METRICS])
+                    tables[HEADS.table] = head_table(heads, identity.name, size, last.step)
         summary = summarise_rows(last, self._stored.holes(identity)) | findings.summary(identity)
         files = self._stored.files(identity) if self._options.artifact else None
-        return RunReport(summary, findings.alerts(identity), files)
+        return RunReport(summary, findings.alerts(identity), files, tables)

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from tracker.errors import TrackerError
-from tracker.records import digest
 from tracker.wandb_sink import client
 from tracker.wandb_sink.client import OpenRun
 from tracker.wandb_sink.connection import ANSWER_SECONDS, OFFLINE, Connection, readable, run_bounded
@@ -198,7 +197,7 @@ class OpenRuns:
         """Note in the ledger what became of a run that was closed."""
         place = opened.server
         if report is not None:
-            ledger.summary[place if delivered else OFFLINE] = digest(report.summary)
+            ledger.summary[place if delivered else OFFLINE] = report.digest
         if report is not None and delivered:
             ledger.alerts[place] = sorted({*ledger.alerts.get(place, ()), *(a.id for a in report.alerts)})
             if report.files is not None and opened.refusal is None:
@@ -218,14 +217,14 @@ class OpenRuns:
         files = report.files if self._is_artifact_due(identity, server, report.files) else None
         if files is not None and self._artifact_bytes is not None:
             self._artifact_bytes -= files.count_bytes()
-        return RunReport(report.summary, tuple(a for a in report.alerts if a.id not in sent), files)
+        return replace(report, alerts=tuple(a for a in report.alerts if a.id not in sent), files=files)
 
     def _is_news(self, identity: RunIdentity, report: RunReport) -> bool:
         """Return whether a report says what was not sent, in the way that rows go now."""
         server, ledger = self.connection.server, self.ledger(identity)
         summaries = [*ledger.summary.values()] if server == OFFLINE else [ledger.summary.get(server)]
         return (
-            digest(report.summary) not in summaries
+            report.digest not in summaries
             or not ledger.sent_alerts(server).issuperset(alert.id for alert in report.alerts)
             or self._is_artifact_due(identity, server, report.files)
         )

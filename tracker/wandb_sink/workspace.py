@@ -1,12 +1,16 @@
 """The phase-transition dashboard in the user's W&B project: panels over log steps, grouped by model size."""
 
+import re
+from collections.abc import Collection, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracker.atomic import read_json, save_json
 from tracker.errors import RequestError, TrackerError
 from tracker.metrics.registry import checkpoint_columns, title_of
-from tracker.wandb_sink.connection import readable
+from tracker.wandb_sink.charts import HEAD_COLUMNS, HEAD_METRICS, HEADS, PHASE_COLUMNS, PHASES, Chart
+from tracker.wandb_sink.connection import readable, run_bounded
 from tracker.wandb_sink.findings import first_step_of, transition
 from tracker.wandb_sink.ledger import ledger_folder
 from tracker.wandb_sink.options import SinkOptions
@@ -37,6 +41,12 @@ CURVES = {
 OVER_TOKENS = ("spectral_entropy_normalised", "frequency_selectivity")
 OVER_SIZE = ("spectral_entropy_normalised", "frequency_selectivity", "averaged_scale_sensitivity_0.5", "loss")
 """Metrics whose last value is drawn against the number of parameters."""
+MAPPED = HEAD_METRICS[:2]
+"""Metrics of which the workspace has a head map."""
+CHART_SECONDS = 40.0
+"""How long the server may take to make the custom charts."""
+EXISTS = re.compile("exist|duplicate", re.IGNORECASE)
+"""How a server says that it has a chart of this name, whose version makes it this one."""
 LEGEND = (
     "`phases`, `thresholds` and `holes` of a run say in words what was found and what is missing; "
     "`last_step` is the step of its last values. Lines are the mean over the seeds of a size, bands reach "
@@ -44,12 +54,13 @@ LEGEND = (
 )
 
 
-def build_workspace(entity: str, project: str) -> "Workspace":
+def build_workspace(entity: str, project: str, charts: Collection[Chart] = (PHASES, HEADS)) -> "Workspace":
     """Build the workspace without saving it anywhere; needs no network.
 
     Args:
         entity: the W&B user or team.
         project: the W&B project.
+        charts: the custom charts that the entity has.
     """
     from wandb_workspaces.expr import Config
     from wandb_workspaces.workspaces import RunsetSettings, Workspace, WorkspaceSettings
@@ -58,14 +69,32 @@ def build_workspace(entity: str, project: str) -> "Workspace":
         entity=entity,
         project=project,
         name=NAME,
-        sections=_sections(),
+        sections=_sections(_custom(entity, charts)),
         # Not the metrics' own step axis: it begins at 0, which has no place on a log axis.
         settings=WorkspaceSettings(x_axis=STEP_PLUS_ONE, max_runs=100),
         runset_settings=RunsetSettings(groupby=[Config(GROUP)]),
     )
 
 
-def _sections() -> "list[Section]":
+def _custom(entity: str, charts: Collection[Chart]) -> dict[str, list[Any]]:
+    """The panels of custom charts, by the section that they open."""
+
+    def panel(chart: Chart, columns: Iterable[str], value: str = "") -> Any:
+        import wandb_workspaces.reports.v2 as wr
+
+        return wr.CustomChart(
+            query={"summaryTable": {"tableKey": chart.table}},
+            chart_name=f"{entity}/{chart.name}",
+            chart_fields={name: name for name in columns} | ({"value": value} if value else {}),
+            chart_strings={"title": chart.title, "metric": title_of(value) if value else ""},
+        )
+
+    phases = [panel(PHASES, PHASE_COLUMNS)] if PHASES in charts else []
+    heads = [panel(HEADS, HEAD_COLUMNS, metric) for metric in MAPPED] if HEADS in charts else []
+    return {"Findings": phases, "Heads by layer": heads}
+
+
+def _sections(custom: dict[str, list[Any]]) -> "list[Section]":
     import wandb_workspaces.reports.v2 as wr
     from wandb_workspaces.workspaces import Section
 
@@ -89,10 +118,10 @@ def _sections() -> "list[Section]":
     )
     tokens = [_curve(metric, TOKENS) for metric in OVER_TOKENS]
     return [
-        Section(name="Findings", panels=[*phases, *findings], is_open=True),
+        Section(name="Findings", panels=[*custom["Findings"], *phases, *findings], is_open=True),
         *training,
         Section(name="Over training: tokens", panels=tokens),
-        Section(name="Heads by layer", panels=[*maps, *spread]),
+        Section(name="Heads by layer", panels=[*custom["Heads by layer"], *maps, *spread]),
         covariates,
         Section(name="Model size", panels=sizes, is_open=True),
     ]
@@ -138,41 +167,69 @@ def require_server(options: SinkOptions) -> None:
         )
 
 
-def save_workspace(folder: Path, options: SinkOptions) -> str:
+def save_workspace(folder: Path, options: SinkOptions) -> list[str]:
     """Create the workspace in the user's project, or renew the one that was created before.
 
     Args:
-        folder: the store's folder, which remembers which workspace of the project is tracker's.
+        folder: the store's folder, which remembers which workspace of the project is tracker's, and which
+            charts were made.
         options: which project.
 
     Returns:
-        A sentence with its address.
+        A sentence with its address, after one on each custom chart that the server refused.
 
     Raises:
         TrackerError: the server did not take it, with its reason.
     """
     from tracker.wandb_sink.client import default_entity
 
+    path = ledger_folder(folder, options) / "workspace.json"
+    kept = _remembered(path)
     try:
-        workspace: Any = build_workspace(options.entity or default_entity(), options.project)
-        path = ledger_folder(folder, options) / "workspace.json"
-        workspace._internal_name, workspace._internal_id = _remembered(path)
+        entity = options.entity or default_entity()
+        charts, refusals = _made_charts(entity, kept["charts"])
+        workspace: Any = build_workspace(entity, options.project, charts)
+        workspace._internal_name, workspace._internal_id = kept["name"], kept["id"]
         workspace.save()
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_json(path, {"name": workspace._internal_name, "id": workspace._internal_id})
+        ids = [f"{entity}/{chart.name}" for chart in charts]
+        save_json(path, {"name": workspace._internal_name, "id": workspace._internal_id, "charts": ids})
     # The boundary to W&B: whatever its client raises becomes one sentence.
     except Exception as error:
         raise TrackerError(
             f"the W&B workspace was not saved: {readable(error)}; the rows are sent, and "
             f"`tracker stream store={folder} workspace=true` tries again"
         ) from error
-    return f"W&B workspace: {workspace.url}"
+    return [*refusals, f"W&B workspace: {workspace.url}"]
 
 
-def _remembered(path: Path) -> tuple[str, str]:
-    """Return name and id of the workspace that was created before; empty where there was none."""
+def _made_charts(entity: str, known: Collection[str]) -> tuple[list[Chart], list[str]]:
+    """Make the custom charts that were not made before: those that there are, and why others are not."""
+    from tracker.wandb_sink.client import make_chart
+
+    new = [chart for chart in (PHASES, HEADS) if f"{entity}/{chart.name}" not in known]
+    failures = run_bounded([partial(make_chart, entity, chart) for chart in new], CHART_SECONDS)
+    refused = {
+        chart.name: readable(failure)
+        for chart, failure in zip(new, failures, strict=True)
+        if failure is not None and not EXISTS.search(str(failure))
+    }
+    sentences = [
+        f"W&B chart {name} was not made: {why}; the workspace goes without it"
+        for name, why in refused.items()
+    ]
+    return [chart for chart in (PHASES, HEADS) if chart.name not in refused], sentences
+
+
+def _remembered(path: Path) -> dict[str, Any]:
+    """Return name and id of the workspace that was created before, and ids of charts; empty without one."""
+    kept = {"name": "", "id": "", "charts": []}
     try:
         content = read_json(path)
-        return str(content["name"]), str(content["id"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "", ""
+        return kept | {
+            "name": str(content["name"]),
+            "id": str(content["id"]),
+            "charts": content.get("charts", []),
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return kept

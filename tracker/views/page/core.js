@@ -183,7 +183,9 @@ const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 
 // --- packed bytes ---
 async function inflate(text) {
-  const raw = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
+  const signs = atob(text),
+    raw = new Uint8Array(signs.length);
+  for (let i = 0; i < raw.length; i++) raw[i] = signs.charCodeAt(i);
   const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
@@ -231,9 +233,11 @@ const marks = (rows, marker, more = {}) => ({
   ...more,
 });
 
-// `csv`: () => the rows of this view; `runs`: whose steps a training axis shows, which links the plot's zoom.
-function draw(id, traces, layout, label, { csv, runs } = {}) {
-  const node = typeof id === "string" ? byId(id) : id;
+// `csv`: () => the rows of this view; `runs`: whose steps a training axis shows, which links the plot's zoom;
+// `on`: what the plot's events do.
+function draw(id, traces, layout, label, { csv, runs, on = {} } = {}) {
+  const node = byId(id),
+    isNew = !node.classList.contains("js-plotly-plot");
   const axis = {
     gridcolor: css("--grid"),
     linecolor: css("--line"),
@@ -287,6 +291,7 @@ function draw(id, traces, layout, label, { csv, runs } = {}) {
   });
   offerCsv(node, csv, label);
   if (runs) link(node, runs);
+  if (isNew) for (const [event, act] of Object.entries(on)) node.on(event, act);
   return drawn;
 }
 

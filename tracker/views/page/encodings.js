@@ -55,11 +55,16 @@ function drawEncodings() {
   if (!DATA.encodings.length) return;
   fillEncodingControls();
   const group = encodingGroup(),
-    metric = METRIC.get(state.em),
-    colours = ENCODING_COLOURS[theme()];
+    metric = METRIC.get(state.em);
   byId("encodings-title").textContent =
     `${metric.title}${metric.unit ? ` (${metric.unit})` : ""} of ${plural(group.models.length, "position encoding")}, mean over seeds`;
   byId("encodings-said").replaceChildren(...group.sentences.map((text) => el("li", {}, text)));
+  later("encodings-plot", () => plotEncodings(group, metric));
+  drawEncodingTable(group);
+}
+
+function plotEncodings(group, metric) {
+  const colours = ENCODING_COLOURS[theme()];
   const runOf = (model) => DATA.runs.find((run) => run.suite === group.suite && run.model === model.model),
     runs = group.models.map(runOf).filter(Boolean);
   const traces = group.models.flatMap((model, i) => {
@@ -100,7 +105,7 @@ function drawEncodings() {
       },
     ];
   });
-  draw(
+  return draw(
     "encodings-plot",
     traces,
     {
@@ -133,7 +138,6 @@ function drawEncodings() {
       runs,
     },
   );
-  drawEncodingTable(group);
 }
 
 // The paper's table 4: every metric at the end of training. A star: differs from the first, by the analysis.

@@ -52,7 +52,7 @@ async function renew() {
   drawTexts();
   if (firstPanels().length !== panels) makePanels();
   readState();
-  await drawAll();
+  drawAll();
 }
 
 // One bar per run of every sweep that is alive; words for screen readers only when something begins or ends.

@@ -43,25 +43,21 @@ function applyTheme() {
   byId("theme").setAttribute("aria-label", `Switch to ${theme() === "dark" ? "light" : "dark"} colours`);
 }
 
-async function drawAll() {
-  delete document.documentElement.dataset.ready;
+// Texts, tables and controls at once, figures when their turn comes.
+function drawAll() {
   applyTheme();
   syncControls();
   drawChips();
   drawMultiples();
   drawRibbon();
   drawTrajectories();
-  // The first view is painted before what lies below it is drawn, except on paper, which does not wait.
-  // (No animation frame: hidden tabs have none.)
-  if (!printing) await new Promise((resolve) => setTimeout(resolve));
-  drawScale();
+  drawHeads();
+  drawSpectrum();
   drawWhy();
   drawRoles();
   drawEncodings();
-  await drawHeads();
-  await drawSpectrum();
+  drawScale();
   fillSections();
-  document.documentElement.dataset.ready = "yes";
 }
 
 function wire() {
@@ -93,7 +89,8 @@ function wire() {
   on("run", "run", () => {
     set({ head: "" });
     fillHeadControls();
-    drawHeads().then(drawSpectrum);
+    drawHeads();
+    drawSpectrum();
   });
   byId("landmarks").addEventListener("change", (event) => {
     set({ events: event.target.checked ? "on" : "off" });
@@ -137,6 +134,7 @@ function wire() {
 
 function togglePrint(on) {
   printing = on;
+  waiting.clear();
   document.body.classList.toggle("printing", on);
   drawAll();
   for (const plot of document.querySelectorAll(".js-plotly-plot"))
@@ -158,7 +156,7 @@ async function start() {
   makePanels();
   wire();
   await loadPlotly();
-  await drawAll();
+  drawAll();
   if (DATA.served) follow();
 }
 

@@ -92,22 +92,30 @@ function chosenHead(current) {
   return { ...best, chosen: false };
 }
 
-async function drawHeads() {
+const drawHeads = () => later("map-plot", showHeads);
+
+async function showHeads() {
   const current = await currentMap();
   // Another choice may have been made while this one was fetched.
   if (current === undefined || (current && (current.run.key !== state.run || current.name !== state.map)))
     return;
-  byId("heads").hidden = !current;
-  if (!current) stopPlaying();
-  if (!current) return;
+  if (byId("heads").hidden === Boolean(current)) {
+    byId("heads").hidden = !current;
+    fillSections();
+  }
+  if (!current) {
+    stopPlaying();
+    return;
+  }
   const slider = byId("step");
   slider.max = current.run.steps.length - 1;
   slider.value = stepIndex(current.run);
   selection = { current, ...chosenHead(current) };
   await drawMap();
-  await drawHead();
-  await drawPlane();
-  await drawLayers();
+  later("head-plot", drawHead);
+  later("plane-plot", drawPlane);
+  later("layers-plot", drawLayers);
+  if (state.layer === "head") drawSpectrum();
 }
 
 async function drawMap() {
@@ -180,13 +188,11 @@ async function drawMap() {
       },
     },
     `${title} by layer and head at step ${step}; selected: layer ${layer}, head ${head}`,
-    { csv: () => headTable(run, map, [selection.current]) },
+    {
+      csv: () => headTable(run, map, [selection.current]),
+      on: { plotly_click: ({ points: [{ x, y }] }) => chooseHead(y, x) },
+    },
   );
-  const plot = byId("map-plot");
-  if (!plot.dataset.ready) {
-    plot.on("plotly_click", (event) => chooseHead(event.points[0].y, event.points[0].x));
-    plot.dataset.ready = "yes";
-  }
 }
 
 // The cells of a suspect checkpoint are outlines in the colours that they would be filled with.
@@ -290,6 +296,7 @@ async function moveNow() {
   const { run } = selection.current,
     at = place(run.steps[Number(byId("step").value)], run);
   for (const plot of [byId("head-plot"), byId("layers-plot")]) {
+    if (!plot.layout) continue; // its turn comes
     const last = `shapes[${plot.layout.shapes.length - 1}]`;
     await Plotly.relayout(plot, { [`${last}.x0`]: at, [`${last}.x1`]: at });
   }
@@ -318,14 +325,15 @@ function moveHead(event) {
 
 // A slider sends more events than can be drawn: those that arrive meanwhile are drawn as one.
 let drawing = null,
-  waiting = false;
+  another = false;
 function chooseStep(index) {
+  if (!selection) return null;
   byId("step").value = index;
   set({ step: String(selection.current.run.steps[index]) });
-  waiting = true;
+  another = true;
   const all = async () => {
-    while (waiting) {
-      waiting = false;
+    while (another) {
+      another = false;
       await drawMap();
       await moveNow();
       await movePlane();

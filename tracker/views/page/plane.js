@@ -87,12 +87,13 @@ async function movePlane() {
       },
     },
     `Spectral entropy and frequency selectivity of every head of ${run.label} at step ${run.steps[t]}`,
-    { csv: planeTable },
+    {
+      csv: planeTable,
+      on: {
+        plotly_click: ({ points: [{ customdata }] }) => customdata && chooseHead(...customdata),
+      },
+    },
   );
-  const node = byId("plane-plot");
-  if (node.dataset.ready) return;
-  node.on("plotly_click", ({ points }) => points[0].customdata && chooseHead(...points[0].customdata));
-  node.dataset.ready = "yes";
 }
 
 const headsOf = (map) =>
@@ -137,11 +138,8 @@ async function drawLayers() {
     now: Number(byId("step").value),
     height: 360,
     label: `${title} by layer over training, ${run.label}`,
+    on: { plotly_click: ({ points: [{ pointIndex }] }) => pointIndex && chooseStep(pointIndex[1]) },
   });
   byId("layers-note").textContent =
     `Mean over the ${plural(map.heads, "head")} of each layer; click a column to go to its step. Colours span the values shown${scale.clipped ? ", heads beyond the map's scale at its ends" : ""}.`;
-  const node = byId("layers-plot");
-  if (node.dataset.ready) return;
-  node.on("plotly_click", ({ points: [{ pointIndex }] }) => pointIndex && chooseStep(pointIndex[1]));
-  node.dataset.ready = "yes";
 }

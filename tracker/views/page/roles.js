@@ -24,6 +24,34 @@ function drawRoles() {
   byId("roles-title").textContent =
     `${run.label}: roles of ${plural(entry.heads.length, "head")} over training`;
   byId("roles-sentence").textContent = entry.sentence;
+  later("roles-plot", () => plotRoles(run, entry));
+  const since = ([low, high]) => (low < high ? `(${low}, ${high}]` : high === 0 ? "0" : `${high} or before`);
+  fillTable(
+    byId("roles-table"),
+    [
+      { title: "Layer", number: true },
+      { title: "Head", number: true },
+      { title: "Role" },
+      { title: "Score (lower bound)", number: true },
+      { title: "Strongest band" },
+      { title: "Scale, tokens", number: true },
+      { title: "Since step" },
+    ],
+    entry.heads
+      .filter((head) => head.birth)
+      .map((head) => [
+        head.layer,
+        head.head,
+        head.role,
+        `${number(100 * head.margin, 2)} %`,
+        head.band && `${head.band} ${number(100 * head.band_share, 2)} %`,
+        head.scale === null ? null : number(head.scale, 3),
+        since(head.birth),
+      ]),
+  );
+}
+
+function plotRoles(run, entry) {
   const traces = Object.entries(entry.counts)
     .filter(([, counts]) => counts.some((n) => n > 0))
     .map(([role, counts]) => ({
@@ -39,7 +67,7 @@ function drawRoles() {
       text: entry.steps.map((step, i) => `<b>${role}</b>, step ${step}: ${plural(counts[i], "head")}`),
       hovertemplate: "%{text}<extra></extra>",
     }));
-  draw(
+  return draw(
     "roles-plot",
     traces,
     {
@@ -64,29 +92,5 @@ function drawRoles() {
       ],
       runs: [run],
     },
-  );
-  const since = ([low, high]) => (low < high ? `(${low}, ${high}]` : high === 0 ? "0" : `${high} or before`);
-  fillTable(
-    byId("roles-table"),
-    [
-      { title: "Layer", number: true },
-      { title: "Head", number: true },
-      { title: "Role" },
-      { title: "Score (lower bound)", number: true },
-      { title: "Strongest band" },
-      { title: "Scale, tokens", number: true },
-      { title: "Since step" },
-    ],
-    entry.heads
-      .filter((head) => head.birth)
-      .map((head) => [
-        head.layer,
-        head.head,
-        head.role,
-        `${number(100 * head.margin, 2)} %`,
-        head.band && `${head.band} ${number(100 * head.band_share, 2)} %`,
-        head.scale === null ? null : number(head.scale, 3),
-        since(head.birth),
-      ]),
   );
 }

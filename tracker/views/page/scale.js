@@ -62,7 +62,7 @@ function drawScale() {
   byId("scale-paper").hidden = !paper.length;
   byId("scale-paper").textContent =
     `Hollow: the paper's Pythia models. Table 6 (step 143000) is nearest to averaged attention, table 5 (6.9b, step ${paper.at(-1)?.step}) to attention rows; filled: this store, ${state.sm.startsWith("averaged_") ? "averaged attention" : "attention rows"}. Dashed: 410M, where the paper places its threshold.`;
-  drawScalePlot(points, sizeTitle, metric, found, paper);
+  later("scale-plot", () => drawScalePlot(points, sizeTitle, metric, found, paper));
   byId("scale-sentence").textContent = verdict(found, points, sizeTitle);
   drawAxes(step);
 }
@@ -230,7 +230,7 @@ function drawScalePlot(points, sizeTitle, metric, found, paper) {
   }
   const ticks = [...new Set(values)].sort((a, b) => a - b);
   const annotations = points.length ? named : [note("No model has this metric at this step")];
-  draw(
+  return draw(
     "scale-plot",
     points.length ? [trend, dots, ...paperTraces(paper)] : [],
     {

@@ -111,8 +111,11 @@ function colourTicks(low, high) {
   return within([1]).length > 2 ? within([1]) : within([1, 2, 5]);
 }
 
+const drawSpectrum = () => later("spectrum-plot", showSpectrum);
+
 let turn = 0;
-async function drawSpectrum() {
+async function showSpectrum() {
+  if (state.layer === "head" && !selection) return; // drawn again when there is one
   const run = RUNS.get(state.run),
     figure = byId("spectrum-plot").closest("figure");
   const mine = ++turn,
@@ -220,6 +223,7 @@ function drawStepMap(id, run, shown) {
         ),
       ],
       runs: [run],
+      on: shown.on,
     },
   );
 }

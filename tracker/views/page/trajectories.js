@@ -65,7 +65,7 @@ function makePanels() {
         const chosen = state.m.split(",");
         chosen[i] = select.value;
         set({ m: chosen.join(",") });
-        drawPanel(i);
+        later(`panel-${i}`, () => drawPanel(i));
       });
       const enlarge = el("button", { type: "button", class: "quiet enlarge", id: `enlarge-${i}` }, "Enlarge");
       enlarge.addEventListener("click", () => {
@@ -90,7 +90,7 @@ function drawTrajectories() {
   panels.forEach((panel, i) => {
     panel.hidden = big >= 0 && big !== i;
     byId(`enlarge-${i}`).textContent = big === i ? "All panels" : "Enlarge";
-    if (!panel.hidden) drawPanel(i);
+    if (!panel.hidden) later(`panel-${i}`, () => drawPanel(i));
   });
   drawReading();
 }
@@ -98,7 +98,8 @@ function drawTrajectories() {
 function drawPanel(i) {
   const name = state.m.split(",")[i],
     metric = METRIC.get(name),
-    node = byId(`panel-${i}`);
+    id = `panel-${i}`,
+    node = byId(id);
   if (!metric) return;
   byId(`metric-${i}`).value = name;
   byId(`metric-${i}`).title = metric.meaning;
@@ -107,8 +108,8 @@ function drawPanel(i) {
   const label = `${metric.title} over training, ${plural(runs.length, "run")}`;
   const height = state.big === String(i) ? 520 : 300;
   if (!runs.length) {
-    draw(
-      node,
+    return draw(
+      id,
       [],
       {
         height,
@@ -118,7 +119,6 @@ function drawPanel(i) {
       },
       label,
     );
-    return;
   }
   const lines = runs.flatMap((run) => [lineOf(run, name), ...suspectMarks(run, name)]);
   const range = valueRange(runs, name);
@@ -126,8 +126,8 @@ function drawPanel(i) {
     axis = trainingAxis(runs, width);
   const marks = phaseMarks(state.phases, axis, width),
     events = eventMarks(runs);
-  draw(
-    node,
+  return draw(
+    id,
     [...runs.flatMap((run) => bandOf(run, name)), ...lines, ...holeMarks(runs, range), ...events.traces],
     {
       height,
@@ -140,11 +140,12 @@ function drawPanel(i) {
       annotations: [...marks.annotations, ...axisBreak(runs), ...endLabels(runs, name, range, height - 68)],
     },
     label,
-    { csv: () => seriesTable(runs, [name]), runs },
+    {
+      csv: () => seriesTable(runs, [name]),
+      runs,
+      on: { plotly_clickannotation: ({ annotation }) => annotation.name && isolate(annotation.name) },
+    },
   );
-  if (node.dataset.ready) return;
-  node.on("plotly_clickannotation", ({ annotation }) => annotation.name && isolate(annotation.name));
-  node.dataset.ready = "yes";
 }
 
 // A click on the name of a line leaves that model alone; another click brings the others back.

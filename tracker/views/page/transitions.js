@@ -85,7 +85,10 @@ function drawMultiples() {
   const present = CURVES.filter((name) => METRIC.has(name)),
     models = DATA.models.filter((each) => runsOfModel(each).length);
   byId("multiples-box").hidden = !present.length || !models.length;
-  if (byId("multiples-box").hidden) return;
+  if (!byId("multiples-box").hidden) later("multiples", () => plotMultiples(present, models));
+}
+
+function plotMultiples(present, models) {
   const alone = !DATA.transitions.length,
     tall = models.length <= 4 ? 112 : models.length <= 6 ? 88 : 68,
     margin = { ...FRAME, t: 22, b: alone ? 42 : 12 },
@@ -122,7 +125,7 @@ function drawMultiples() {
   drawMultiplesLegend(present, colours);
   const label = "Spectral entropy and frequency selectivity over training, a panel per model",
     csv = () => seriesTable(DATA.runs, present);
-  draw("multiples", figure.traces, figure.layout, label, { csv, runs: DATA.runs });
+  return draw("multiples", figure.traces, figure.layout, label, { csv, runs: DATA.runs });
 }
 
 const runsOfModel = ({ suite, model }) =>
@@ -187,7 +190,10 @@ function drawRibbon() {
     models = DATA.models.filter((each) => runs.some((run) => modelKey(run) === modelKey(each))),
     most = Math.max(1, ...models.map((each) => runsOfModel(each).length));
   byId("ribbon-box").hidden = !runs.length;
-  if (!runs.length) return;
+  if (runs.length) later("ribbon", () => plotRibbon(runs, models, most));
+}
+
+function plotRibbon(runs, models, most) {
   const ribbon = {
     shapes: [],
     hatched: { x: [], base: [], y: [], width: [] },
@@ -203,7 +209,7 @@ function drawRibbon() {
   const clear = "rgba(0,0,0,0)",
     pattern = { shape: "/", fgcolor: css("--paper"), bgcolor: clear, size: 7, solidity: 0.16 },
     hatches = { type: "bar", orientation: "h", hoverinfo: "skip", marker: { color: clear, pattern } };
-  draw(
+  return draw(
     "ribbon",
     [
       { ...hatches, ...ribbon.hatched },

@@ -25,7 +25,7 @@ function drawWhy() {
   if (!changes.length) return;
   byId("why-title").textContent =
     `${run.label}: ${plural(changes.length, "change")} of the attention spectrum, and what else changes`;
-  drawOrder(run, changes);
+  later("why-plot", () => drawOrder(run, changes));
   drawOrders();
   drawWhyTable(changes);
 }
@@ -125,7 +125,7 @@ function drawOrder(run, changes) {
       return el("span", {}, sign, ` ${DATA.verdicts[verdict].name}`);
     }),
   );
-  draw(
+  return draw(
     "why-plot",
     traces,
     {
@@ -186,8 +186,19 @@ function lagTable(runs) {
 function drawOrders() {
   const timed = (name) => DATA.lead_lag.some((change) => change.covariates[name]?.interval),
     names = DATA.covariates.filter(({ name }) => timed(name)).reverse(),
-    runs = DATA.runs.filter((run) => DATA.lead_lag.some((change) => change.key === run.key)),
-    narrow = byId("why").clientWidth < 500,
+    runs = DATA.runs.filter((run) => DATA.lead_lag.some((change) => change.key === run.key));
+  byId("verdicts-legend").replaceChildren(
+    ...runs
+      .filter((run, i) => runs.findIndex((each) => each.rank === run.rank) === i)
+      .map((run) => swatchKey(run.model, colourOf(run))),
+  );
+  byId("verdicts-box").hidden = !names.length;
+  byId("verdicts-title").textContent = `Earlier or later, in ${plural(runs.length, "run")}`;
+  if (names.length) later("verdicts-plot", () => plotOrders(names, runs));
+}
+
+function plotOrders(names, runs) {
+  const narrow = byId("why").clientWidth < 500,
     spread = 0.7 / Math.max(1, runs.length - 1);
   const traces = runs.map((run, order) => {
     const found = names.flatMap(({ name, title }, row) =>
@@ -216,14 +227,7 @@ function drawOrders() {
       hovertemplate: "%{text}<extra></extra>",
     };
   });
-  byId("verdicts-legend").replaceChildren(
-    ...runs
-      .filter((run, i) => runs.findIndex((each) => each.rank === run.rank) === i)
-      .map((run) => swatchKey(run.model, colourOf(run))),
-  );
-  byId("verdicts-box").hidden = !names.length;
-  byId("verdicts-title").textContent = `Earlier or later, in ${plural(runs.length, "run")}`;
-  draw(
+  return draw(
     "verdicts-plot",
     traces,
     {
