@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
+from tracker.analysis.transition_types import CurveTransitions, Move, Passing
 from tracker.analysis.transitions.axis import axis_of
 from tracker.analysis.transitions.isotonic import rising_costs, rising_many, turning_places
 from tracker.analysis.transitions.noise import noise_model, trimmed_mean
@@ -76,3 +77,22 @@ def test_scores_of_known_noise_have_unit_spread():
     curves = np.random.default_rng(5).normal(size=(4000, 16))
     scores = windows.scores(curves, np.ones_like(curves), np.zeros(4000, dtype=int))
     assert np.allclose(scores.std(axis=0), 1, atol=0.06)
+
+
+def test_the_move_shown_beside_another_curves_is_the_one_that_happens_during_it():
+    def passing(low: int, high: int) -> Passing:
+        return Passing(low, high, (low, high))
+
+    def move(start: float, finish: float, low: int, high: int) -> Move:
+        at = passing(low, high)
+        direction = "up" if finish > start else "down"
+        return Move(direction, start, finish, (0.0, 0.0), at, at, at, 0.0, (0.0, 0.0), "unclear")
+
+    there, back = move(0.86, 0.53, 100, 200), move(0.53, 0.87, 200, 500)
+    curve = CurveTransitions((there, back))
+    assert curve.during(move(1.8, 2.6, 100, 200)) is there
+    assert curve.during(move(2.6, 1.8, 200, 500)) is back
+    assert curve.main is there, "a way back that is as long does not stand for the way there"
+    assert CurveTransitions((there, move(0.53, 1.2, 200, 500))).main is not there
+    assert curve.during(move(0, 1, 1000, 2000)) is there
+    assert CurveTransitions().during(there) is None

@@ -170,6 +170,23 @@ def test_interrupted_and_resumed_training_is_bit_identical(undisturbed, corpus, 
     assert ours["training_loss"] == theirs["training_loss"]
 
 
+def test_between_checkpoints_the_state_is_saved_by_the_clock(undisturbed, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("tracker.nano.training.STATE_SECONDS", 0.0)
+    job = _job(corpus, tmp_path / "seed-0")
+
+    def stop(step, loss):
+        if step == 13:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train_model(job, stop)
+    seen = []
+    train_model(job, lambda step, loss: seen.append(step))
+    assert seen[0] == 14
+    for step in checkpoint_steps(TINY):
+        assert _weights(job.step_folder(step)) == _weights(undisturbed.step_folder(step)), step
+
+
 def test_a_deleted_checkpoint_comes_back_the_same(undisturbed, corpus, tmp_path):
     job = _job(corpus, tmp_path / "seed-0")
     shutil.copytree(undisturbed.folder, job.folder)

@@ -9,6 +9,8 @@ import numpy as np
 
 Direction = Literal["up", "down"]
 Pace = Literal["abrupt", "gradual", "unclear"]
+ALIKE = 0.95
+"""Share of the largest move from which another one is as large."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class Move:
     passed: np.ndarray | None = field(default=None, repr=False, compare=False, metadata={"key": None})
     """(R, 3, 2) log2(step + 1) of the checkpoints around onset, half and end in every draw; not stored."""
 
+    @property
+    def size(self) -> float:
+        """How far it goes, whichever way."""
+        return abs(self.finish - self.start)
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -100,8 +107,17 @@ class CurveTransitions:
 
     @property
     def main(self) -> Move | None:
-        """The largest move."""
-        return max(self.moves, key=lambda move: abs(move.finish - move.start), default=None)
+        """The largest move; of a way and its way back that are alike to a few percent the first."""
+        largest = max((move.size for move in self.moves), default=0.0)
+        return next((move for move in self.moves if move.size >= ALIKE * largest), None)
+
+    def during(self, other: Move) -> Move | None:
+        """The largest move that is half way between onset and end of another curve's; else the main one."""
+        low, high = other.onset.interval[0], other.end.interval[1]
+        meeting = [
+            move for move in self.moves if move.half.interval[0] < high and low < move.half.interval[1]
+        ]
+        return max(meeting, key=lambda move: move.size, default=self.main)
 
     def role_of(self, move: Move) -> str:
         """What a move of the joint curve is: exploratory (the main one, where it rises), specialisation (the

@@ -24,6 +24,8 @@ from tracker.nano.recipe import checkpoint_steps, learning_rate
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 RESUME = "resume.pt"
+STATE_SECONDS = 10.0
+"""So much training at most is done again after it was interrupted between two checkpoints."""
 OnStep = Callable[[int, float], None]
 
 
@@ -81,6 +83,8 @@ class _Training:
         )
         self.batches = Batches(recipe, job.corpus.ids(), job.seed)
         self.progress = Progress()
+        self.stated = 0.0
+        """Seconds of training at which its state was saved last."""
 
     def run(self) -> None:
         """From the resume file, or from the beginning, to the last step."""
@@ -97,6 +101,8 @@ class _Training:
             progress.seconds = time.monotonic() - started
             if progress.step in saved:
                 self._save()
+            elif progress.seconds - self.stated > STATE_SECONDS:
+                self._save_state()
             self.on_step(progress.step, loss)
         (job.folder / RESUME).unlink(missing_ok=True)
 
@@ -143,15 +149,21 @@ class _Training:
                 "held_out_loss": progress.held_out_loss,
             },
         )
+        self._save_state()
+
+    def _save_state(self) -> None:
+        """Write what the training goes on from in another process."""
+        job = self.job
         state = {
             "label": job.label,
             "recipe": job.recipe.digest,
             "text": job.corpus.text_digest,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "progress": asdict(progress),
+            "progress": asdict(self.progress),
         }
         save_file(job.folder / RESUME, lambda new: torch.save(state, new))
+        self.stated = self.progress.seconds
 
     def _fill(self, folder: Path) -> None:
         """Everything a user of the checkpoint needs: weights, configuration, tokenizer, provenance."""
@@ -199,3 +211,4 @@ class _Training:
         self.optimizer.load_state_dict(state["optimizer"])
         for name, value in state["progress"].items():
             setattr(self.progress, name, value)
+        self.stated = self.progress.seconds

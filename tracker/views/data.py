@@ -18,6 +18,7 @@ from tracker.analysis.schema import (
 )
 from tracker.analysis.text.closing import findings, model_rows
 from tracker.analysis.thresholds import ENOUGH
+from tracker.analysis.transition_types import Move
 from tracker.checkpoints.audit import file as audit_file
 from tracker.metrics.registry import Registry, checkpoint_columns, is_custom, metric_of, title_of
 from tracker.store import SPECTRUM_BANDS, Results
@@ -166,7 +167,7 @@ def _phases(entry: RunPhases) -> dict[str, Any]:
 
 
 def _transitions(entry: RunTransitions) -> dict[str, Any]:
-    """The moves of the joint curve with their dates, and what entropy and selectivity do in the main one."""
+    """The moves of the joint curve with their dates, and what entropy and selectivity do in each."""
     structure, found = entry.structure, []
     for move in structure.moves:
         dates = [
@@ -174,17 +175,17 @@ def _transitions(entry: RunTransitions) -> dict[str, Any]:
             for each in (move.onset, move.half, move.end)
         ]
         kept = {name: getattr(move, name) for name in ("pace", "octaves", "open_start", "open_end")}
-        levels = _levels(entry) if move is structure.main else []
-        found.append(kept | {"role": structure.role_of(move), "dates": dates, "levels": levels})
+        role, main = structure.role_of(move), move is structure.main
+        found.append(kept | {"role": role, "main": main, "dates": dates, "levels": _levels(entry, move)})
     turns = [to_dict(turn) for turn in structure.turns]
     note = structure.note if structure.p_value is None else None
     return {"key": _key(entry), "moves": to_dict(found), "turns": turns, "note": note}
 
 
-def _levels(entry: RunTransitions) -> list[dict[str, Any]]:
-    mains = [(name, entry.curves[name].main) for name in label_columns(list(entry.curves)) or ()]
+def _levels(entry: RunTransitions, joint: Move) -> list[dict[str, Any]]:
+    moves = [(name, entry.curves[name].during(joint)) for name in label_columns(list(entry.curves)) or ()]
     return [
-        {"title": title_of(name), "start": move.start, "finish": move.finish} for name, move in mains if move
+        {"title": title_of(name), "start": move.start, "finish": move.finish} for name, move in moves if move
     ]
 
 

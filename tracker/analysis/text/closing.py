@@ -13,7 +13,7 @@ from tracker.analysis.text.phases import starts
 from tracker.analysis.text.scale import REPORTED_OVER_FEW_SIZES
 from tracker.analysis.text.transitions import span
 from tracker.analysis.thresholds import ENOUGH
-from tracker.analysis.transition_types import CurveTransitions, Move
+from tracker.analysis.transition_types import Move
 from tracker.errors import counted
 
 SHOWN_NAMES = 16
@@ -59,7 +59,7 @@ def _row(name: str, runs: Sequence[RunPhases], found: RunTransitions | SeedChang
     if found is None or main is None:
         selectivity, entropy = _levels({}, runs)
         return ModelRow(name, _absence(runs), selectivity=selectivity, entropy=entropy)
-    selectivity, entropy = _levels(found.curves, runs)
+    selectivity, entropy = _levels({name: each.during(main) for name, each in found.curves.items()}, runs)
     return ModelRow(
         name,
         _named(runs, main),
@@ -99,15 +99,14 @@ def _absence(runs: Sequence[RunPhases]) -> str:
     return "too few checkpoints" if all(each.p_value is None for each in runs) else "none beyond noise"
 
 
-def _levels(curves: Mapping[str, CurveTransitions], runs: Sequence[RunPhases]) -> tuple[str, str]:
+def _levels(moves: Mapping[str, Move | None], runs: Sequence[RunPhases]) -> tuple[str, str]:
     """Selectivity and entropy before and after; without a move at the first and the last checkpoint."""
-    columns = label_columns(list(curves)) or _evident(runs)
+    columns = label_columns(list(moves)) or _evident(runs)
     if columns is None:
         return "", ""
-    mains = [curves[name].main if name in curves else None for name in columns]
     entropy, selectivity = (
-        _ends(name, runs) if main is None else f"{number(main.start)} -> {number(main.finish)}"
-        for name, main in zip(columns, mains, strict=True)
+        f"{number(move.start)} -> {number(move.finish)}" if (move := moves.get(name)) else _ends(name, runs)
+        for name in columns
     )
     return selectivity, entropy
 
@@ -132,7 +131,7 @@ def _ends(name: str, runs: Sequence[RunPhases]) -> str:
 def findings(report: AnalysisReport) -> list[tuple[str, str]]:
     """Return what was found as (heading, one line): phases, size, controls, and what else there is."""
     lines = [
-        ("Phases", _phases(report.phases)),
+        ("Phases", _phases(report)),
         ("Size", _size(report.thresholds)),
         ("Timing", _timing(report.thresholds)),
         ("Encodings", _encodings(report)),
@@ -143,8 +142,8 @@ def findings(report: AnalysisReport) -> list[tuple[str, str]]:
     return [(heading, line) for heading, line in lines if line]
 
 
-def _phases(entries: Sequence[RunPhases]) -> str:
-    runs = [entry for entry in entries if entry.steps]
+def _phases(report: AnalysisReport) -> str:
+    runs = [entry for entry in report.phases if entry.steps]
     if not runs:
         return "No checkpoint is measured."
     tested = [entry for entry in runs if entry.p_value is not None]
@@ -155,12 +154,25 @@ def _phases(entries: Sequence[RunPhases]) -> str:
     turning = [entry for entry in tested if starts(entry, "specialisation")]
     moving = sum(bool(entry.change_points) for entry in tested)
     if exploring:
-        back = f"; specialisation in {_some(turning, len(runs))}" if turning else ""
+        back = f"; specialisation in {_turning(turning, len(runs), report)}" if turning else ""
         where = exploring[0].model if len(runs) == 1 else _of(len(exploring), len(runs), thing)
         return f"In {where} selectivity falls and entropy rises{back}."
     if moving:
         return f"Transitions in {_of(moving, len(runs), thing)}, none of them exploratory."
     return f"No transition beyond noise in {counted(len(runs), thing)}."
+
+
+def _turning(entries: Sequence[RunPhases], all_of: int, report: AnalysisReport) -> str:
+    """``0.8m (2 % back)`` where it is one run, else as ``_some``."""
+    if len(entries) > 1:
+        return _some(entries, all_of)
+    only = entries[0]
+    key = (only.suite, only.model, only.seed)
+    found = next((each for each in report.transitions if (each.suite, each.model, each.seed) == key), None)
+    main = None if found is None else found.structure.main
+    turn = None if found is None or main is None else found.structure.ending_at(main)
+    back = "" if turn is None else f" ({turn.recovered:.0%} back)".replace("%", " %")
+    return f"{'it too' if all_of == 1 else only.model}{back}"
 
 
 def _some(entries: Sequence[RunPhases], all_of: int) -> str:
@@ -192,24 +204,25 @@ def _size(thresholds: Sequence[ThresholdEntry]) -> str:
         more = f"; so do {len(told) - 1} more" if len(told) > 1 else ""
         return f"{_shift(told[0])}{more}."
     if sizes < ENOUGH:
-        few = f"A threshold needs {ENOUGH} sizes ({sizes} here)."
+        few = f"A threshold needs {ENOUGH} sizes."
         return f"{few} {_trend(metrics)}".rstrip()
     return f"No trend over {sizes} sizes in {counted(len(metrics), 'metric')}."
 
 
 def _trend(metrics: Sequence[ThresholdEntry]) -> str:
-    """``Selectivity 0.151 to 0.137: falls by 0.0111-0.0182.``"""
+    """``Selectivity 0.151 in 0.05m, 0.137 in 0.8m: 0.0111-0.0182 less.``"""
     entry = next((each for each in metrics if each.metric.endswith("frequency_selectivity")), None)
     if entry is None or entry.trend is None:
         return ""
-    ends = f"Selectivity {number(entry.values[0])} to {number(entry.values[-1])}"
+    each = [f"{number(entry.values[at])} in {entry.models[at]}" for at in (0, -1)]
+    ends = f"Selectivity {', '.join(each)}"
     if entry.trend.interval is None:
         return f"{ends}."
     low, high = entry.trend.interval
     if low <= 0 <= high:
         return f"{ends}: no difference beyond noise."
     near, far = sorted((abs(low), abs(high)))
-    return f"{ends}: {'falls' if low < 0 else 'rises'} by {number(near)}-{number(far)}."
+    return f"{ends}: {number(near)}-{number(far)} {'less' if low < 0 else 'more'}."
 
 
 def _shift(entry: ThresholdEntry) -> str:
@@ -254,7 +267,8 @@ def _controls(report: AnalysisReport) -> str:
         )
     p_values = [entry.p_value for entry in report.phases if entry.change_points and entry.p_value is not None]
     if p_values:
-        parts.append(f"Noise alone would produce such a change with p <= {max(p_values):.1g}.")
+        share = f"{100 * max(p_values):.1g} %"
+        parts.append(f"Noise alone moves as clearly in at most {share} of simulated curves.")
     return " ".join(parts)
 
 

@@ -43,9 +43,11 @@ def starts(entry: RunPhases, label: str) -> ChangePoint | None:
 
 def _moves(entry: RunPhases, found: RunTransitions) -> list[str]:
     """What entropy and selectivity do; without them every metric that moves."""
+    main = found.structure.main
+    assert main is not None
     columns = label_columns(list(found.curves)) or entry.metrics
-    mains = [(name, found.curves[name].main) for name in columns if name in found.curves]
-    return [f"{move_words(name, move)} with half in {dated(move.half)}" for name, move in mains if move]
+    moves = [(name, found.curves[name].during(main)) for name in columns if name in found.curves]
+    return [f"{move_words(name, move)} with half in {dated(move.half)}" for name, move in moves if move]
 
 
 def _told(entry: RunPhases, found: RunTransitions) -> str:
@@ -109,7 +111,7 @@ def _mean_of_seeds(entry: SeedChanges) -> str:
     if main is None:
         return f"mean of {len(entry.seeds)} seeds: no transition beyond what seeds differ by"
     columns = label_columns(list(entry.curves)) or ()
-    moves = [(name, entry.curves[name].main) for name in columns]
+    moves = [(name, entry.curves[name].during(main)) for name in columns]
     parts = [f"mean of {len(entry.seeds)} seeds: onset in {dated(main.onset)}"]
     parts += [f"{move_words(name, move)} with half in {dated(move.half)}" for name, move in moves if move]
     turn = entry.structure.ending_at(main)
