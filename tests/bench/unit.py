@@ -46,7 +46,7 @@ from .shapes import SHAPES, Shape, random_model
 from .tables import Row, machine, markdown, table
 
 STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
-    "open": ((worker_module, "memory_needed"), (reuse, "_architecture"), (reuse, "TensorFiles")),
+    "open": ((worker_module, "memory_needed"), (reuse, "architecture_key"), (reuse, "TensorFiles")),
     "build": ((reuse, "load_model"), (reuse, "_own")),
     "read into the module": ((reuse, "_refilled"),),
     "check for NaN": ((reuse, "refuse_nan"),),

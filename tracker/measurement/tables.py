@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from tracker.metrics import CoMoments
-from tracker.metrics.registry import head_columns, layer_columns, sequence_columns
+from tracker.metrics.registry import head_columns, layer_columns, option_columns, sequence_columns
 from tracker.metrics.spectral import SPECTRUM_BANDS
 from tracker.records import Measurement
 
@@ -44,7 +44,7 @@ class Values:
     def empty(cls, shape: tuple[int, int, int], *, scales: int) -> "Values":
         """Return nothing measured yet, for (S, L, H) and so many wavelet scales."""
         sequences, layers = shape[:2]
-        checks = [name for name in layer_columns() if name != "head_redundancy"]
+        checks = [name for name in layer_columns() if name not in ("head_redundancy", *option_columns())]
         return cls(
             heads={},
             spectrum=np.zeros((*shape[1:], SPECTRUM_BANDS)),
@@ -105,7 +105,7 @@ def tables(values: Values, identity: dict[str, Any], row: dict[str, Any]) -> Mea
         heads=head_frame,
         layers=_frame(identity, {"layer": np.arange(layers)}, per_layer),
         sequences=_frame(identity, {"sequence": np.arange(len(values.loss))}, per_sequence),
-        checkpoint=pl.DataFrame([identity | row | _summary(finest)], infer_schema_length=None),
+        checkpoint=pl.DataFrame([identity | row | summary_of(finest)], infer_schema_length=None),
     )
 
 
@@ -142,8 +142,8 @@ def _frame(
     )
 
 
-def _summary(finest: dict[str, np.ndarray]) -> dict[str, float]:
-    """Mean, standard deviation and quartiles of every metric over the finest table that has it.
+def summary_of(finest: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return mean, standard deviation and quartiles of every metric over the finest table that has it.
 
     A correlation is averaged over the heads of a layer and then over layers (eq. 9).
     """

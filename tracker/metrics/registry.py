@@ -16,7 +16,7 @@ from typing import Any
 
 from tracker.atomic import update_json
 from tracker.errors import RequestError, unknown_value
-from tracker.metrics.table import INFINITY, METRICS, Metric
+from tracker.metrics.table import INFINITY, METRICS, OPTIONS, Metric
 from tracker.side_files import read_typed, set_damaged_aside
 
 FILE = "metrics.json"
@@ -185,6 +185,17 @@ def sequence_columns(registry: Registry | None = None, *, own: bool = True) -> l
 def checkpoint_columns(registry: Registry | None = None, *, own: bool = True) -> list[str]:
     """Return every metric column: each is summarised in the checkpoint table."""
     return head_columns(registry, own=own) + layer_columns() + BUILT_IN.columns("sequence")
+
+
+def option_columns(*options: str, level: str | None = None) -> list[str]:
+    """Return the metric columns that only fields of ``spectrum`` have measured.
+
+    Args:
+        options: those fields; none: all of them.
+        level: of the metrics; None: any.
+    """
+    chosen = [metric for metric in METRICS if metric.option in (options or OPTIONS)]
+    return [metric.name for metric in chosen if level in (None, metric.level)]
 
 
 def register(custom: CustomMetric) -> None:

@@ -36,6 +36,8 @@ class Metric:
     """Whether a second column, with the prefix ``averaged_``, holds it for the averaged signal."""
     pooled: bool = False
     """Whether it is computed over all samples of a head, so that no sequence has a value."""
+    option: str = ""
+    """Field of ``spectrum`` that has it measured (``weights``, ``states``); empty: always."""
 
 
 # fmt: off
@@ -76,6 +78,48 @@ def _of_rows() -> Iterator[Metric]:
                      meaning=f"entropy inside windows of {width} keys over its largest value")
 
 
+MATRICES = {
+    "q": "Wq", "k": "Wk", "v": "Wv", "o": "Wo", "mlp_in": "the MLP's way in", "mlp_gate": "the MLP's gate",
+    "mlp_out": "the MLP's way out",
+}  # fmt: skip
+"""Matrices of a layer, as columns and as titles call them."""
+CIRCUITS = {"qk": ("QK circuit", "Wq^T Wk"), "ov": ("OV circuit", "Wo Wv")}
+"""Products of a head's matrices, as columns, titles and formulas call them."""
+_STABLE, _EFFECTIVE = "Rudelson & Vershynin 2007", "Roy & Vetterli 2007"
+_CIRCUITS, _ROTARY = "Elhage et al. 2021", "arXiv 2410.06205"
+
+
+def _of_weights() -> Iterator[Metric]:
+    """Of the weights alone: per layer of its matrices, per head of its circuits and rotary frequencies."""
+    for part, matrix in MATRICES.items():
+        yield Metric(name=f"stable_rank_{part}", title=f"Stable rank of {matrix}", low=1, source=_STABLE,
+                     level="layer", meaning=f"sum of squared singular values of {matrix} over the largest")
+        yield Metric(name=f"effective_rank_{part}", title=f"Effective rank of {matrix}", low=1,
+                     source=_EFFECTIVE, level="layer",
+                     meaning=f"exponential of the entropy of the singular values of {matrix} over their sum")
+        yield Metric(name=f"spectral_norm_{part}", title=f"Spectral norm of {matrix}", source="covariate",
+                     level="layer", meaning=f"largest singular value of {matrix}")
+        yield Metric(name=f"outlier_ratio_{part}", title=f"Outlier ratio of {matrix}", low=1,
+                     source="covariate", level="layer",
+                     meaning=f"largest magnitude in {matrix} over the standard deviation of its entries")
+    for part, (title, product) in CIRCUITS.items():
+        yield Metric(name=f"stable_rank_{part}", title=f"Stable rank of the {title}", low=1,
+                     source=_CIRCUITS, meaning=f"stable rank of a head's {product}")
+        yield Metric(name=f"effective_rank_{part}", title=f"Effective rank of the {title}", low=1,
+                     source=_CIRCUITS, meaning=f"effective rank of a head's {product}")
+        yield Metric(name=f"spectral_norm_{part}", title=f"Spectral norm of the {title}", source=_CIRCUITS,
+                     meaning=f"largest singular value of a head's {product}")
+    for part in ("q", "k"):
+        matrix = MATRICES[part]
+        yield Metric(name=f"rotary_place_{part}", title=f"Mean rotary place of {matrix}", high=1,
+                     source=_ROTARY, meaning=f"mean place of {matrix}'s norm among the rotary frequencies of "
+                     "a head, 0 the highest, 1 the lowest; 0.5 where all have the same")
+        for band in ("high", "low"):
+            yield Metric(name=f"rotary_{band}_{part}", title=f"{band.capitalize()}est rotary band of {matrix}",
+                         unit="share", high=1, source=_ROTARY, meaning=f"share of the {band}est quarter of "
+                         f"rotary frequencies in the norm of a head's {matrix}")
+
+
 METRICS: tuple[Metric, ...] = (
     *(replace(metric, averaged=True) for metric in _of_rows()),
     Metric(name="local_share", title="Local share", unit="share", high=1, source="fig. 1",
@@ -106,8 +150,11 @@ METRICS: tuple[Metric, ...] = (
     Metric(name="in_context_score", title="In-context score", unit="nats per token", low=-INFINITY,
            source="arXiv 2209.11895", level="sequence",
            meaning="loss late in the sequence less loss early; negative: context helps"),
+    *(replace(metric, option="weights", pooled=True) for metric in _of_weights()),
 )
 # fmt: on
+OPTIONS = tuple(dict.fromkeys(metric.option for metric in METRICS if metric.option))
+"""Fields of ``spectrum`` that have further metrics measured."""
 
 
 def markdown_table() -> str:

@@ -108,7 +108,7 @@ def model_facts(model: PreTrainedModel) -> ModelFacts:
         n_heads=heads,
         d_model=width,
         d_head=d_head,
-        rotary_dims=_rotary_dims(config, d_head) if encoding == "rotary" else None,
+        rotary_dims=rotary_dims(config, d_head) if encoding == "rotary" else None,
         position_encoding=encoding,
         causal=all(causal),
         vocabulary=tokens.weight.shape[0],
@@ -211,8 +211,8 @@ def _size(config: Any, field: str) -> int:
     return value
 
 
-def _rotary_dims(config: Any, d_head: int) -> int:
-    """How many dimensions of a head rotate; Gemma 3 has parameters per kind of layer, which agree on this."""
+def rotary_dims(config: Any, d_head: int) -> int:
+    """Return how many dimensions of a head rotate; Gemma 3 has parameters per kind of layer, which agree on this."""
     if hasattr(config, "rotary_dim"):
         return config.rotary_dim or d_head
     rope: Any = getattr(config, "rope_parameters", None) or {}

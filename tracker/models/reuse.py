@@ -52,7 +52,7 @@ class ReusedModel:
         Raises:
             RequestError, CheckpointError: as ``load_model``.
         """
-        made_of = _architecture(path, dtype, device)
+        made_of = architecture_key(path, dtype, device)
         model = self._model if made_of is not None and made_of == self._made_of else None
         computed = self._computed
         self._model = None
@@ -68,8 +68,8 @@ class ReusedModel:
         return model
 
 
-def _architecture(path: Path, dtype: str, device: str) -> object:
-    """What a module is made of; None where its configuration cannot be read."""
+def architecture_key(path: Path, dtype: str, device: str) -> object:
+    """Return what a module is made of; None where its configuration cannot be read."""
     try:
         config: Any = json.loads((path / "config.json").read_text(encoding="utf-8"))
         fields = {name: value for name, value in config.items() if name not in IGNORED_FIELDS}

@@ -45,8 +45,8 @@ class TensorFiles:
 
     def __init__(self, folder: Path, model: PreTrainedModel) -> None:
         self.folder = folder
-        stored = _listing(folder)
-        named = _model_names(folder, model, stored)
+        stored = stored_tensors(folder)
+        named = names_in_files(folder, model, stored)
         self.sources: dict[str, Stored] = {}
         for names in tied_names(model):
             found = [stored[named[name]] for name in names if name in named]
@@ -104,8 +104,12 @@ def opened(file: Path) -> Iterator[Callable[[str], Tensor]]:
     yield load_pickle(file).__getitem__
 
 
-def _listing(folder: Path) -> dict[str, Stored]:
-    """Every tensor of the folder's weight files, by its name there."""
+def stored_tensors(folder: Path) -> dict[str, Stored]:
+    """Return every tensor of the folder's weight files, by its name there.
+
+    Raises:
+        CheckpointError: a file cannot be read in parts, or two hold one name.
+    """
     found: dict[str, Stored] = {}
     for file in files.whole(folder, str(folder)):
         try:
@@ -140,8 +144,21 @@ def tied_names(model: PreTrainedModel) -> list[list[str]]:
     return list(groups.values())
 
 
-def _model_names(folder: Path, model: PreTrainedModel, stored: Mapping[str, Stored]) -> dict[str, str]:
-    """Name in the files by name in the model, as transformers maps them when it loads."""
+def names_in_files(
+    folder: Path, model: PreTrainedModel, stored: Mapping[str, Stored], *, all_of_them: bool = True
+) -> dict[str, str]:
+    """Return the name in the files by the name in the model, as transformers maps them when it loads.
+
+    Args:
+        folder: named in messages.
+        model: whose names are wanted.
+        stored: from ``stored_tensors``.
+        all_of_them: whether a tensor that the model does not hold as it is stored is an error; else it is
+            passed over.
+
+    Raises:
+        CheckpointError: such a tensor.
+    """
     state: Any = model.state_dict()
     mapping = get_model_conversion_mapping(model)
     renamings = [each for each in mapping if isinstance(each, WeightRenaming)]
@@ -154,10 +171,12 @@ def _model_names(folder: Path, model: PreTrainedModel, stored: Mapping[str, Stor
         if renamed not in state and plain in state:
             renamed, converted = rename_source_key(plain, [], [], prefix, state)
         if renamed not in state:
-            if ignored and ignored.search(renamed):
+            if not all_of_them or (ignored and ignored.search(renamed)):
                 continue
             raise CheckpointError(f"{folder}: {name} is no tensor of {type(model).__name__}")
         if converted is not None or renamed in found:
+            if not all_of_them:
+                continue
             raise CheckpointError(
                 f"{folder}: {name} is not stored as {type(model).__name__} holds it, so the files "
                 "cannot be read in parts"
