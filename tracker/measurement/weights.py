@@ -96,18 +96,18 @@ class WeightMeter:
         if layer.heads is None:
             return {}
         placed = Heads(**{name: value.to(self._device) for name, value in vars(layer.heads).items()})
-        keys, values = (placed.of_queries(each) for each in (placed.key_GVD, placed.value_GVD))
+        keys, values = (placed.of_queries(each) for each in (placed.key, placed.value))
         found = {}
         for part, (left, right) in {
-            "qk": (placed.query_HVD, keys),
-            "ov": (placed.output_HVD, values),
+            "qk": (placed.query, keys),
+            "ov": (placed.output, values),
         }.items():
             singular = product_singular_values(left, right)
             found[f"stable_rank_{part}"] = stable_rank(singular)
             found[f"effective_rank_{part}"] = effective_rank(singular)
             found[f"spectral_norm_{part}"] = spectral_norm(singular)
         if rotation is not None:
-            for part, weights in (("q", placed.query_HVD), ("k", keys)):
+            for part, weights in (("q", placed.query), ("k", keys)):
                 shares = rotary_shares(weights, rotation.dims, interleaved=rotation.interleaved)
                 found[f"rotary_place_{part}"] = mean_frequency_index(shares)
                 found[f"rotary_high_{part}"], found[f"rotary_low_{part}"] = band_shares(shares)
@@ -117,7 +117,7 @@ class WeightMeter:
 
 def _flat(heads: Heads) -> Columns:
     """The four matrices as they stand in the model."""
-    named = {"q": heads.query_HVD, "k": heads.key_GVD, "v": heads.value_GVD, "o": heads.output_HVD}
+    named = {"q": heads.query, "k": heads.key, "v": heads.value, "o": heads.output}
     return {part: matrix.flatten(0, 1) for part, matrix in named.items()}
 
 

@@ -115,8 +115,9 @@ def _of_weights() -> Iterator[Metric]:
                      source=_ROTARY, meaning=f"mean place of {matrix}'s norm among the rotary frequencies of "
                      "a head, 0 the highest, 1 the lowest; 0.5 where all have the same")
         for band in ("high", "low"):
-            yield Metric(name=f"rotary_{band}_{part}", title=f"{band.capitalize()}est rotary band of {matrix}",
-                         unit="share", high=1, source=_ROTARY, meaning=f"share of the {band}est quarter of "
+            title = f"{band.capitalize()}est rotary band of {matrix}"
+            yield Metric(name=f"rotary_{band}_{part}", title=title, unit="share", high=1, source=_ROTARY,
+                         meaning=f"share of the {band}est quarter of "
                          f"rotary frequencies in the norm of a head's {matrix}")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 BLOCKS = 8
-"""Parts in which a Gram matrix is made: what lies above its diagonal, nearly half of the work, is left out."""
+"""Parts in which a Gram matrix is made: what lies above its diagonal, nearly half the work, is left out."""
 BAND = 0.25
 """Share of the rotary frequencies that make up the highest and the lowest band."""
 

@@ -212,7 +212,7 @@ def _size(config: Any, field: str) -> int:
 
 
 def rotary_dims(config: Any, d_head: int) -> int:
-    """Return how many dimensions of a head rotate; Gemma 3 has parameters per kind of layer, which agree on this."""
+    """Return how many dimensions of a head rotate; Gemma 3 has parameters per kind of layer, which agree."""
     if hasattr(config, "rotary_dim"):
         return config.rotary_dim or d_head
     rope: Any = getattr(config, "rope_parameters", None) or {}

@@ -34,7 +34,7 @@ FUSED = ("query_key_value", "qkv_proj", "c_attn", "Wqkv")
 GROUPS = (
     "gpt_neox", MODEL_TYPE, "gpt_neox_japanese", "bloom", "persimmon", "falcon", "gpt_bigcode",
 )  # fmt: skip
-"""Model types whose fused matrix has, per head of keys, its heads of queries, then its key, then its value."""
+"""Model types whose fused matrix has, per head of keys, its heads of queries, its key, its value."""
 BLOCKS = ("gpt2", "openai-gpt", "imagegpt", "phi3", "mpt", "modernbert")
 """Model types whose fused matrix has all queries, then all keys, then all values."""
 OUTPUT = ("o_proj", "out_proj", "dense", "o", "out_lin", "c_proj", "Wo")
@@ -57,17 +57,17 @@ INTERLEAVED = {"roformer": True, "gpt_oss": False}
 
 @dataclass(frozen=True)
 class Heads:
-    """The attention matrices of a layer, by heads."""
+    """The attention matrices of a layer, by heads: queries (H, V, D), keys and values (G, V, D), and each
+    head's columns of the output matrix, transposed (H, V, D)."""
 
-    query_HVD: Tensor
-    key_GVD: Tensor
-    value_GVD: Tensor
-    output_HVD: Tensor
-    """Each head's columns of the output matrix, transposed."""
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
 
     def of_queries(self, shared_GVD: Tensor) -> Tensor:
         """Repeat keys' or values' heads for each of the queries' heads that read them, (H, V, D)."""
-        return shared_GVD.repeat_interleave(len(self.query_HVD) // len(shared_GVD), dim=0)
+        return shared_GVD.repeat_interleave(len(self.query) // len(shared_GVD), dim=0)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class LayerReader:
 
     >>> reader = LayerReader()                                   # doctest: +SKIP
     >>> for layer in reader.layers(Path("runs/mine/step1000")):  # doctest: +SKIP
-    ...     print(layer.heads.query_HVD.shape)
+    ...     print(layer.heads.query.shape)
     """
 
     def __init__(self) -> None:
