@@ -208,6 +208,8 @@ class Recorded:
     n_layers: int | None = None
     n_heads: int | None = None
     d_model: int | None = None
+    options: frozenset[str] = frozenset()
+    """Fields of ``spectrum`` whose metrics are in it (``weights``, ``states``)."""
     stamp: Stamp | None = field(default=None, compare=False)
     """Of the record's folder: another record of the same unit has another."""
 

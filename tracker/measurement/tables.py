@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from tracker.metrics import CoMoments
-from tracker.metrics.registry import head_columns, layer_columns, option_columns, sequence_columns
+from tracker.metrics.registry import head_columns, layer_columns, sequence_columns
 from tracker.metrics.spectral import SPECTRUM_BANDS
 from tracker.records import Measurement
 
@@ -44,7 +44,7 @@ class Values:
     def empty(cls, shape: tuple[int, int, int], *, scales: int) -> "Values":
         """Return nothing measured yet, for (S, L, H) and so many wavelet scales."""
         sequences, layers = shape[:2]
-        checks = [name for name in layer_columns() if name not in ("head_redundancy", *option_columns())]
+        checks = [name for name in layer_columns() if name != "head_redundancy"]
         return cls(
             heads={},
             spectrum=np.zeros((*shape[1:], SPECTRUM_BANDS)),

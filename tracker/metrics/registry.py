@@ -31,6 +31,7 @@ TAKEN = {metric.name for metric in METRICS} | {
     "tokens_seen", "params_total", "params_non_embedding", "n_layers", "n_heads", "d_model", "d_head",
     "rotary_dims", "position_encoding", "causal", "n_sequences", "n_tokens", "local_span", "prefix_block",
     "token_digest", "tracker_version", "peak_bytes", "undefined_rows", "attention_layers",
+    "rotary_profile_q", "rotary_profile_k",
 }  # fmt: skip
 """Every column that the store's tables have without custom metrics."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -73,8 +74,8 @@ class Registry:
         return self.metric_of(column).title + mark
 
     def columns(self, *levels: str, pooled: bool = True) -> list[str]:
-        """Return the metric columns of these levels, plain ones first."""
-        metrics = [metric for metric in self.by_name.values() if metric.level in levels]
+        """Return the metric columns of these levels, plain ones first, without those of options."""
+        metrics = [each for each in self.by_name.values() if each.level in levels and not each.option]
         metrics = [metric for metric in metrics if pooled or not metric.pooled]
         plain = [metric.name for metric in metrics]
         return plain + [f"averaged_{metric.name}" for metric in metrics if metric.averaged]
@@ -168,12 +169,15 @@ def _chosen(registry: Registry | None, own: bool) -> Registry:
 
 
 def head_columns(registry: Registry | None = None, *, own: bool = True) -> list[str]:
-    """Return the metric columns of the heads table, plain ones first; ``own``: with custom metrics."""
+    """Return the metric columns that the heads table always has, plain ones first.
+
+    ``own``: with custom metrics.
+    """
     return _chosen(registry, own).columns("head")
 
 
 def layer_columns() -> list[str]:
-    """Return the metric columns of the layers table."""
+    """Return the metric columns that the layers table always has."""
     return BUILT_IN.columns("layer")
 
 
@@ -184,7 +188,8 @@ def sequence_columns(registry: Registry | None = None, *, own: bool = True) -> l
 
 def checkpoint_columns(registry: Registry | None = None, *, own: bool = True) -> list[str]:
     """Return every metric column: each is summarised in the checkpoint table."""
-    return head_columns(registry, own=own) + layer_columns() + BUILT_IN.columns("sequence")
+    measured = head_columns(registry, own=own) + layer_columns() + BUILT_IN.columns("sequence")
+    return measured + option_columns()
 
 
 def option_columns(*options: str, level: str | None = None) -> list[str]:

@@ -15,7 +15,7 @@ import polars as pl
 
 from tracker.errors import INTERRUPTIONS, StoreError
 from tracker.records import Recorded
-from tracker.store.schema import IDENTITY, SCHEMAS, TABLES, safe_name
+from tracker.store.schema import IDENTITY, OPTION_SCHEMAS, SCHEMAS, TABLES, safe_name
 
 SUMS = "SHA256SUMS"
 TRIES = 8
@@ -118,7 +118,8 @@ def _checked(place: Path, stamp: tuple[int, int]) -> Recorded:
     if row.height != 1:
         raise DamagedRecord(place, f"checkpoint.parquet has {row.height} rows for 1")
     try:
-        record = Recorded(**row.row(0, named=True), stamp=stamp)
+        options = _options(contents["checkpoint"])
+        record = Recorded(**row.row(0, named=True), options=options, stamp=stamp)
         inside = Path(safe_name(record.suite), safe_name(record.model), f"seed-{record.seed}")
     except TypeError as error:
         raise DamagedRecord(place, f"checkpoint.parquet: {error}") from error
@@ -128,6 +129,12 @@ def _checked(place: Path, stamp: tuple[int, int]) -> Recorded:
     if sums is None:
         _compare(place, contents, row)
     return record
+
+
+def _options(checkpoint: bytes) -> frozenset[str]:
+    """The options whose metrics are in a checkpoint table."""
+    present = pl.read_parquet_schema(io.BytesIO(checkpoint)).keys()
+    return frozenset(name for name, each in OPTION_SCHEMAS.items() if each["checkpoint"].keys() <= present)
 
 
 def _number(text: str) -> int:

@@ -11,8 +11,10 @@ from tracker.metrics.registry import (
     custom_metrics,
     head_columns,
     layer_columns,
+    option_columns,
     sequence_columns,
 )
+from tracker.metrics.table import OPTIONS
 
 TABLES = ("heads", "layers", "sequences", "checkpoint")
 SPECTRUM_BANDS = 16
@@ -32,7 +34,27 @@ def _floats(columns: list[str], *suffixes: str) -> dict[str, pl.DataType]:
     return {column + suffix: pl.Float64() for column in columns for suffix in ("", *suffixes)}
 
 
-SCHEMAS: dict[str, dict[str, pl.DataType]] = {
+PROFILES: dict[str, dict[str, pl.DataType]] = {
+    "weights": {f"rotary_profile_{part}": pl.List(pl.Float64()) for part in ("q", "k")},
+}
+"""Lists per head that come with an option's metrics."""
+
+
+def _option_columns(option: str) -> dict[str, dict[str, pl.DataType]]:
+    """Return what each table has of the metrics that one field of ``spectrum`` has measured."""
+    heads, layers = (_floats(option_columns(option, level=level)) for level in ("head", "layer"))
+    return {
+        "heads": heads | PROFILES.get(option, {}),
+        "layers": layers,
+        "sequences": {},
+        "checkpoint": _floats(option_columns(option), "_std", "_q25", "_q75"),
+    }
+
+
+OPTION_SCHEMAS = {option: _option_columns(option) for option in OPTIONS}
+"""By field of ``spectrum``, what its metrics add to each table; a record without them has no such columns."""
+
+_ALWAYS: dict[str, dict[str, pl.DataType]] = {
     "heads": {
         **IDENTITY,
         "layer": pl.Int64(),
@@ -72,8 +94,20 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         "peak_bytes": pl.Int64(),
         "reason": pl.String(),
         "undefined_rows": pl.Int64(),
-        **_floats(checkpoint_columns(own=False), "_std", "_q25", "_q75"),
+        **_floats(
+            [name for name in checkpoint_columns(own=False) if name not in option_columns()],
+            "_std",
+            "_q25",
+            "_q75",
+        ),
     },
+}
+"""The typed columns that the tables of every record have."""
+
+SCHEMAS = {
+    table: _ALWAYS[table]
+    | {name: kind for each in OPTION_SCHEMAS.values() for name, kind in each[table].items()}
+    for table in TABLES
 }
 """The typed columns of every table; a metric that does not exist for a checkpoint is null."""
 
@@ -90,6 +124,8 @@ MEANINGS = {
     "sequence": "sequence of the probe, counted from 0",
     "spectrum": f"shares of the power of attention rows in {SPECTRUM_BANDS} bands up to Nyquist",
     "wavelet_energy": "shares of the energy of attention rows per wavelet scale, coarsest first",
+    "rotary_profile_q": "shares of each rotary frequency in the norm of the head's Wq, highest first",
+    "rotary_profile_k": "likewise of the Wk that the head reads",
     "key": "twelve hex digits that name checkpoint, probe and conventions; the same for ever",
     "tokens_seen": "tokens that the model was trained on up to this step",
     "repo": "repository on the hub, or folder",
@@ -134,7 +170,9 @@ def schema_of(table: str, metrics: Iterable[str] = ()) -> dict[str, pl.DataType]
 
 
 def conform(table: str, frame: pl.DataFrame, metrics: Iterable[str] = ()) -> pl.DataFrame:
-    """Give a frame exactly the columns and types of ``schema_of``; absent columns and NaN become null.
+    """Give a frame the columns and types of ``schema_of``; absent ones and NaN become null.
+
+    Columns of an option's metrics of which it has none stay absent.
 
     Args:
         table: heads, layers, sequences or checkpoint.
@@ -148,6 +186,9 @@ def conform(table: str, frame: pl.DataFrame, metrics: Iterable[str] = ()) -> pl.
     unknown = set(frame.columns) - set(schema)
     if unknown:
         raise StoreError(f"table {table} has no column {', '.join(sorted(unknown))}")
+    for each in OPTION_SCHEMAS.values():
+        if not set(each[table]) & set(frame.columns):
+            schema = {name: kind for name, kind in schema.items() if name not in each[table]}
     if frame.is_empty():
         return pl.DataFrame(schema=schema)
     columns = [
