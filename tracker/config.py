@@ -16,6 +16,7 @@ from pywt import wavelist  # pyright: ignore[reportAttributeAccessIssue]
 
 from tracker.errors import RequestError, closest, unknown_value
 from tracker.metrics.registry import custom_metrics, load_metrics, registered_identities
+from tracker.metrics.table import OPTIONS
 from tracker.records import CONVENTION_CHOICES, Conventions
 
 PACKAGE = Path(__file__).parent
@@ -129,7 +130,7 @@ class Probe:
 
 @dataclass
 class Spectrum:
-    """How to measure: see ``records.Conventions``, whose fields these are."""
+    """How to measure: see ``records.Conventions``, whose fields these are; and what else (``table.OPTIONS``)."""
 
     preset: str = "paper"
     window: str = "hann"
@@ -147,6 +148,7 @@ class Spectrum:
     theory_tokens: int = 96
     metrics: list[str] = field(default_factory=list)
     """Python files that register custom metrics."""
+    weights: bool = False
 
 
 @dataclass
@@ -238,6 +240,8 @@ class Config:
     compare: Compare
     validate: Validate
     metric_files: tuple[str, ...]
+    options: frozenset[str]
+    """Further measures: fields of ``spectrum`` that are no conventions, as far as they are true."""
     what: str
     store: Path
     dtype: str
@@ -285,19 +289,21 @@ def read(composed: DictConfig) -> Config:
     """
     plain = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
     assert isinstance(plain, DictConfig)
-    known = {each.name for each in fields(Config)} - {"conventions", "metric_files"}
+    known = {each.name for each in fields(Config)} - {"conventions", "metric_files", "options"}
     _refuse_unknown("", plain, known | {"spectrum", "encodings"})
     if plain.get("encodings") is not None and "encodings" not in plain.suite:
         raise RequestError(
             f"encodings={plain.encodings}: only suite=nano is trained here, suite={plain.suite.get('name')} "
             "is not; leave it out"
         )
+    spectrum = _section(Spectrum, "spectrum", plain.spectrum)
     config = Config(
         suite=_suite(plain.suite),
         **{name: _section(kind, name, plain[name]) for name, kind in SECTIONS.items()},
-        conventions=_conventions(_section(Spectrum, "spectrum", plain.spectrum)),
+        conventions=_conventions(spectrum),
         sink=dict(plain.sink),
         metric_files=tuple(map(str, plain.spectrum.get("metrics") or ())),
+        options=frozenset(name for name in OPTIONS if getattr(spectrum, name)),
         what=_chosen("what", plain.what, VALIDATIONS),
         store=Path(_text("store", plain.store)).expanduser(),
         dtype=_chosen("dtype", plain.dtype, DTYPE_NAMES),
@@ -333,7 +339,8 @@ def _check_ranges(config: Config) -> None:
 def _conventions(spectrum: Spectrum) -> Conventions:
     """Return the section's conventions, with the metrics that its files register."""
     load_metrics(spectrum.metrics)
-    return conventions_of(**(vars(spectrum) | {"metrics": None}))
+    given = {name: value for name, value in vars(spectrum).items() if name not in OPTIONS}
+    return conventions_of(**(given | {"metrics": None}))
 
 
 def _boolean(name: str, value: Any) -> bool:

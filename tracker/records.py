@@ -99,7 +99,9 @@ class ProbeSpec:
 
     @property
     def label(self) -> str:
-        """Value of the ``probe`` column: name, size and digest."""
+        """Value of the ``probe`` column: name, size and digest; the name alone where nothing is read."""
+        if not self.number:
+            return self.name
         return f"{self.name}-{self.number}x{self.n}-{digest(self.identity, 8)}"
 
 
@@ -185,6 +187,15 @@ class Unit:
             "conventions": self.conventions.label,
             "status": status,
         }
+
+
+NO_PROBE = ProbeSpec("weights", "", 0, 0)
+"""Of records that hold measures of weights alone."""
+
+
+def weights_unit(checkpoint: Checkpoint) -> Unit:
+    """Return the unit whose record holds a checkpoint's weights where its attention is not measured."""
+    return Unit(checkpoint, NO_PROBE, Conventions(), "stored")
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ def launch(
         source=resolved.source,
         stream=config.engine.stream,
         metric_files=config.metric_files,
+        options=config.options,
     )
     store = Store(config.store, spec.store_inode)
     with _saying_where(store), Reservations(store, heartbeat) as reservations:

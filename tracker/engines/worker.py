@@ -29,6 +29,8 @@ from tracker.measurement.probe import (
     tokenizer_folder,
 )
 from tracker.measurement.process import keep_freed_memory
+from tracker.measurement.weight_tables import NOTE, noted, stored_weights
+from tracker.measurement.weights import WeightMeter
 from tracker.metrics.registry import load_metrics
 from tracker.models import model_facts
 from tracker.models.reuse import ReusedModel
@@ -49,10 +51,13 @@ class Worker:
     """Whether models are loaded whole or block by block: always, never, or auto, by the free memory."""
     memory: int | None = None
     """This worker's share of it in bytes, where there are several."""
+    options: frozenset[str] = frozenset()
+    """Further measures (``WorkerSpec.options``)."""
     broken: bool = False
     """Whether CUDA would fail every later unit of this process."""
     _encoded: dict[str, ProbeTokens] = field(default_factory=dict)
     _live: ReusedModel = field(default_factory=ReusedModel)
+    _meter: WeightMeter | None = None
 
     def __post_init__(self) -> None:
         # A collection after each unit frees its model's cycles; what the libraries hold stays anyway, and
@@ -81,6 +86,7 @@ class Worker:
             device=placement.device,
             stream=spec.stream,
             memory=memory,
+            options=spec.options,
         )
 
     def run(self, planned: PlannedUnit, fetched: Fetched | CheckpointError) -> Outcome:
@@ -127,10 +133,24 @@ class Worker:
             facts = model_facts(model)
             tokens = self._tokens(unit, fetched.path, facts.vocabulary, facts.max_positions)
             pinned = replace(unit, checkpoint=replace(unit.checkpoint, commit=fetched.commit))
-            return measure(pinned, model, tokens, commit=fetched.commit, started=started)
+            measured = measure(pinned, model, tokens, commit=fetched.commit, started=started)
+            return self._with_weights(measured, unit, fetched)
         finally:
             del model
             gc.collect()
+
+    def _with_weights(self, measured: Measurement, unit: Unit, fetched: Fetched) -> Measurement:
+        """Add what is known of the weights, else what they are measured to be where that was asked for."""
+        known = stored_weights(self.store, unit, fetched.commit)
+        if known is None and "weights" in self.options:
+            self._meter = self._meter or WeightMeter(self.device)
+            try:
+                known = self._meter.measure(fetched.path)
+            except Exception as error:  # the attention is measured all the same
+                if needs_new_process(error):
+                    raise
+                return noted(measured, f"{NOTE} not measured: {redact(' '.join(str(error).split())[:200])}")
+        return measured if known is None else known.added_to(measured)
 
     def _loaded(self, path: Path, dtype: str) -> PreTrainedModel:
         need = memory_needed(path, dtype)

@@ -20,6 +20,8 @@ class WorkerSpec:
     """Of the store's folder as the sweep found it (``tracker.store.Store.inode``)."""
     metric_files: tuple[str, ...] = ()
     """Python files that register custom metrics."""
+    options: frozenset[str] = frozenset()
+    """Fields of ``spectrum`` that are true: further measures (``weights``, ``states``)."""
 
     def with_absolute_paths(self) -> "WorkerSpec":
         """Return the same with paths that do not depend on the current folder."""

@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from tracker.errors import CheckpointError
 from tracker.measurement.probe import ProbeTokens
 from tracker.measurement.process import plain_arithmetic
-from tracker.measurement.tables import Values, relative_error, tables
+from tracker.measurement.tables import Values, described, relative_error, tables
 from tracker.measurement.threads import batch_threads, map_in_threads
 from tracker.metrics import (
     admissibility,
@@ -37,7 +37,7 @@ from tracker.models import (
     refuse_faults,
     sequence_losses,
 )
-from tracker.records import Conventions, Measurement, Unit, tracker_version
+from tracker.records import Conventions, Measurement, Unit
 
 BATCH_BYTES, BATCH_SHARE = 64 << 20, 0.5
 """Memory that a batch's states may take: so much on a processor, such a share of what a GPU has free."""
@@ -291,21 +291,14 @@ def measure(
 
 def unit_row(unit: Unit, facts: ModelFacts, tokens: ProbeTokens, commit: str | None) -> dict[str, Any]:
     """Return the descriptive columns of the checkpoint table."""
-    checkpoint, known = unit.checkpoint, asdict(facts)
-    described = {name: known[name] for name in known if name not in ("vocabulary", "max_positions")}
-    return described | {
+    return described(unit.checkpoint, facts, commit) | {
         "key": unit.key,
-        "tokens_seen": checkpoint.tokens_seen,
-        "repo": checkpoint.location,
-        "revision": checkpoint.revision,
-        "commit": commit or checkpoint.commit,
         "dtype": unit.dtype,
         "n_sequences": tokens.ids.shape[0],
         "n_tokens": tokens.ids.shape[1],
         "local_span": unit.conventions.span,
         "prefix_block": tokens.prefix_ids.shape[1] // 2,
         "token_digest": tokens.digest,
-        "tracker_version": tracker_version(),
     }
 
 

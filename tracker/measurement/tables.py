@@ -3,7 +3,7 @@
 Legend: S sequences, L layers, H heads.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ import polars as pl
 from tracker.metrics import CoMoments
 from tracker.metrics.registry import head_columns, layer_columns, sequence_columns
 from tracker.metrics.spectral import SPECTRUM_BANDS
-from tracker.records import Measurement
+from tracker.models import ModelFacts
+from tracker.records import Checkpoint, Measurement, tracker_version
 
 
 @dataclass
@@ -107,6 +108,18 @@ def tables(values: Values, identity: dict[str, Any], row: dict[str, Any]) -> Mea
         sequences=_frame(identity, {"sequence": np.arange(len(values.loss))}, per_sequence),
         checkpoint=pl.DataFrame([identity | row | summary_of(finest)], infer_schema_length=None),
     )
+
+
+def described(checkpoint: Checkpoint, facts: ModelFacts, commit: str | None) -> dict[str, Any]:
+    """Return the columns of the checkpoint table that say which checkpoint of what model was measured."""
+    known = asdict(facts)
+    return {name: known[name] for name in known if name not in ("vocabulary", "max_positions")} | {
+        "tokens_seen": checkpoint.tokens_seen,
+        "repo": checkpoint.location,
+        "revision": checkpoint.revision,
+        "commit": commit or checkpoint.commit,
+        "tracker_version": tracker_version(),
+    }
 
 
 def _shares(name: str, summed: np.ndarray) -> pl.Series:

@@ -4,7 +4,6 @@ Legend: L layers, H heads, F rotary frequencies.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tracker.measurement.tables import summary_of
+from tracker.measurement.weight_tables import NOTE, WeightTables
 from tracker.metrics.registry import option_columns
 from tracker.metrics.weights import (
     band_shares,
@@ -25,24 +25,11 @@ from tracker.metrics.weights import (
     spectral_norm,
     stable_rank,
 )
+from tracker.models import ModelFacts, model_facts
 from tracker.models.layer_weights import Heads, LayerReader, LayerWeights, Rotation
 
 Columns = dict[str, Tensor]
 PROFILES = {"q": "rotary_profile_q", "k": "rotary_profile_k"}
-
-
-@dataclass(frozen=True)
-class WeightTables:
-    """What the weights of a checkpoint yield, as columns of the store's tables."""
-
-    heads: pl.DataFrame
-    """A row per layer and head."""
-    layers: pl.DataFrame
-    """A row per layer."""
-    checkpoint: pl.DataFrame
-    """One row."""
-    note: str | None = None
-    """What could not be measured, and why."""
 
 
 class WeightMeter:
@@ -74,8 +61,12 @@ class WeightMeter:
             layers.append(self._on_host(dict(self._matrices(layer))))
             lacking |= {part for part, found in (("attention", layer.heads), ("MLP", layer.mlp)) if not found}
         kind = type(self._reader.model(folder)).__name__
-        note = f"weights: the layout of {kind}'s {' and '.join(sorted(lacking))} is not known"
+        note = f"{NOTE} the layout of {kind}'s {' and '.join(sorted(lacking))} is not known"
         return _tables(heads, layers, note if lacking else None)
+
+    def facts(self, folder: Path) -> ModelFacts:
+        """Return the architecture of a checkpoint's model."""
+        return model_facts(self._reader.model(folder))
 
     def _on_host(self, columns: Columns) -> dict[str, np.ndarray]:
         return {name: value.double().cpu().numpy() for name, value in columns.items()}

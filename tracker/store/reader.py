@@ -12,7 +12,7 @@ import polars as pl
 
 from tracker.errors import RequestError, StoreError, counted
 from tracker.metrics.registry import BUILT_IN, Registry, read_descriptions, registry_of
-from tracker.records import Recorded
+from tracker.records import NO_PROBE, Recorded
 from tracker.store.export import FILES, check_table, duckdb_views, library
 from tracker.store.ledger import Ledger
 from tracker.store.record_files import DamagedRecord, load_record, read_table
@@ -220,6 +220,8 @@ def select_results(
     if damaged and not records:
         raise StoreError("; ".join(map(str, damaged)))
     for field, chosen in (("suite", suite), ("probe", probe), ("conventions", conventions)):
+        if field == "probe" and probe is None:
+            records = _with_attention(records)
         present = sorted({getattr(record, field) for _, record in records})
         if chosen is None and len(present) > 1 and field != "suite":
             several = {"probe": "probes"}.get(field, field)
@@ -236,6 +238,11 @@ def select_results(
     apart = {each.place for each in unlike}
     kept = [(place, record) for place, record in records if place not in apart]
     return Results(folder, tuple(_one_each(kept)), (*damaged, *unlike))
+
+
+def _with_attention(records: list[tuple[Path, Recorded]]) -> list[tuple[Path, Recorded]]:
+    """Leave out what holds weights alone, unless there is nothing else."""
+    return [each for each in records if each[1].probe != NO_PROBE.label] or records
 
 
 def _one_each(records: list[tuple[Path, Recorded]]) -> list[Path]:

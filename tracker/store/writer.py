@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,8 @@ class Store:
         step = f"step-{checkpoint.step}.{unit.key}"
         return self.checkpoints / safe_name(checkpoint.suite) / safe_name(checkpoint.model) / seed / step
 
-    def _place_of(self, record: Recorded) -> Path:
+    def place_of(self, record: Recorded) -> Path:
+        """Return the folder of a record."""
         model = self.checkpoints / safe_name(record.suite) / safe_name(record.model)
         return model / f"seed-{record.seed}" / f"step-{record.step}.{record.key}"
 
@@ -79,29 +81,55 @@ class Store:
         Raises:
             StoreError: the folder cannot be written, with the system's reason.
         """
+        own = unit.conventions.metrics
+        tables = {table: conform(table, getattr(measurement, table), own) for table in TABLES}
+        with self._errors_named(unit.checkpoint.label, self.place(unit)):
+            if own:
+                self._require()
+                write_descriptions(self.folder, unit.conventions.label, own)
+            return self._put(self.place(unit), tables, replace)
+
+    def rewrite(self, record: Recorded, measurement: Measurement) -> None:
+        """Replace a record by one that holds more; its tables are stored as they are.
+
+        Raises:
+            StoreError: the folder cannot be written, with the system's reason.
+        """
+        label = f"{record.model} seed {record.seed} step {record.step}"
+        with self._errors_named(label, self.place_of(record)):
+            tables = {table: getattr(measurement, table) for table in TABLES}
+            self._put(self.place_of(record), tables, replace=True)
+
+    def _require(self) -> None:
+        """Refuse a store that was deleted or moved; make the folder of one that is new."""
         if self.inode is not None:
             self.require_same()
-        place, own = self.place(unit), unit.conventions.metrics
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _put(self, place: Path, tables: dict[str, pl.DataFrame], replace: bool) -> bool:
+        """Write tables under another name and move them into place; whether they now stand there."""
         partial = self._new_partial()
         try:
-            if self.inode is None:
-                self.folder.mkdir(parents=True, exist_ok=True)
+            self._require()
             partial.parent.mkdir(exist_ok=True)
             partial.mkdir()
-            if own:
-                write_descriptions(self.folder, unit.conventions.label, own)
-            tables = {table: conform(table, getattr(measurement, table), own) for table in TABLES}
             write_files(partial, tables)
             stands = self._move(partial, place, replace)
             _settle(place.parent)
             return stands
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise StoreError(
-                f"cannot write {unit.checkpoint.label} to {place}: {error}; free or change store=DIR, "
-                "then run the same command again"
-            ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _errors_named(self, label: str, place: Path) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise StoreError(
+                f"cannot write {label} to {place}: {error}; free or change store=DIR, "
+                "then run the same command again"
+            ) from error
 
     def write_hole(self, unit: Unit, status: Status, reason: str) -> None:
         """Record that a unit failed or does not exist, and why; an ok record is kept."""
@@ -179,7 +207,7 @@ class Store:
 
     def _put_back(self, left: Path) -> None:
         record = read_record(left)
-        if record is not None and record.status == "ok" and not _is_ok(place := self._place_of(record)):
+        if record is not None and record.status == "ok" and not _is_ok(place := self.place_of(record)):
             with contextlib.suppress(OSError):
                 self._move(left, place, replace=False)
 
