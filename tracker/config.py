@@ -130,7 +130,7 @@ class Probe:
 
 @dataclass
 class Spectrum:
-    """How to measure: see ``records.Conventions``, whose fields these are; and what else (``table.OPTIONS``)."""
+    """How to measure: ``records.Conventions``, whose fields these are, and what else (``table.OPTIONS``)."""
 
     preset: str = "paper"
     window: str = "hann"

@@ -28,6 +28,7 @@ _LISTED = (
     Command("sweep", "measure every checkpoint not measured yet, stream to W&B, analyse, draw"),
     Command("plan", "show what a sweep would do: checkpoints, bytes, disk and time; touches nothing"),
     Command("audit", "verify that checkpoint weights match their names, by the hub's file hashes alone"),
+    Command("weights", "measure the weights of checkpoints: no forward pass, no probe"),
     Command("analyse", "find phases of every model and thresholds over model size"),
     Command("compare", "compare models with each other and the paper, or two stores (compare.other=DIR)"),
     Command("roles", "classify what each head does and since which step"),

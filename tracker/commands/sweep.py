@@ -12,8 +12,9 @@ from tracker.commands.nano import prepare_store, train
 from tracker.commands.plan import opening
 from tracker.commands.stream import sink_options
 from tracker.commands.swept import Swept, print_swept
+from tracker.commands.weights import measure_weights
 from tracker.config import Config, NanoSuite
-from tracker.console.output import DONE, SOME_FAILED, print_damaged, print_line, readable_time
+from tracker.console.output import DONE, SOME_FAILED, print_damaged, print_holes, print_line, readable_time
 from tracker.console.progress import Bars
 from tracker.console.tables import by_model
 from tracker.engines.launch import check_workers, launch
@@ -54,6 +55,9 @@ def run(config: Config, console: Console) -> int:
             with publisher.left_alone_on_error():
                 _tidy(config, sweep, needed=True)
                 outcomes = _measure(config, sweep, console, progress) if pending else []
+                if "weights" in config.options:
+                    lost = [each for each in measure_weights(config, sweep, console) if each.status != "ok"]
+                    print_holes(console, lost)
                 _tidy(config, sweep, needed=False)
                 progress.begin("analysing")
                 results = sweep_results(config, sweep)

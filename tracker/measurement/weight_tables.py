@@ -68,6 +68,11 @@ def noted(measured: Measurement, note: str | None) -> Measurement:
     return replace(measured, checkpoint=row.with_columns(pl.lit(reason, dtype=pl.String).alias("reason")))
 
 
+def note_in(reason: str | None) -> str | None:
+    """Return the part of a record's reason that is about its weights; None where there is none."""
+    return next((each for each in (reason or "").split("; ") if each.startswith(NOTE)), None)
+
+
 def stored_weights(store: Store, unit: Unit, commit: str | None) -> WeightTables | None:
     """Return what a store knows of the weights of a unit's checkpoint; None where it knows nothing.
 
@@ -89,10 +94,9 @@ def stored_weights(store: Store, unit: Unit, commit: str | None) -> WeightTables
 
 def _read_weights(place: Path, reason: str | None) -> WeightTables:
     columns = {table: list(schema) for table, schema in OPTION_SCHEMAS["weights"].items()}
-    notes = [each for each in (reason or "").split("; ") if each.startswith(NOTE)]
     return WeightTables(
         read_table(place, "heads", ["layer", "head", *columns["heads"]]),
         read_table(place, "layers", ["layer", *columns["layers"]]),
         read_table(place, "checkpoint", columns["checkpoint"]),
-        notes[0] if notes else None,
+        note_in(reason),
     )

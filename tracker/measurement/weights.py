@@ -126,12 +126,12 @@ def _tables(
             **{name: values.ravel() for name, values in per_head.items()},
         }
     ).with_columns(*(_profiles(heads, name, number) for name in PROFILES.values()))
-    return WeightTables(
+    frames = (
         frame,
         pl.DataFrame({"layer": np.arange(len(layers)), **per_layer}),
         pl.DataFrame([summary_of(per_head | per_layer)]),
-        note,
     )
+    return WeightTables(*(each.with_columns(pl.selectors.float().fill_nan(None)) for each in frames), note)
 
 
 def _stacked(found: list[dict[str, np.ndarray]], name: str, shape: tuple[int, ...]) -> np.ndarray:

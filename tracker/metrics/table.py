@@ -79,8 +79,8 @@ def _of_rows() -> Iterator[Metric]:
 
 
 MATRICES = {
-    "q": "Wq", "k": "Wk", "v": "Wv", "o": "Wo", "mlp_in": "the MLP's way in", "mlp_gate": "the MLP's gate",
-    "mlp_out": "the MLP's way out",
+    "q": "Wq", "k": "Wk", "v": "Wv", "o": "Wo", "mlp_in": "MLP W_in", "mlp_gate": "MLP W_gate",
+    "mlp_out": "MLP W_out",
 }  # fmt: skip
 """Matrices of a layer, as columns and as titles call them."""
 CIRCUITS = {"qk": ("QK circuit", "Wq^T Wk"), "ov": ("OV circuit", "Wo Wv")}
