@@ -9,8 +9,9 @@ import numpy as np
 
 from tracker.analysis.schema import Lag
 from tracker.analysis.transition_types import CurveTransitions, Move, Passing
+from tracker.metrics.registry import option_columns
 
-COVARIATES = (
+USUAL = (
     "loss",
     "in_context_score",
     "previous_token_score",
@@ -18,7 +19,9 @@ COVARIATES = (
     "sink_share",
     "head_redundancy",
 )
-"""What may explain a change; measured in the same forward pass."""
+"""What may explain a change and is always measured, in the same forward pass."""
+COVARIATES = (*USUAL, *option_columns())
+"""All that may explain a change, as far as it is measured: also weights and states."""
 TAIL = 0.05
 TOGETHER = 2.0
 """Octaves: moves whose difference lies within so many, at 90 %, are told to go together."""

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from tracker.analysis.axes import size_on
-from tracker.analysis.order import COVARIATES
+from tracker.analysis.order import COVARIATES, USUAL
 from tracker.analysis.schema import (
     AnalysisReport,
     ChangeContext,
@@ -196,6 +196,7 @@ class LeadLag:
 
     changes: tuple[ChangeContext, ...]
     covariates: list[str]
+    """The usual ones, and those of weights and states that move in any run."""
     shown: Run | None
     """The run shown first: that of the shaded phases where it changes, else the largest that does."""
 
@@ -203,7 +204,8 @@ class LeadLag:
     def of(cls, trajectories: Trajectories, report: AnalysisReport) -> "LeadLag":
         """Prepare the changes of all runs."""
         changes = report.lead_lag
-        there = {name for change in changes for name in change.covariates}
+        there = {name for change in changes for name in change.covariates if name in USUAL}
+        there |= {name for each in changes for name, lag in each.covariates.items() if lag.interval}
         covariates = [name for name in COVARIATES if name in there]
         changing = {name_of(change) for change in changes}
         runs = [run for run in trajectories.runs if run.name in changing]

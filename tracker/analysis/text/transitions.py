@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from tracker.analysis.order import USUAL
 from tracker.analysis.schema import ChangeContext, Lag
 from tracker.analysis.text import number, titled
 from tracker.analysis.transition_types import CurveTransitions, Move, Passing, Turn
@@ -11,6 +12,11 @@ VERDICTS = {
     "cannot tell": "unclear", "undefined": "not measured",
 }  # fmt: skip
 """Verdicts of a lag and how sentences call them."""
+PLACED = {
+    "before": "half way before it", "with": "half way with it", "after": "half way after it",
+    "cannot tell": "order unclear",
+}  # fmt: skip
+"""Verdicts of covariates that move, before a list of their names."""
 VERBS = {"up": "rises", "down": "falls"}
 
 
@@ -68,10 +74,26 @@ def lag_order(lag: Lag, than: str = "") -> str:
     return f"{near:.1f} to {far:.1f} octaves {word}{f' than {than}' if than else ''}"
 
 
+def _by_order(lags: Mapping[str, Lag]) -> list[str]:
+    """Name many covariates by how they lie to the transition; those that do not move are counted."""
+    parts = []
+    for verdict, words in PLACED.items():
+        names = [titled(name) for name, lag in lags.items() if lag.verdict == verdict]
+        if names:
+            parts.append(f"{words}: {', '.join(names)}")
+    still = sum(lag.verdict == "still" for lag in lags.values())
+    if still:
+        parts.append(f"no change beyond noise in {still} of {len(lags)} measures of weights and states")
+    return parts
+
+
 def context_sentence(entry: ChangeContext) -> str:
     """Say what else moves around the transition of one run."""
     place = f"half way of {entry.model} seed {entry.seed} in {span((entry.step_low, entry.step_high))}"
-    parts = [lag_words(name, lag) for name, lag in entry.covariates.items() if lag.verdict != "undefined"]
+    known = {name: lag for name, lag in entry.covariates.items() if lag.verdict != "undefined"}
+    further = {name: lag for name, lag in known.items() if name not in USUAL}
+    parts = [lag_words(name, lag) for name, lag in known.items() if name not in further]
+    parts += _by_order(further)
     heads = entry.contributions.get("frequency_selectivity")
     if heads is not None:
         parts.append(f"{heads.half_by} of {heads.of} heads make up half of the change of selectivity")
