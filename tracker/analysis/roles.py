@@ -218,9 +218,10 @@ def head_roles(
         conventions: of the request, for records that do not hold span and block (``measured_as``).
     """
     keys = ["suite", "model", "seed", "step"]
+    attended = checkpoints.filter(pl.col("status") == "ok", pl.col("n_tokens").is_not_null())
     sizes = {
         tuple(row[key] for key in keys): measured_as(row, conventions)
-        for row in checkpoints.filter(status="ok").iter_rows(named=True)
+        for row in attended.iter_rows(named=True)
     }
     entries = []
     measured = heads.filter(pl.col("status") == "ok").sort(*keys, "layer", "head")
