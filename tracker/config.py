@@ -149,6 +149,7 @@ class Spectrum:
     metrics: list[str] = field(default_factory=list)
     """Python files that register custom metrics."""
     weights: bool = False
+    states: bool = False
 
 
 @dataclass

@@ -20,8 +20,9 @@ USUAL = (
     "head_redundancy",
 )
 """What may explain a change and is always measured, in the same forward pass."""
-COVARIATES = (*USUAL, *option_columns())
-"""All that may explain a change, as far as it is measured: also weights and states."""
+COVARIATES = (*USUAL, *(name for name in option_columns() if name != "layer_sink_share"))
+"""All that may explain a change, as far as it is measured: also weights and states. Over a checkpoint the
+sink share by layer is the sink share."""
 TAIL = 0.05
 TOGETHER = 2.0
 """Octaves: moves whose difference lies within so many, at 90 %, are told to go together."""

@@ -133,7 +133,8 @@ class Worker:
             facts = model_facts(model)
             tokens = self._tokens(unit, fetched.path, facts.vocabulary, facts.max_positions)
             pinned = replace(unit, checkpoint=replace(unit.checkpoint, commit=fetched.commit))
-            measured = measure(pinned, model, tokens, commit=fetched.commit, started=started)
+            states = "states" in self.options
+            measured = measure(pinned, model, tokens, commit=fetched.commit, started=started, states=states)
             return self._with_weights(measured, unit, fetched)
         finally:
             del model

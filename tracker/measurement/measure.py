@@ -7,7 +7,8 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel
 from tracker.errors import CheckpointError
 from tracker.measurement.probe import ProbeTokens
 from tracker.measurement.process import plain_arithmetic
+from tracker.measurement.states import States
 from tracker.measurement.tables import Values, described, relative_error, tables
 from tracker.measurement.threads import batch_threads, map_in_threads
 from tracker.metrics import (
@@ -37,6 +39,7 @@ from tracker.models import (
     refuse_faults,
     sequence_losses,
 )
+from tracker.models.block_states import hooked_blocks
 from tracker.records import Conventions, Measurement, Unit
 
 BATCH_BYTES, BATCH_SHARE = 64 << 20, 0.5
@@ -53,6 +56,7 @@ def measure_model(
     conventions: Conventions,
     facts: ModelFacts | None = None,
     target_error: float | None = None,
+    states: bool = False,
 ) -> Values:
     """Compute every metric of a loaded model on a probe.
 
@@ -62,25 +66,30 @@ def measure_model(
         conventions: how to measure.
         facts: of the model, where they are at hand.
         target_error: ``relative_error`` at which no more sequences are measured; None: all are.
+        states: whether the hidden states behind each layer are measured too.
 
     Raises:
         CheckpointError: attention that does not arrive or cannot be measured; names layer and head.
         RequestError: a convention that is not offered.
     """
+    facts = facts or model_facts(model)
+    number, n = tokens.ids.shape
     with plain_arithmetic(model.device), torch.inference_mode():
-        return _measured(model, tokens, conventions, facts or model_facts(model), target_error)
+        plan = SignalPlan.of(conventions, n, model.device)
+        values = Values.empty((number, facts.n_layers, facts.n_heads), scales=plan.level + 1)
+        values.states = States() if states else None
+        with hooked_blocks(model) if states else nullcontext():
+            return _measured(model, tokens, plan, facts, values, target_error)
 
 
 def _measured(
     model: PreTrainedModel,
     tokens: ProbeTokens,
-    conventions: Conventions,
+    plan: SignalPlan,
     facts: ModelFacts,
+    values: Values,
     target_error: float | None,
 ) -> Values:
-    number, n = tokens.ids.shape
-    plan = SignalPlan.of(conventions, n, model.device)
-    values = Values.empty((number, facts.n_layers, facts.n_heads), scales=plan.level + 1)
     way = logits_way(model, torch.from_numpy(tokens.ids[:1]).to(model.device)) if facts.causal else "none"
     measured = _measure_batches(model, tokens.ids, plan, facts, values, target_error)
     if facts.causal:
@@ -179,6 +188,8 @@ class _Batch:
 
     layers: list[LayerValues]
     losses: tuple[np.ndarray, np.ndarray] | None
+    states: list[Tensor] = field(default_factory=list)
+    """Hidden states behind each layer, where they are measured, on the model's device."""
 
 
 @torch.inference_mode()
@@ -191,7 +202,7 @@ def _measured_batch(
     corner = min(plan.conventions.theory_tokens, plan.n) if part.start == 0 else 0
     layers = _sound([layer_values(attention, scaled, plan, corner) for _, (attention, *scaled) in stream])
     losses = sequence_losses(model, stream.hidden[0], full, facts) if facts.causal else None
-    return _Batch(layers, losses)
+    return _Batch(layers, losses, stream.states)
 
 
 def _sound(layers: list[LayerValues]) -> list[LayerValues]:
@@ -217,6 +228,8 @@ def _add_batch(batch: _Batch, part: slice, number: int, values: Values) -> None:
         values.undefined += int(found.undefined)
         if found.corner.numel():
             _theory(found.corner, layer, values)
+    if values.states is not None:
+        values.states.add(batch.states)
     if batch.losses is not None:
         values.loss[part], values.in_context[part] = batch.losses
 
@@ -260,6 +273,7 @@ def measure(
     *,
     commit: str | None = None,
     started: float | None = None,
+    states: bool = False,
 ) -> Measurement:
     """Measure a loaded checkpoint and put it into the store's four tables.
 
@@ -269,6 +283,7 @@ def measure(
         tokens: the probe encoded by the model's own tokenizer.
         commit: of the files that were loaded.
         started: ``time.perf_counter()`` when loading began, where ``seconds`` is to include it.
+        states: as for ``measure_model``.
 
     Raises:
         CheckpointError, RequestError: as ``measure_model``.
@@ -277,7 +292,7 @@ def measure(
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     facts = model_facts(model)
-    values = measure_model(model, tokens, unit.conventions, facts, unit.probe.target_error)
+    values = measure_model(model, tokens, unit.conventions, facts, unit.probe.target_error, states)
     row = unit_row(unit, facts, tokens, commit) | {
         "n_sequences": len(values.loss),
         "device": _device_name(model),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tracker.measurement.states import States
 from tracker.metrics import CoMoments
 from tracker.metrics.registry import head_columns, layer_columns, sequence_columns
 from tracker.metrics.spectral import SPECTRUM_BANDS
@@ -38,6 +39,8 @@ class Values:
     in_context: np.ndarray
     """(S,), like the loss."""
     undefined: int = 0
+    states: States | None = None
+    """None where they are not measured."""
     troubles: dict[str, str] = field(default_factory=dict)
     """By custom metric why it has no values."""
 
@@ -87,7 +90,7 @@ def relative_error(values: Values, number: int) -> float:
 def tables(values: Values, identity: dict[str, Any], row: dict[str, Any]) -> Measurement:
     """Make the four tables of a measurement; ``row`` describes the checkpoint."""
     per_head = _head_means(values)
-    per_layer = {"head_redundancy": values.redundancy.mean(0), **values.theory}
+    per_layer = {"head_redundancy": values.redundancy.mean(0), **values.theory} | _of_states(values)
     per_sequence = {
         name: _nanmean(values.heads[name], (1, 2)) for name in sequence_columns() if name in values.heads
     } | {"loss": values.loss, "in_context_score": values.in_context}
@@ -108,6 +111,12 @@ def tables(values: Values, identity: dict[str, Any], row: dict[str, Any]) -> Mea
         sequences=_frame(identity, {"sequence": np.arange(len(values.loss))}, per_sequence),
         checkpoint=pl.DataFrame([identity | row | summary_of(finest)], infer_schema_length=None),
     )
+
+
+def _of_states(values: Values) -> dict[str, np.ndarray]:
+    if values.states is None:
+        return {}
+    return values.states.columns() | {"layer_sink_share": _nanmean(values.heads["sink_share"], (0, 2))}
 
 
 def described(checkpoint: Checkpoint, facts: ModelFacts, commit: str | None) -> dict[str, Any]:

@@ -121,6 +121,22 @@ def _of_weights() -> Iterator[Metric]:
                          f"rotary frequencies in the norm of a head's {matrix}")
 
 
+def _of_states() -> Iterator[Metric]:
+    """Of the residual stream behind each layer, in the forward pass of the probe."""
+    yield Metric(name="state_effective_rank", title="Effective rank of states", low=1,
+                 source="arXiv 2210.02885", level="layer",
+                 meaning="effective rank of all tokens' hidden states behind a layer (RankMe)")
+    yield Metric(name="state_outlier_ratio", title="Largest activation", unit="medians", low=1,
+                 source="arXiv 2402.17762", level="layer",
+                 meaning="largest magnitude in a sequence's hidden states behind a layer over the median one")
+    yield Metric(name="state_first_norm", title="Norm of the first token", unit="others' mean",
+                 source="covariate", level="layer",
+                 meaning="norm of the first token's hidden state behind a layer over the others' mean norm")
+    yield Metric(name="layer_sink_share", title="Sink share by layer", unit="share", high=1,
+                 source="covariate", level="layer",
+                 meaning="mean attention to the first token over the heads of a layer")
+
+
 METRICS: tuple[Metric, ...] = (
     *(replace(metric, averaged=True) for metric in _of_rows()),
     Metric(name="local_share", title="Local share", unit="share", high=1, source="fig. 1",
@@ -152,6 +168,7 @@ METRICS: tuple[Metric, ...] = (
            source="arXiv 2209.11895", level="sequence",
            meaning="loss late in the sequence less loss early; negative: context helps"),
     *(replace(metric, option="weights", pooled=True) for metric in _of_weights()),
+    *(replace(metric, option="states") for metric in _of_states()),
 )
 # fmt: on
 OPTIONS = tuple(dict.fromkeys(metric.option for metric in METRICS if metric.option))

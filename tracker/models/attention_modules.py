@@ -57,6 +57,24 @@ def self_attention_modules(model: nn.Module) -> list[nn.Module]:
     return list(attention_modules_by_name(model).values())
 
 
+def self_attention_names(model: nn.Module) -> list[str]:
+    """Return the whole names of what ``self_attention_modules`` finds."""
+    names = {module: name for name, module in model.named_modules()}
+    return [names[module] for module in self_attention_modules(model)]
+
+
+def block_of(attention: str) -> str:
+    """Return the name of the transformer block that an attention module lies in: up to its first number.
+
+    Example:
+        >>> block_of("model.layers.3.self_attn")
+        'model.layers.3'
+    """
+    parts = attention.split(".")
+    end = next((at for at, part in enumerate(parts) if part.isdigit()), len(parts) - 1)
+    return ".".join(parts[: end + 1])
+
+
 def layer_number(module: nn.Module, model: PreTrainedModel) -> int | None:
     """Return which layer an attention module is, from 0; None for one that is not measured (cross attention).
 

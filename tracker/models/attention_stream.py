@@ -26,6 +26,7 @@ from tracker.models.attention_interface import (
     captured_attention,
 )
 from tracker.models.attention_modules import base_call, layer_number, text_body, text_config
+from tracker.models.block_states import states_kept
 
 _setting = threading.Lock()
 
@@ -91,7 +92,8 @@ class AttentionStream:
             of its last layer; None: all.
 
     Iterating yields ``(layer, [LayerAttention, ...])``, one per pass, each good until the next layer is
-    asked for. Afterwards ``hidden`` holds each finished pass's last hidden state, shape (B, n_i, d_model).
+    asked for. Afterwards ``hidden`` holds each finished pass's last hidden state, shape (B, n_i, d_model),
+    and ``states`` the first pass's hidden states behind each layer, where ``hooked_blocks`` asks for them.
 
     Raises (while iterating):
         CheckpointError: a layer does not arrive, or arrives out of order; from a tile: attention that is
@@ -105,12 +107,14 @@ class AttentionStream:
             if not self._hooked and text.config._attn_implementation != IMPLEMENTATION:
                 text.set_attn_implementation(IMPLEMENTATION)
         self.hidden: list[Tensor] = []
+        self.states: list[Tensor] = []
         self._model, self._ids, self._finished = model, ids, finished
         self._causal = causal_layers(model)
         self._heads = text_config(model.config).num_attention_heads
 
     def __iter__(self) -> Iterator[tuple[int, list[LayerAttention]]]:
-        passes = [_Forward(self._run(ids), self._number) for ids in self._ids]
+        first, *others = (self._run(ids) for ids in self._ids)
+        passes = [_Forward(run, self._number) for run in (self._keeping(first), *others)]
         layers = len(self._causal)
         try:
             for layer in range(layers):
@@ -134,6 +138,13 @@ class AttentionStream:
         finally:
             for each in passes:
                 each.abandon()
+
+    def _keeping(self, run: Callable[[Receive], Tensor]) -> Callable[[Receive], Tensor]:
+        def kept(receive: Receive) -> Tensor:
+            with states_kept(self._model, self.states):
+                return run(receive)
+
+        return kept
 
     def _run(self, ids: Tensor) -> Callable[[Receive], Tensor]:
         def run(receive: Receive) -> Tensor:

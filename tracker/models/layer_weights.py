@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tracker.models.architecture import position_encoding, rotary_dims
-from tracker.models.attention_modules import self_attention_modules, text_config
+from tracker.models.attention_modules import block_of, self_attention_names, text_config
 from tracker.models.loading import refuse_nan_in
 from tracker.models.meta_model import meta_model
 from tracker.models.position_bias import MODEL_TYPE
@@ -137,7 +137,7 @@ class LayerReader:
                 return tensor.T if type(module).__name__ == "Conv1D" else tensor  # inputs x outputs
 
             weights = [name.removesuffix(".weight") for name in named if name.endswith(".weight")]
-            for attention in _attention_names(model):
+            for attention in self_attention_names(model):
                 block = block_of(attention)
                 below = _Names([name for name in weights if name.startswith(f"{block}.")], read)
                 yield LayerWeights(
@@ -153,7 +153,7 @@ class LayerReader:
         if position_encoding(config) != "rotary" or interleaved is None:
             return None
         d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        blocks = [block_of(name).rpartition(".")[2] for name in _attention_names(model)]
+        blocks = [block_of(name).rpartition(".")[2] for name in self_attention_names(model)]
         rotates = getattr(config, "no_rope_layers", None)  # 1 where a layer does rotate
         layers = tuple(bool(rotates[int(block)]) if rotates else True for block in blocks)
         return Rotation(rotary_dims(config, d_head), interleaved, layers)
@@ -174,24 +174,6 @@ class _Names:
 
     def first(self, prefix: str, names: tuple[str, ...]) -> str | None:
         return next((f"{prefix}.{name}" for name in names if f"{prefix}.{name}" in self), None)
-
-
-def _attention_names(model: PreTrainedModel) -> list[str]:
-    """Whole names of the self-attention modules, in the order in which they run."""
-    names = {module: name for name, module in model.named_modules()}
-    return [names[module] for module in self_attention_modules(model)]
-
-
-def block_of(attention: str) -> str:
-    """Return the name of the transformer block that an attention module lies in: up to its first number.
-
-    Example:
-        >>> block_of("model.layers.3.self_attn")
-        'model.layers.3'
-    """
-    parts = attention.split(".")
-    end = next((at for at, part in enumerate(parts) if part.isdigit()), len(parts) - 1)
-    return ".".join(parts[: end + 1])
 
 
 def heads_of(below: _Names, attention: str, block: str, config: Any) -> Heads | None:

@@ -16,6 +16,8 @@ class MeasurementSpec:
     probe: ProbeSpec
     conventions: Conventions
     dtype: str = "float32"
+    options: frozenset[str] = frozenset()
+    """Further measures (``Config.options``)."""
 
     def unit(self, checkpoint: Checkpoint) -> Unit:
         """Return the unit that measures ``checkpoint`` in this way."""
@@ -65,7 +67,20 @@ def make_plan(
     _refuse_taken_names(units, recorded)
     number, count = shard
     mine = [unit for unit in units if shard_of(unit.checkpoint, count) == number]
-    return Plan(tuple(_planned(unit, recorded.get(unit.id), remeasure, commits or {}) for unit in mine))
+    plan = Plan(tuple(_planned(unit, recorded.get(unit.id), remeasure, commits or {}) for unit in mine))
+    return _with_states(plan, recorded) if "states" in spec.options else plan
+
+
+def _with_states(plan: Plan, recorded: Mapping[RecordId, Recorded]) -> Plan:
+    """Measure once more what was measured without states, which only a forward pass has."""
+
+    def again(planned: PlannedUnit) -> PlannedUnit:
+        record = recorded.get(planned.unit.id)
+        if planned.state != "done" or record is None or "states" in record.options:
+            return planned
+        return PlannedUnit(planned.unit, "retry", "measured without spectrum.states", record.stamp)
+
+    return Plan(tuple(again(planned) for planned in plan.units))
 
 
 def _refuse_taken_names(units: list[Unit], recorded: Mapping[RecordId, Recorded]) -> None:

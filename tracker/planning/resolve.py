@@ -109,7 +109,7 @@ def resolve(config: Config, *, ask: bool = False) -> ResolvedSweep:
     """
     probe, source = requested_probe(config), _probe_source(config)
     _refuse_lengths(config)
-    spec = MeasurementSpec(probe, config.conventions, config.dtype)
+    spec = MeasurementSpec(probe, config.conventions, config.dtype, config.options)
     every = found(config)
     ledger = Store(config.store).recorded()
     if config.steps.name == "refine" and config.steps.list is None:

@@ -45,6 +45,7 @@ GROUPS = (
         "Weights",
         r"(stable_rank|effective_rank|spectral_norm|outlier_ratio|rotary_\w+)_(q|k|v|o|qk|ov|mlp_\w+)$",
     ),
+    ("Hidden states", r"state_|layer_sink"),
     ("Spectrum", r"spectral_|frequency_selectivity|band_power"),
     ("Position", r"positional_|position_spectrum|window_entropy|local_share"),
     ("Scale and wavelets", r"scale_sensitivity|wavelet_entropy|reconstruction"),
