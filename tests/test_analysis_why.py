@@ -1,8 +1,11 @@
 """What moves before, with or after a change; which heads carry it; what the controls say."""
 
+import io
+
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
 
 from tests.synthetic_suite import pythia_like
 from tracker.analysis import analyse, find_transitions, trajectories
@@ -12,6 +15,9 @@ from tracker.analysis.order import lag_of
 from tracker.analysis.refine import propose
 from tracker.analysis.schema import LeftOut
 from tracker.analysis.synthetic import SyntheticRun, log_steps, noisy_samples, stored_tables, training_curves
+from tracker.analysis.text.transitions import context_sentence
+from tracker.console.full_text import further_table
+from tracker.console.output import print_table
 
 STEPS = log_steps(19)
 
@@ -51,6 +57,53 @@ def test_what_does_not_move_beyond_noise_is_still():
     found = lag(shift(10, 12.0), np.zeros(19))
     assert (found.verdict, found.lag) == ("still", None)
     assert found.smallest is not None
+
+
+WEIGHED = {
+    "stable_rank_q": 7, "stable_rank_mlp_out": 7, "spectral_norm_ov": 14, "state_first_norm": 7,
+}  # fmt: skip
+"""Of weights and states: at which checkpoint each shifts."""
+
+
+def weighed_run(seed: int = 0) -> tuple[pl.DataFrame, ...]:
+    """A run with its transition at checkpoint 10 and measures of weights and states around it."""
+    curves = {"spectral_entropy": shift(10, 12.0), "frequency_selectivity": shift(10, -12.0)}
+    drawn = noisy_samples(curves, 16, np.random.default_rng(seed))
+    noise = np.random.default_rng(seed + 1).normal(0, 0.05, (len(WEIGHED) + 1, 19))
+    shifts = [*(shift(at, 12.0) for at in WEIGHED.values()), 0.0]
+    alone = {
+        name: np.tile((moved + each)[:, None], 16)
+        for name, moved, each in zip((*WEIGHED, "outlier_ratio_q"), shifts, noise, strict=True)
+    }
+    return stored_tables(
+        {("70m", seed): SyntheticRun(STEPS, drawn | alone, ())},
+        {"70m": 19_000_000},
+    )
+
+
+def test_weights_and_states_are_covariates():
+    (context,) = analyse(*weighed_run()).lead_lag
+    found = {name: context.covariates[name].verdict for name in (*WEIGHED, "outlier_ratio_q")}
+    assert found == {name: "before" if at == 7 else "after" for name, at in WEIGHED.items()} | {
+        "outlier_ratio_q": "still"
+    }
+    said = context_sentence(context)
+    assert (
+        "half way before it: stable rank of Wq and MLP W_out, norm of the first token; half way after it: "
+        "spectral norm of the OV circuit; no change beyond noise in 1 of 5 measures of weights and states"
+    ) in said
+
+
+def test_they_are_tabulated_by_model_whatever_the_number_of_seeds():
+    runs = [weighed_run(seed) for seed in (0, 5)]
+    both = analyse(*(pl.concat(tables) for tables in zip(*runs, strict=True))).lead_lag
+    for contexts, cell in ((both[:1], "before  -"), (both, "before 2")):
+        console = Console(width=120, file=io.StringIO())
+        print_table(console, further_table(contexts))
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        row = next(line for line in text.splitlines() if line.startswith("stable rank of Wq"))
+        assert cell in row
+        assert "loss" not in text
 
 
 def test_a_slow_drift_moves_too():

@@ -25,7 +25,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 REFUSALS = [
-    (["frob"], "unknown command 'frob'; choose from sweep, plan, audit, analyse, compare, roles, validate"),
+    (["frob"], "unknown command 'frob'; choose from sweep, plan, audit, weights, analyse, compare, roles"),
     (
         ["sweep", "suite=pythai"],
         "suite=pythai: invalid value; expected one of amber, apertus, bloom",

@@ -1,10 +1,10 @@
 """Moves in words: which way, from where to where, between which steps."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tracker.analysis.order import USUAL
 from tracker.analysis.schema import ChangeContext, Lag
-from tracker.analysis.text import number, titled
+from tracker.analysis.text import listed, number, titled
 from tracker.analysis.transition_types import CurveTransitions, Move, Passing, Turn
 
 VERDICTS = {
@@ -80,11 +80,19 @@ def _by_order(lags: Mapping[str, Lag]) -> list[str]:
     for verdict, words in PLACED.items():
         names = [titled(name) for name, lag in lags.items() if lag.verdict == verdict]
         if names:
-            parts.append(f"{words}: {', '.join(names)}")
+            parts.append(f"{words}: {', '.join(_joined(names))}")
     still = sum(lag.verdict == "still" for lag in lags.values())
     if still:
         parts.append(f"no change beyond noise in {still} of {len(lags)} measures of weights and states")
     return parts
+
+
+def _joined(titles: Sequence[str]) -> list[str]:
+    """Join what is measured of several matrices: ``stable rank of Wq and Wk``."""
+    whole: dict[str, list[str]] = {}
+    for measure, _, of in (title.partition(" of ") for title in titles):
+        whole.setdefault(measure, []).append(of)
+    return [f"{measure} of {listed(of)}" if all(of) else measure for measure, of in whole.items()]
 
 
 def context_sentence(entry: ChangeContext) -> str:
