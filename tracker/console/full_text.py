@@ -75,7 +75,8 @@ def order_table(contexts: Sequence[ChangeContext]) -> Table:
 def further_table(contexts: Sequence[ChangeContext]) -> Table:
     """Tabulate how weights and states lie to the transition, a row per measure and a column per model.
 
-    Of one seed with the octaves at 90 %; of several how many of them have which verdict.
+    Of one seed with the octaves at 90 %; of several how many of them have which verdict. A dash: no change
+    beyond noise.
     """
     names = dict.fromkeys(name for entry in contexts for name in entry.covariates if name not in USUAL)
     models: dict[tuple[str, str], list[ChangeContext]] = {}
@@ -93,7 +94,8 @@ def further_table(contexts: Sequence[ChangeContext]) -> Table:
 
 def _verdicts(name: str, entries: Sequence[ChangeContext]) -> str:
     lags = [entry.covariates[name] for entry in entries if name in entry.covariates]
-    counts = Counter(VERDICTS.get(lag.verdict, lag.verdict) for lag in lags if lag.verdict != "undefined")
+    words = VERDICTS | {"still": "-"}
+    counts = Counter(words.get(lag.verdict, lag.verdict) for lag in lags if lag.verdict != "undefined")
     if len(entries) > 1:
         return ", ".join(f"{verdict} {count}" for verdict, count in counts.most_common())
     octaves = _octaves(entries[0], name)

@@ -195,5 +195,6 @@ def markdown_table() -> str:
         meaning = metric.meaning.replace("|", "\\|").replace("scale 0", "scale 0 is the coarsest")
         low, high = (f"{bound:g}".replace("inf", "∞") for bound in (metric.low, metric.high))
         kept = metric.level + (", sequence" if metric.level == "head" and not metric.pooled else "")
+        kept += f" ({metric.option})" if metric.option else ""
         lines.append(f"| {name} | {meaning} | {metric.unit} | {low} to {high} | {metric.source} | {kept} |")
     return "\n".join(lines)
