@@ -10,17 +10,21 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
 
+from tracker.measurement.measure import measure_model
+from tracker.measurement.probe import probe_tokens
 from tracker.measurement.weights import WeightMeter
 from tracker.metrics.registry import option_columns
 from tracker.models.layer_weights import LayerReader, LayerWeights
+from tracker.records import Conventions
 
-from .shapes import SHAPES, random_model
+from .shapes import SHAPES, Shape, random_ids, random_model
 from .tables import Row, machine, markdown, table
 
 MEASURES = ("stable_rank", "effective_rank", "spectral_norm")
@@ -104,6 +108,19 @@ def rows_of(folder: Path, rounds: int) -> list[Row]:
     return rows
 
 
+def states_row(shape: Shape, rounds: int) -> Row:
+    """Measuring a probe with and without hidden states, processor seconds, best of the rounds."""
+    model, (ids, prefix) = random_model(shape), random_ids(shape)
+    tokens = probe_tokens(ids, prefix)
+    best = {False: float("inf"), True: float("inf")}
+    for _ in range(rounds):
+        for states in best:
+            started = time.process_time()
+            measure_model(model, tokens, Conventions(), states=states)
+            best[states] = min(best[states], time.process_time() - started)
+    return {"without, s": best[False], "with states, s": best[True], "ratio": best[True] / best[False]}
+
+
 def main(given: Sequence[str] | None = None, console: Console | None = None) -> list[Row]:
     """Times the weights of one checkpoint and prints how far they are from numpy's."""
     parser = argparse.ArgumentParser("tests.bench.weights", description=__doc__)
@@ -121,6 +138,8 @@ def main(given: Sequence[str] | None = None, console: Console | None = None) -> 
     console.print(f"{machine('cpu')}, {options.threads} threads, best of {options.rounds} rounds")
     console.print(table(f"weights of {options.shape}", rows))
     console.print(markdown(rows), soft_wrap=True, markup=False, highlight=False)
+    row = states_row(replace(SHAPES[options.shape], n=96, batch=16), options.rounds)
+    console.print(table("hidden states, 16 x 96 tokens", [row]))
     said = ", ".join(f"{measure} {error:.1e}" for measure, error in worst.items())
     console.print(f"largest relative distance from numpy.linalg.svd in float64: {said}")
     return rows

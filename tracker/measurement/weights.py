@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tracker.measurement.tables import summary_of
+from tracker.measurement.threads import batch_threads, map_in_threads
 from tracker.measurement.weight_tables import NOTE, WeightTables
 from tracker.metrics.registry import option_columns
 from tracker.metrics.weights import (
@@ -42,9 +43,8 @@ class WeightMeter:
     def __init__(self, device: str = "cpu") -> None:
         self._device, self._reader = torch.device(device), LayerReader()
 
-    @torch.inference_mode()
     def measure(self, folder: Path) -> WeightTables:
-        """Measure every layer of a checkpoint.
+        """Measure every layer of a checkpoint, on a processor several at a time.
 
         Args:
             folder: in Hugging Face layout; tensors are read as they are stored, whatever dtype a forward
@@ -54,22 +54,28 @@ class WeightMeter:
             CheckpointError: the files cannot be read, or a matrix holds NaN; names the tensor.
         """
         rotation = self._reader.rotation(folder)
-        heads, layers, lacking = [], [], set()
-        for number, layer in enumerate(self._reader.layers(folder)):
+        layers = list(self._reader.layers(folder))
+
+        @torch.inference_mode()
+        def work(number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
             rotates = rotation if rotation is not None and rotation.layers[number] else None
-            heads.append(self._on_host(self._heads(layer, rotates)))
-            layers.append(self._on_host(dict(self._matrices(layer))))
-            lacking |= {part for part, found in (("attention", layer.heads), ("MLP", layer.mlp)) if not found}
+            found = self._heads(layers[number], rotates), dict(self._matrices(layers[number]))
+            heads, matrices = (
+                {name: value.double().cpu().numpy() for name, value in each.items()} for each in found
+            )
+            return heads, matrices
+
+        found = map_in_threads(work, range(len(layers)), batch_threads(self._device))
+        per_head, per_layer = map(list, zip(*found, strict=True))
+        lacking = {"attention" for layer in layers if not layer.heads}
+        lacking |= {"MLP" for layer in layers if not layer.mlp}
         kind = type(self._reader.model(folder)).__name__
         note = f"{NOTE} the layout of {kind}'s {' and '.join(sorted(lacking))} is not known"
-        return _tables(heads, layers, note if lacking else None)
+        return _tables(per_head, per_layer, note if lacking else None)
 
     def facts(self, folder: Path) -> ModelFacts:
         """Return the architecture of a checkpoint's model."""
         return model_facts(self._reader.model(folder))
-
-    def _on_host(self, columns: Columns) -> dict[str, np.ndarray]:
-        return {name: value.double().cpu().numpy() for name, value in columns.items()}
 
     def _matrices(self, layer: LayerWeights) -> Iterator[tuple[str, Tensor]]:
         found: Columns = {f"mlp_{part}": matrix for part, matrix in layer.mlp.items()}

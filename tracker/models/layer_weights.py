@@ -72,7 +72,7 @@ class Heads:
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """The matrices of one layer, on the host in the file's dtype; valid until the next layer is read."""
+    """The matrices of one layer, on the host in the file's dtype, as far as possible mapped from the file."""
 
     heads: Heads | None
     """None: their layout is not known."""
