@@ -1,7 +1,5 @@
 """``tracker weights``: measure the weights of checkpoints alone, without a forward pass or a probe."""
 
-from collections.abc import Sequence
-
 from rich.console import Console
 
 from tracker.commands.nano import prepare_store, train
@@ -60,7 +58,7 @@ def measure_weights(config: Config, sweep: ResolvedSweep, console: Console) -> l
     tasks = weight_tasks(sweep.plan.units, store.recorded(), again=config.remeasure == "all")
     if not tasks:
         return []
-    units = [task.planned for task in tasks]
+    units = tuple(task.planned for task in tasks)
     groups = by_model(units)
     bars, done = Bars(console, "weights of"), dict.fromkeys(groups, 0)
     for name, members in groups.items():
@@ -77,7 +75,7 @@ def measure_weights(config: Config, sweep: ResolvedSweep, console: Console) -> l
     return outcomes
 
 
-def _print_runs(store: Store, units: Sequence[PlannedUnit], console: Console) -> None:
+def _print_runs(store: Store, units: tuple[PlannedUnit, ...], console: Console) -> None:
     """Print a table per run, and once each what of its weights is not known."""
     from tracker.engines.weight_pass import name_of, weight_rows
     from tracker.measurement.weight_tables import note_in

@@ -132,12 +132,12 @@ def _tables(
             **{name: values.ravel() for name, values in per_head.items()},
         }
     ).with_columns(*(_profiles(heads, name, number) for name in PROFILES.values()))
-    frames = (
-        frame,
-        pl.DataFrame({"layer": np.arange(len(layers)), **per_layer}),
-        pl.DataFrame([summary_of(per_head | per_layer)]),
+    layer_frame = pl.DataFrame({"layer": np.arange(len(layers)), **per_layer})
+    row = pl.DataFrame([summary_of(per_head | per_layer)])
+    known = pl.selectors.float().fill_nan(None)
+    return WeightTables(
+        frame.with_columns(known), layer_frame.with_columns(known), row.with_columns(known), note
     )
-    return WeightTables(*(each.with_columns(pl.selectors.float().fill_nan(None)) for each in frames), note)
 
 
 def _stacked(found: list[dict[str, np.ndarray]], name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -159,6 +159,7 @@ def band_shares(shares_HF: Tensor) -> tuple[Tensor, Tensor]:
     """
     count = shares_HF.shape[-1]
     if count < 2:
-        return (torch.full_like(shares_HF[..., 0], torch.nan),) * 2
+        nothing = torch.full_like(shares_HF[..., 0], torch.nan)
+        return nothing, nothing
     width = max(1, round(BAND * count))
     return shares_HF[..., :width].sum(-1), shares_HF[..., -width:].sum(-1)
