@@ -152,7 +152,7 @@ def mean_frequency_index(shares_HF: Tensor) -> Tensor:
     return shares_HF @ torch.linspace(0, 1, count, dtype=shares_HF.dtype, device=shares_HF.device)
 
 
-def band_shares(shares_HF: Tensor) -> tuple[Tensor, Tensor]:
+def rotary_bands(shares_HF: Tensor) -> tuple[Tensor, Tensor]:
     """Return the shares of the highest and of the lowest quarter of the rotary frequencies, each (H,).
 
     A quarter is rounded to whole frequencies, at least one; null where there are fewer than two.
