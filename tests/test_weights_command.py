@@ -134,6 +134,13 @@ def test_a_sweep_measures_the_same(suite: Path):
     assert_measured(suite, "other")
 
 
+def test_a_sweep_makes_no_records_of_weights_alone(suite: Path):
+    (suite / "checkpoints" / "step10" / "model.safetensors").write_bytes(b"\x00" * 100)
+    assert sweep("spectrum.weights=true") == 1
+    records = Ledger(suite / "tracker-store").refreshed().values()
+    assert sorted((each.step, each.status) for each in records) == [(0, "ok"), (10, "failed"), (20, "ok")]
+
+
 def test_weights_that_changed_since_are_not_mixed_in(suite: Path, capsys: pytest.CaptureFixture[str]):
     assert sweep() == 0
     place = suite / "checkpoints" / "step10"

@@ -48,14 +48,24 @@ def run(config: Config, console: Console) -> int:
     return SOME_FAILED if failed else DONE
 
 
-def measure_weights(config: Config, sweep: ResolvedSweep, console: Console) -> list[Outcome]:
-    """Measure the weights of planned checkpoints that lack them, with a bar per model and seed."""
+def measure_weights(
+    config: Config, sweep: ResolvedSweep, console: Console, *, alone: bool = True
+) -> list[Outcome]:
+    """Measure the weights of planned checkpoints that lack them, with a bar per model and seed.
+
+    Args:
+        config: the request.
+        sweep: its plan.
+        console: shows the bars.
+        alone: as for ``weight_tasks``.
+    """
     from tracker.engines.placement import chosen_device
     from tracker.engines.prefetch import Prefetch
     from tracker.engines.weight_pass import run_weights, weight_tasks
 
     store = Store(config.store)
-    tasks = weight_tasks(sweep.plan.units, store.recorded(), again=config.remeasure == "all")
+    again = alone and config.remeasure == "all"  # a sweep has just measured them
+    tasks = weight_tasks(sweep.plan.units, store.recorded(), again=again, alone=alone)
     if not tasks:
         return []
     units = tuple(task.planned for task in tasks)
