@@ -199,6 +199,15 @@ def test_the_sentence_of_a_run_says_what_its_curves_do(entropy, selectivity, par
     assert [part for part in parts if part not in sentence] == []
 
 
+def test_weights_and_states_are_not_judged_over_size():
+    """They would weaken the correction of what is, and follow the width of the model."""
+    values = scale_values(np.geomspace(1, 10, 8), "step", -40, np.random.default_rng(3)) * 0.002 + 0.2
+    checkpoints, sequences = scale_tables("averaged_scale_sensitivity_0.5", values)
+    further = {"stable_rank_q": pl.col("params_total") * 1e-6, "state_first_norm": pl.col("step") + 2.0}
+    plain, weighed = analyse(checkpoints, sequences), analyse(checkpoints.with_columns(**further), sequences)
+    assert plain["thresholds"] == weighed["thresholds"]
+
+
 def test_a_threshold_is_reported_with_its_models():
     values = scale_values(np.geomspace(1, 10, 8), "step", -40, np.random.default_rng(3)) * 0.002 + 0.2
     result = analyse(*scale_tables("averaged_scale_sensitivity_0.5", values))

@@ -40,6 +40,19 @@ def test_it_opens_and_is_extended(old: Path):
     assert run(["analyse"]) == 0
 
 
+def test_weights_come_into_it_from_the_hub(old: Path):
+    before = tables(old / "tracker-store")
+    assert run(["weights", *REQUEST[:2]]) == 0
+    rows = open_store(old / "tracker-store").checkpoints().sort("step")
+    assert rows["stable_rank_q"].is_not_null().to_list() == [True, True]
+    assert open_store(old / "tracker-store", probe="weights").checkpoints()["step"].to_list() == [2]
+    after = tables(old / "tracker-store")
+    for name, frame in before.items():
+        kept = [column for column in frame.columns if frame[column].null_count() < frame.height]
+        assert after[name].select(kept).equals(frame.select(kept)), name
+    assert run(["analyse"]) == run(["dashboard"]) == 0
+
+
 def test_its_numbers_are_measured_again(old: Path):
     assert run(["sweep", *REQUEST, "steps.list=[0,1]", "store=again"]) == 0
     stored, again = tables(old / "tracker-store"), tables(old / "again")

@@ -1,5 +1,6 @@
 """Hidden states measured in the sweep's own forward pass, against ``output_hidden_states`` and numpy."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from transformers import AutoConfig, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrain
 
 from tracker.cli import run
 from tracker.measurement.measure import measure
+from tracker.models import load_model
 from tracker.models.architecture import auto_class
 from tracker.models.attention_modules import block_of, self_attention_names
+from tracker.models.streaming import stream_model
 from tracker.records import Measurement
 from tracker.store import open_store, read_table, record_folders
 from tracker.store.schema import OPTION_SCHEMAS
@@ -107,6 +110,16 @@ def test_as_many_sequences_count_as_are_measured():
         torch.set_num_threads(before)
     for name in COLUMNS:
         assert shared.layers[name].to_list() == pytest.approx(alone.layers[name].to_list(), rel=1e-6)
+
+
+def test_a_model_that_is_streamed_has_the_same_states(tmp_path: Path):
+    model = built("llama")
+    model.save_pretrained(tmp_path)
+    whole, streamed = (
+        measured(load_model(tmp_path), states=True),
+        measured(stream_model(tmp_path), states=True),
+    )
+    assert whole.layers.select(COLUMNS).equals(streamed.layers.select(COLUMNS))
 
 
 def test_massive_activations_are_found():

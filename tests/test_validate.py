@@ -109,6 +109,18 @@ WRONG: dict[str, tuple[Callable[..., Any], str]] = {
     "lag_profile": (lambda x: metrics.lag_profile(x).roll(1, -1), "profile by distance"),
     "admissibility": (lambda x: metrics.admissibility(x) * 1.001, "admissibility"),
     "refinement_residual": (lambda x: metrics.refinement_residual(x) ** 2, "refinement residual"),
+    "singular_values": (lambda x: metrics.singular_values(x).square(), "Gaussian matrix, 512 x 512"),
+    "stable_rank": (lambda s: s.sum(-1) / s.amax(-1), "Gaussian matrix, 512 x 512"),
+    "effective_rank": (lambda s: metrics.effective_rank(s).log(), "projection on 7 directions: effective"),
+    "product_singular_values": (lambda a, b: metrics.product_singular_values(a, b).sqrt(), "product of"),
+    "spectral_norm": (lambda s: s.mean(-1), "product of factors"),
+    "outlier_ratio": (lambda x: metrics.outlier_ratio(x) * 1.01, "entries of one magnitude"),
+    "rotary_shares": (lambda x, dims, interleaved: metrics.rotary_shares(
+        x, dims, interleaved=not interleaved), "a head of the third of 8 rotary frequencies (half)"),
+    "mean_frequency_index": (lambda x: 1 - metrics.mean_frequency_index(x), "a head of the third"),
+    "rotary_bands": (lambda x: tuple(1.1 * each for each in metrics.rotary_bands(x)), "a head that uses 8"),
+    "largest_over_median": (lambda x: metrics.largest_over_median(x.square()), "one activation of 100"),
+    "first_norm": (lambda x: metrics.first_norm(x) ** 2, "in the first token"),
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import torch
 from command_line import here as here
 from saved_models import load
 from suite_material import tables
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import CodeGenConfig, CodeGenForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from tracker.cli import run
 from tracker.errors import RequestError
@@ -134,12 +134,19 @@ def test_a_sweep_measures_the_same(suite: Path):
     assert_measured(suite, "other")
 
 
+def test_a_sweep_makes_no_records_of_weights_alone(suite: Path):
+    (suite / "checkpoints" / "step10" / "model.safetensors").write_bytes(b"\x00" * 100)
+    assert sweep("spectrum.weights=true") == 1
+    records = Ledger(suite / "tracker-store").refreshed().values()
+    assert sorted((each.step, each.status) for each in records) == [(0, "ok"), (10, "failed"), (20, "ok")]
+
+
 def test_weights_that_changed_since_are_not_mixed_in(suite: Path, capsys: pytest.CaptureFixture[str]):
     assert sweep() == 0
     place = suite / "checkpoints" / "step10"
     model = GPTNeoXForCausalLM.from_pretrained(place)
     with torch.no_grad():
-        model.gpt_neox.layers[0].attention.dense.weight.mul_(2)
+        model.get_parameter("gpt_neox.layers.0.attention.dense.weight").mul_(2)
     model.save_pretrained(place)
     assert load(place)
     assert weights() == 1
@@ -159,6 +166,27 @@ def test_a_checkpoint_that_cannot_be_read_costs_itself_alone(suite: Path, capsys
     assert "2 measured now, 0 before, 1 not measured" in said
     assert "step10" in said
     assert open_store(suite / "tracker-store").checkpoints()["step"].to_list() == [0, 20]
+
+
+def test_a_family_whose_layout_is_not_known_is_no_failure(here: Path, capsys: pytest.CaptureFixture[str]):
+    config = CodeGenConfig(
+        vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=32, rotary_dim=4, pad_token_id=None,
+        bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    CodeGenForCausalLM(config).save_pretrained(here / "checkpoints" / "step0")
+    np.save(here / "ids.npy", np.random.default_rng(0).integers(0, 64, (3, 32)))
+    line = "weights: the layout of CodeGenForCausalLM's attention is not known"
+    assert weights() == 0
+    assert capsys.readouterr().out.count(line) == 1
+    assert sweep() == sweep("store=other", "spectrum.weights=true") == 0
+    for store in ("tracker-store", "other"):
+        results = open_store(here / store)
+        assert results.checkpoints()["reason"].to_list() == [line]
+        assert results.heads()["stable_rank_qk"].to_list() == [None] * 8
+        assert results.layers()["stable_rank_mlp_in"].null_count() == 0
+    capsys.readouterr()
+    assert weights() == 0
+    assert "0 measured now, 1 before" in capsys.readouterr().out
 
 
 def test_a_wrong_request_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]):

@@ -27,7 +27,7 @@ from tracker.records import Conventions
 from .shapes import SHAPES, Shape, random_ids, random_model
 from .tables import Row, machine, markdown, table
 
-MEASURES = ("stable_rank", "effective_rank", "spectral_norm")
+MEASURES: tuple[str, ...] = ("stable_rank", "effective_rank", "spectral_norm")
 
 
 def matrices_of(layer: LayerWeights) -> dict[str, torch.Tensor]:

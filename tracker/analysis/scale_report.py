@@ -18,6 +18,7 @@ from tracker.analysis.text.scale import threshold_sentence
 from tracker.analysis.thresholds import ENOUGH, Threshold, judge_threshold
 from tracker.analysis.trajectories import Trajectory
 from tracker.facts import table
+from tracker.metrics.registry import option_columns
 
 _SCALED = (ENTROPY, SELECTIVITY, "band_power_low", "scale_sensitivity_0.5", "scale_sensitivity_0.25")
 THRESHOLD_METRICS = _SCALED + tuple(f"averaged_{name}" for name in _SCALED)
@@ -146,7 +147,8 @@ def find_thresholds(suite: str, runs: Sequence[Trajectory]) -> list[ThresholdEnt
     unmeasured = sorted({run.model for run in runs} - {run.model for run in measured})
     lost = tuple(ModelLeftOut(model, "no checkpoint of it was measured") for model in unmeasured)
     step = last_common_step(measured)
-    known = {name for run in runs for name in run.metrics}
+    # Weights and states go along with a run's transition; of themselves most follow the model's width.
+    known = {name for run in runs for name in run.metrics} - set(option_columns())
     main = [name for name in THRESHOLD_METRICS if name in known]
     if step is None:
         blank = [ThresholdEntry(suite, name, AXIS, left_out=lost) for name in main]

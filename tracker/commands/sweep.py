@@ -56,8 +56,8 @@ def run(config: Config, console: Console) -> int:
                 _tidy(config, sweep, needed=True)
                 outcomes = _measure(config, sweep, console, progress) if pending else []
                 if "weights" in config.options:
-                    lost = [each for each in measure_weights(config, sweep, console) if each.status != "ok"]
-                    print_holes(console, lost)
+                    found = measure_weights(config, sweep, console, alone=False)
+                    print_holes(console, [each for each in found if each.status != "ok"])
                 _tidy(config, sweep, needed=False)
                 progress.begin("analysing")
                 results = sweep_results(config, sweep)

@@ -1,7 +1,5 @@
 """``tracker weights``: measure the weights of checkpoints alone, without a forward pass or a probe."""
 
-from collections.abc import Sequence
-
 from rich.console import Console
 
 from tracker.commands.nano import prepare_store, train
@@ -50,17 +48,27 @@ def run(config: Config, console: Console) -> int:
     return SOME_FAILED if failed else DONE
 
 
-def measure_weights(config: Config, sweep: ResolvedSweep, console: Console) -> list[Outcome]:
-    """Measure the weights of planned checkpoints that lack them, with a bar per model and seed."""
+def measure_weights(
+    config: Config, sweep: ResolvedSweep, console: Console, *, alone: bool = True
+) -> list[Outcome]:
+    """Measure the weights of planned checkpoints that lack them, with a bar per model and seed.
+
+    Args:
+        config: the request.
+        sweep: its plan.
+        console: shows the bars.
+        alone: as for ``weight_tasks``.
+    """
     from tracker.engines.placement import chosen_device
     from tracker.engines.prefetch import Prefetch
     from tracker.engines.weight_pass import run_weights, weight_tasks
 
     store = Store(config.store)
-    tasks = weight_tasks(sweep.plan.units, store.recorded(), again=config.remeasure == "all")
+    again = alone and config.remeasure == "all"  # a sweep has just measured them
+    tasks = weight_tasks(sweep.plan.units, store.recorded(), again=again, alone=alone)
     if not tasks:
         return []
-    units = [task.planned for task in tasks]
+    units = tuple(task.planned for task in tasks)
     groups = by_model(units)
     bars, done = Bars(console, "weights of"), dict.fromkeys(groups, 0)
     for name, members in groups.items():
@@ -77,7 +85,7 @@ def measure_weights(config: Config, sweep: ResolvedSweep, console: Console) -> l
     return outcomes
 
 
-def _print_runs(store: Store, units: Sequence[PlannedUnit], console: Console) -> None:
+def _print_runs(store: Store, units: tuple[PlannedUnit, ...], console: Console) -> None:
     """Print a table per run, and once each what of its weights is not known."""
     from tracker.engines.weight_pass import name_of, weight_rows
     from tracker.measurement.weight_tables import note_in

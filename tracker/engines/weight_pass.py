@@ -45,7 +45,11 @@ def name_of(planned: PlannedUnit) -> Name:
 
 
 def weight_tasks(
-    units: Sequence[PlannedUnit], ledger: Mapping[RecordId, Recorded], *, again: bool = False
+    units: Sequence[PlannedUnit],
+    ledger: Mapping[RecordId, Recorded],
+    *,
+    again: bool = False,
+    alone: bool = True,
 ) -> list[WeightTask]:
     """List the checkpoints of a plan whose weights are to be measured.
 
@@ -53,6 +57,7 @@ def weight_tasks(
         units: of the plan.
         ledger: the store's records.
         again: whether weights that are recorded are measured once more.
+        alone: whether checkpoints without a measured record get one of their own.
     """
     measured: dict[Name, list[Recorded]] = {}
     for record in ledger.values():
@@ -63,7 +68,7 @@ def weight_tasks(
     for planned in units:
         records = measured.get(name_of(planned), [])
         lacking = [each for each in records if again or "weights" not in each.options]
-        if lacking or not records:
+        if lacking or (alone and not records):
             tasks.append(WeightTask(planned, tuple(lacking)))
     return tasks
 

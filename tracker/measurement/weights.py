@@ -16,11 +16,11 @@ from tracker.measurement.threads import batch_threads, map_in_threads
 from tracker.measurement.weight_tables import NOTE, WeightTables
 from tracker.metrics.registry import option_columns
 from tracker.metrics.weights import (
-    band_shares,
     effective_rank,
     mean_frequency_index,
     outlier_ratio,
     product_singular_values,
+    rotary_bands,
     rotary_shares,
     singular_values,
     spectral_norm,
@@ -107,7 +107,7 @@ class WeightMeter:
             for part, weights in (("q", placed.query), ("k", keys)):
                 shares = rotary_shares(weights, rotation.dims, interleaved=rotation.interleaved)
                 found[f"rotary_place_{part}"] = mean_frequency_index(shares)
-                found[f"rotary_high_{part}"], found[f"rotary_low_{part}"] = band_shares(shares)
+                found[f"rotary_high_{part}"], found[f"rotary_low_{part}"] = rotary_bands(shares)
                 found[PROFILES[part]] = shares
         return found
 
@@ -132,12 +132,12 @@ def _tables(
             **{name: values.ravel() for name, values in per_head.items()},
         }
     ).with_columns(*(_profiles(heads, name, number) for name in PROFILES.values()))
-    frames = (
-        frame,
-        pl.DataFrame({"layer": np.arange(len(layers)), **per_layer}),
-        pl.DataFrame([summary_of(per_head | per_layer)]),
+    layer_frame = pl.DataFrame({"layer": np.arange(len(layers)), **per_layer})
+    row = pl.DataFrame([summary_of(per_head | per_layer)])
+    known = pl.selectors.float().fill_nan(None)
+    return WeightTables(
+        frame.with_columns(known), layer_frame.with_columns(known), row.with_columns(known), note
     )
-    return WeightTables(*(each.with_columns(pl.selectors.float().fill_nan(None)) for each in frames), note)
 
 
 def _stacked(found: list[dict[str, np.ndarray]], name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Every metric as a function on tensors: probabilities in, numbers out, on whatever device they lie.
+"""Every metric as a function on tensors: probabilities, weights or states in, numbers out, on any device.
 
 A sweep runs these same functions on tiles of attention rows (``tracker.metrics.fused``). Equations are
 those of arXiv 2410.18067.
@@ -33,23 +33,37 @@ if TYPE_CHECKING:
         power_spectrum,
         total_power,
     )
+    from tracker.metrics.states import first_norm, largest_over_median
     from tracker.metrics.wavelets import (
         max_level,
         reconstruct_signal,
         reconstruction_error,
         wavelet_coefficients,
     )
+    from tracker.metrics.weights import (
+        effective_rank,
+        mean_frequency_index,
+        outlier_ratio,
+        product_singular_values,
+        rotary_bands,
+        rotary_shares,
+        singular_values,
+        spectral_norm,
+        stable_rank,
+    )
 
 __all__ = [
-    "CoMoments", "admissibility", "band_power", "equal_bands", "frame_bounds", "frequency_selectivity",
-    "head_redundancy", "kept_positions", "lag_profile", "local_share", "max_level", "next_power_of_two",
-    "position_spectrum_correlation", "positional_entropy", "power_spectrum", "prefix_matching_score",
-    "previous_token_score", "reconstruct_signal", "reconstruction_error", "refinement_residual",
-    "scale_level", "scale_sensitivity", "sink_share", "spectral_entropy", "total_power",
-    "wavelet_coefficients", "wavelet_entropy", "window_entropy",
+    "CoMoments", "admissibility", "band_power", "effective_rank", "equal_bands",
+    "first_norm", "frame_bounds", "frequency_selectivity", "head_redundancy", "kept_positions",
+    "lag_profile", "largest_over_median", "local_share", "max_level", "mean_frequency_index",
+    "next_power_of_two", "outlier_ratio", "position_spectrum_correlation", "positional_entropy",
+    "power_spectrum", "prefix_matching_score", "previous_token_score", "product_singular_values",
+    "reconstruct_signal", "reconstruction_error", "refinement_residual", "rotary_bands", "rotary_shares",
+    "scale_level", "scale_sensitivity", "singular_values", "sink_share", "spectral_entropy", "spectral_norm",
+    "stable_rank", "total_power", "wavelet_coefficients", "wavelet_entropy", "window_entropy",
 ]  # fmt: skip
 
-_MODULES = ("spectral", "entropy", "wavelets", "scale", "patterns", "frames")
+_MODULES = ("spectral", "entropy", "wavelets", "scale", "patterns", "frames", "weights", "states")
 
 
 def __getattr__(name: str) -> Any:

@@ -152,13 +152,14 @@ def mean_frequency_index(shares_HF: Tensor) -> Tensor:
     return shares_HF @ torch.linspace(0, 1, count, dtype=shares_HF.dtype, device=shares_HF.device)
 
 
-def band_shares(shares_HF: Tensor) -> tuple[Tensor, Tensor]:
+def rotary_bands(shares_HF: Tensor) -> tuple[Tensor, Tensor]:
     """Return the shares of the highest and of the lowest quarter of the rotary frequencies, each (H,).
 
     A quarter is rounded to whole frequencies, at least one; null where there are fewer than two.
     """
     count = shares_HF.shape[-1]
     if count < 2:
-        return (torch.full_like(shares_HF[..., 0], torch.nan),) * 2
+        nothing = torch.full_like(shares_HF[..., 0], torch.nan)
+        return nothing, nothing
     width = max(1, round(BAND * count))
     return shares_HF[..., :width].sum(-1), shares_HF[..., -width:].sum(-1)

@@ -185,11 +185,13 @@ def heads_of(below: _Names, attention: str, block: str, config: Any) -> Heads | 
     if output is None:
         return None
     if three is not None:
-        return _heads(*(below[f"{attention}.{name}"] for name in three), below[output], number)
+        query, key, value = (below[f"{attention}.{name}"] for name in three)
+        return _heads(query, key, value, below[output], number)
     if fused is None or config.model_type not in (*GROUPS, *BLOCKS):
         return None
     shared = _shared_heads(config)
-    return _heads(*_parted(below[fused], number, shared, config.model_type in BLOCKS), below[output], number)
+    query, key, value = _parted(below[fused], number, shared, config.model_type in BLOCKS)
+    return _heads(query, key, value, below[output], number)
 
 
 def _shared_heads(config: Any) -> int:

@@ -1,4 +1,4 @@
-"""The ground-truth experiments: signals whose spectra, scales and invariance are known in closed form.
+"""The ground-truth experiments: signals, weights and states whose measures are known in closed form.
 
 Every experiment takes the functions of ``tracker.metrics``, or others in their place, and yields findings.
 """
@@ -151,7 +151,45 @@ def patterns(functions: Any) -> Iterator[Finding]:
     yield near("three heads that copy: upper frame bound", 3, float(upper), 1e-9)
 
 
-EXPERIMENTS = (cosine, impulse, white_noise, one_bin, positions, periods, scale, patterns)
+def weights(functions: Any) -> Iterator[Finding]:
+    """Try matrices whose singular values are known, and heads that use one rotary frequency."""
+    gaussian = torch.randn(512, 512, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    stable = float(functions.stable_rank(functions.singular_values(gaussian)))
+    yield near("Gaussian matrix, 512 x 512: stable rank n m / (sqrt n + sqrt m)^2", 128, stable, 0.03 * 128)
+    projection = functions.singular_values(torch.eye(96, dtype=torch.float64)[:7])
+    for name in ("stable_rank", "effective_rank"):
+        found = float(getattr(functions, name)(projection))
+        yield near(f"projection on 7 directions: {name.replace('_', ' ')}", 7, found, 1e-9)
+    grown = torch.eye(96, dtype=torch.float64)[:7] * torch.arange(1.0, 8.0).unsqueeze(1)
+    product = functions.product_singular_values(grown, grown)
+    yield near(
+        "product of factors of norm 7: spectral norm", 49, float(functions.spectral_norm(product)), 1e-9
+    )
+    signs = torch.ones(1000, dtype=torch.float64)
+    signs[::2] = -1
+    yield near("entries of one magnitude: outlier ratio", 1, float(functions.outlier_ratio(signs)), 1e-12)
+    for name, interleaved, pair in (("half", False, [2, 10]), ("neighbours", True, [4, 5])):
+        head = torch.zeros(1, 24, 8, dtype=torch.float64)
+        head[0, pair] = 1.0
+        shares = functions.rotary_shares(head, 16, interleaved=interleaved)
+        place = float(functions.mean_frequency_index(shares))
+        yield near(f"a head of the third of 8 rotary frequencies ({name}): place", 2 / 7, place, 1e-12)
+    high, low = functions.rotary_bands(torch.full((1, 8), 1 / 8, dtype=torch.float64))
+    yield near("a head that uses 8 frequencies alike: highest quarter", 0.25, float(high), 1e-12)
+    yield near("a head that uses 8 frequencies alike: lowest quarter", 0.25, float(low), 1e-12)
+
+
+def states(functions: Any) -> Iterator[Finding]:
+    """Try hidden states with one large activation, in the first token."""
+    hidden = torch.ones(12, 64, dtype=torch.float64)
+    hidden[0, 3] = 100.0
+    yield near("one activation of 100 among ones: over the median", 100,
+               float(functions.largest_over_median(hidden)), 1e-12)  # fmt: skip
+    norm = math.sqrt(100**2 + 63) / 8
+    yield near("in the first token: its norm", norm, float(functions.first_norm(hidden)), 1e-12)
+
+
+EXPERIMENTS = (cosine, impulse, white_noise, one_bin, positions, periods, scale, patterns, weights, states)
 
 
 def ground_truth(functions: Any = metrics) -> list[Finding]:
