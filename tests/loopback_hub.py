@@ -63,6 +63,9 @@ class Hub:
     """File names whose last byte arrives changed."""
     truncated: set[str] = field(default_factory=set)
     """File names of which a half is served as if it were all."""
+    ranges: str = ""
+    """How the content server answers ranges wrongly: ignored (200), refused (416), short, shifted, unlike
+    (another ETag from the second on), moved (a redirect to the right place) or looping (one to itself)."""
     silent_hashes: bool = False
     """Leave hashes out of what the hub tells of its files."""
     nameless: bool = False
@@ -358,6 +361,8 @@ class _Handler(BaseHTTPRequestHandler):
         content = self._bytes(path)
         total, status = len(content), 200
         wanted = self.headers.get("Range", "")
+        if wanted and breakable and self.hub.ranges and self._wrong(wanted, content, headers):
+            return
         if wanted.startswith("bytes="):
             first, _, last = wanted.removeprefix("bytes=").partition("-")
             start, end = int(first), int(last) if last else total - 1
@@ -367,6 +372,32 @@ class _Handler(BaseHTTPRequestHandler):
         with self.serving.lock:
             stop = self.hub.cut.pop(0) if breakable and self.hub.cut and self.command == "GET" else None
         self._answer(status, headers, content, stop)
+
+    def _wrong(self, wanted: str, content: bytes, headers: dict[str, str]) -> bool:
+        """Answers a range as ``Hub.ranges`` says; whether it has."""
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        start, end = int(first), int(last)
+        told = {"Content-Range": f"bytes {start}-{end}/{len(content)}"}
+        before = [line for line in self.hub.log if line.path == self.route and line.status == 206]
+        match self.hub.ranges:
+            case "ignored":
+                self._answer(200, headers, content)
+            case "refused":
+                self._answer(416, {"Content-Range": f"bytes */{len(content)}"})
+            case "short":
+                self._answer(206, headers | told, content[start:end])
+            case "shifted":
+                shifted = {"Content-Range": f"bytes {start + 1}-{end + 1}/{len(content)}"}
+                self._answer(206, headers | shifted, content[start + 1 : end + 2])
+            case "unlike" if before:
+                self._answer(206, headers | told | {"ETag": '"another"'}, content[start : end + 1])
+            case "moved" if "again=" not in self.path:
+                self._answer(302, {"Location": f"{self.path}&again=1"})
+            case "looping":
+                self._answer(302, {"Location": self.path})
+            case _:
+                return False
+        return True
 
     def _json(self, value: object) -> None:
         self._answer(200, {"Content-Type": "application/json"}, json.dumps(value).encode())

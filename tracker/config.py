@@ -116,6 +116,7 @@ class Probe:
     n: int = 96
     sequences: int | None = None
     target_error: float | None = None
+    loss: bool = True
     seed: int = 0
     bos: bool = False
     text: str | None = None

@@ -91,11 +91,14 @@ class ProbeSpec:
     """Whether the tokenizer's beginning-of-sequence token is put in front of each sequence."""
     target_error: float | None = None
     """Relative standard error at which no more of the sequences are measured; None: all are."""
+    loss: bool = True
+    """Whether loss and in-context score are measured, which take the vocabulary head."""
 
     @property
     def identity(self) -> dict[str, object]:
-        """What keys and labels are made of; a target that is not set leaves them as they were without it."""
-        return {name: value for name, value in asdict(self).items() if name != "target_error" or value}
+        """What keys and labels are made of; a field added later leaves them as they were by its default."""
+        later = {"target_error": None, "loss": True}
+        return {name: value for name, value in asdict(self).items() if later.get(name, ...) != value}
 
     @property
     def label(self) -> str:

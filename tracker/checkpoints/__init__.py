@@ -17,6 +17,7 @@ from tracker.checkpoints.hub import find as find_on_hub
 from tracker.checkpoints.hub import first as first_of
 from tracker.checkpoints.listing import Inspected, Listed, RemoteFile, branches, inspect, look
 from tracker.checkpoints.names import Labels
+from tracker.checkpoints.parts import size
 from tracker.checkpoints.reading import Found, Naming, expanded, read_repositories
 from tracker.checkpoints.suites import (
     PYTHIA_STEPS,
@@ -56,6 +57,7 @@ __all__ = [
     "look",
     "published",
     "read_repositories",
+    "size",
 ]
 
 

@@ -9,12 +9,13 @@ import shutil
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 
 from filelock import FileLock
 
-from tracker.checkpoints import answers, cached, download, files, listing
+from tracker.checkpoints import answers, cached, download, files, listing, parts
 from tracker.checkpoints.claims import OVERHEAD, Claim, Claims, on_disk
 from tracker.checkpoints.listing import Inspected
 from tracker.errors import CheckpointError
@@ -53,6 +54,8 @@ class CheckpointCache:
     max_bytes: int | None = None
     stop: Event = field(default_factory=Event)
     """Ends waiting and fetching early."""
+    head: bool = True
+    """Whether unembeddings are needed; if not, part of a checkpoint's weights may be all that is fetched."""
 
     @property
     def claims(self) -> Claims:
@@ -84,9 +87,8 @@ class CheckpointCache:
             ) from error
 
     def _fetched(self, checkpoint: Checkpoint, inspected: Inspected | CheckpointError | None) -> Hold:
-        known = cached.noted(checkpoint.location, checkpoint.revision, self.folder)
         try:
-            if inspected is None and known is not None and checkpoint.commit == known:
+            if inspected is None and checkpoint.commit in self._noted(checkpoint):
                 held = self._held(checkpoint)
                 if held is not None:
                     return held
@@ -101,38 +103,75 @@ class CheckpointCache:
         held = self._held(checkpoint, inspected)
         return held or self._brought(checkpoint, inspected)
 
+    def _noted(self, checkpoint: Checkpoint) -> set[str | None]:
+        """The commits last seen under a checkpoint's revision."""
+        places = [self.folder] if self.head else [self.folder, parts.root(self.folder)]
+        return {cached.noted(checkpoint.location, checkpoint.revision, each) for each in places} - {None}
+
+    def find(self, checkpoint: Checkpoint) -> Fetched | None:
+        """Find a checkpoint of which the cache has all that is needed; makes no request and holds nothing."""
+        places = [self.folder] if self.head else [self.folder, parts.root(self.folder)]
+        return next((found for each in places if (found := cached.find(checkpoint, each))), None)
+
     def _held(self, checkpoint: Checkpoint, inspected: Inspected | None = None) -> Hold | None:
-        """A hold on a checkpoint that the cache has whole, whoever brought it in; None where it has not."""
+        """A hold on a checkpoint of which the cache has all that is needed; None where it has not."""
+        whole = self._held_in(self.folder, checkpoint, inspected)
+        if whole is not None or self.head:
+            return whole
+        return self._held_in(parts.root(self.folder), checkpoint, inspected)
+
+    def _held_in(self, cache: Path, checkpoint: Checkpoint, inspected: Inspected | None) -> Hold | None:
         commit = None if inspected is None else inspected.commit
         wanted = None if inspected is None else [file.name for file in inspected.files]
         commit = commit or checkpoint.commit
-        commit = commit or cached.noted(checkpoint.location, checkpoint.revision, self.folder)
-        if commit is None or not self.folder.is_dir():
+        commit = commit or cached.noted(checkpoint.location, checkpoint.revision, cache)
+        if commit is None or not cache.is_dir():
             return None
         pinned = replace(checkpoint, commit=commit)
         try:
             with self.claims.alone():
-                claim = self.claims.of(checkpoint.location, commit)
+                claim = self.claims.of(checkpoint.location, commit, cache != self.folder)
                 if claim is not None and not claim.whole:
                     return None
                 names = wanted if claim is None else [piece.name for piece in claim.pieces]
-                found = cached.find(pinned, self.folder, names)
+                found = cached.find(pinned, cache, names)
                 lease = None if claim is None or found is None else self.claims.lease(claim)
         except OSError as error:
             if error.errno in BROKEN:
                 raise  # without a lease another sweep could remove it while it is loaded
-            claim, lease, found = None, None, cached.find(pinned, self.folder, wanted)
+            claim, lease, found = None, None, cached.find(pinned, cache, wanted)
         return None if found is None else Hold(replace(found, checkpoint=checkpoint), claim, lease)
 
     def _brought(self, checkpoint: Checkpoint, inspected: Inspected) -> Hold:
         subject = answers.Subject(checkpoint.location, checkpoint.revision, checkpoint.label)
         request = download.Request(subject, inspected.commit, self.folder, self.stop)
-        claim, lease = self._claimed(request, listing.with_digests(inspected, subject))
+        inspected = listing.with_digests(inspected, subject)
+        part = None if self.head else parts.without_head(inspected, subject, request.pause)
+        if part is not None:
+            smaller = tuple(part.stored if file is part.file else file for file in inspected.files)
+            apart = replace(request, cache=parts.root(self.folder))
+            try:
+                return self._received(checkpoint, apart, Inspected(inspected.commit, smaller), part)
+            except parts.Refused:  # whole files are answered in another way, and their hashes are checked
+                with self.claims.alone():
+                    claim = self.claims.of(checkpoint.location, inspected.commit, part=True)
+                    if claim is not None and not self.claims.is_leased(claim):
+                        self.claims.remove(claim)
+        return self._received(checkpoint, request, inspected)
+
+    def _received(
+        self,
+        checkpoint: Checkpoint,
+        request: download.Request,
+        inspected: Inspected,
+        part: parts.Part | None = None,
+    ) -> Hold:
+        claim, lease = self._claimed(request, inspected)
         snapshot = request.repository / "snapshots" / request.commit
         hold = Hold(Fetched(checkpoint, snapshot, request.commit), claim, lease)
         started = time.monotonic()
         try:
-            received = self._transferred(request, inspected, claim)
+            received = self._transferred(request, inspected, claim, part)
             return replace(hold, received=received, seconds=time.monotonic() - started)
         except BaseException:
             self.release(hold)
@@ -141,7 +180,14 @@ class CheckpointCache:
     def _claimed(self, request: download.Request, inspected: Inspected) -> tuple[Claim, FileLock]:
         """A claim on a checkpoint and a lease of it, once there is room for it."""
         about, claims = request.about, self.claims
-        new = Claim(about.repo, str(about.revision), request.commit, (), keep=self.max_bytes is None)
+        new = Claim(
+            about.repo,
+            str(about.revision),
+            request.commit,
+            (),
+            keep=self.max_bytes is None,
+            part=request.cache != self.folder,
+        )
         while True:
             with claims.alone():
                 claim = claims.made(new, inspected.files)
@@ -191,7 +237,9 @@ class CheckpointCache:
             "space, set cache.max_gb to remove what is measured, or cache.folder to another disk"
         )
 
-    def _transferred(self, request: download.Request, inspected: Inspected, claim: Claim) -> int:
+    def _transferred(
+        self, request: download.Request, inspected: Inspected, claim: Claim, part: parts.Part | None
+    ) -> int:
         blobs = request.repository / "blobs"
         pieces = {piece.name: piece for piece in claim.pieces}
         items = [
@@ -200,15 +248,19 @@ class CheckpointCache:
                 blobs / pieces[file.name].blob,
                 self.claims.blob_lock(pieces[file.name].blob),
                 trusted=claim.whole or not pieces[file.name].ours,
+                fetch=partial(parts.fetch, part=part) if part and file == part.stored else None,
             )
             for file in inspected.files
         ]
         received = download.bring_all(request, items)
         files.whole(request.snapshot, request.about.who)
         for revision in {claim.revision, str(request.about.revision)}:
-            cached.note(request.about.repo, revision, claim.commit, self.folder)
+            cached.note(request.about.repo, revision, claim.commit, request.cache)
         with self.claims.alone():
-            self.claims.write(replace(self.claims.of(claim.repo, claim.commit) or claim, whole=True))
+            self.claims.write(replace(self.claims.of(*claim.subject) or claim, whole=True))
+            superseded = None if claim.part else self.claims.of(claim.repo, claim.commit, part=True)
+            if superseded is not None and not self.claims.is_leased(superseded):
+                self.claims.remove(superseded)
         return received
 
     def release(self, hold: Hold, *, measured: bool = False) -> None:
@@ -224,7 +276,7 @@ class CheckpointCache:
         with self.claims.alone():
             Path(hold.lease.lock_file).unlink(missing_ok=True)
             hold.lease.release()
-            claim = self.claims.of(hold.claim.repo, hold.claim.commit)
+            claim = self.claims.of(*hold.claim.subject)
             if claim is None or claim.keep or self.claims.is_leased(claim):
                 return
             if measured and self.max_bytes is not None:

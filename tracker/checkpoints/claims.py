@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tracker.atomic import locked, read_json, save_json
-from tracker.checkpoints import cached
+from tracker.checkpoints import cached, parts
 from tracker.checkpoints.download import remove_partial
 from tracker.checkpoints.listing import RemoteFile
 
@@ -51,11 +51,18 @@ class Claim:
     """Fetched to stay; else it is removed when nobody needs it any more."""
     whole: bool = False
     """Every piece has arrived and been checked."""
+    part: bool = False
+    """Of a part of the weights, which lies apart from what Hugging Face's tools look at."""
 
     @property
     def id(self) -> str:
         """Name of its files."""
-        return f"{self.repo.replace('/', '--')}.{self.commit}"
+        return _id(self.repo, self.commit, self.part)
+
+    @property
+    def subject(self) -> tuple[str, str, bool]:
+        """What it is a claim on: equal for two claims on the same files."""
+        return self.repo, self.commit, self.part
 
 
 class Claims:
@@ -73,9 +80,16 @@ class Claims:
         """Return every claim; one that does not read back counts as not there."""
         return [claim for path in sorted(self.folder.glob("*.json")) if (claim := _read(path)) is not None]
 
-    def of(self, repo: str, commit: str) -> Claim | None:
-        """Return the claim on one commit."""
-        return _read(self.folder / f"{repo.replace('/', '--')}.{commit}.json")
+    def of(self, repo: str, commit: str, part: bool = False) -> Claim | None:
+        """Return the claim on one commit, or on a part of it."""
+        return _read(self.folder / f"{_id(repo, commit, part)}.json")
+
+    def root(self, claim: Claim) -> Path:
+        """Return the cache that a claim's files lie in."""
+        return parts.root(self.cache) if claim.part else self.cache
+
+    def _repository(self, claim: Claim) -> Path:
+        return cached.repository(claim.repo, self.root(claim))
 
     def write(self, claim: Claim) -> None:
         """Write a claim, whole or not at all."""
@@ -88,11 +102,11 @@ class Claims:
             new: without pieces.
             files: those that the checkpoint needs; each with a digest, which names its blob.
         """
-        standing = self.of(new.repo, new.commit)
+        standing = self.of(*new.subject)
         if standing is not None:
             kept = standing.keep and (standing.whole or self.is_leased(standing))
             return replace(standing, keep=new.keep or kept)
-        root = cached.repository(new.repo, self.cache)
+        root = self._repository(new)
         brought = {piece.blob for other in self._others(new) for piece in other.pieces if piece.ours}
         pieces = []
         for file in files:
@@ -125,7 +139,7 @@ class Claims:
         claims = [claim for claim in self.all() if not claim.keep and claim.id != besides.id]
         claims += [] if besides.keep else [besides]
         blobs = {
-            (claim.repo, piece.blob): on_disk(piece.size)
+            (claim.repo, claim.part, piece.blob): on_disk(piece.size)
             for claim in claims
             for piece in claim.pieces
             if piece.ours
@@ -134,7 +148,7 @@ class Claims:
 
     def bytes_lacking(self, claim: Claim) -> int:
         """Return the bytes of a claim that are not on this disk yet."""
-        blobs = cached.repository(claim.repo, self.cache) / "blobs"
+        blobs = self._repository(claim) / "blobs"
         return sum(on_disk(piece.size) - _there(blobs, piece.blob) for piece in claim.pieces)
 
     def blob_lock(self, blob: str) -> Path:
@@ -143,7 +157,7 @@ class Claims:
 
     def remove(self, claim: Claim) -> None:
         """Remove from disk what tracker brought in for a claim and nobody else needs, and the claim."""
-        root = cached.repository(claim.repo, self.cache)
+        root, cache = self._repository(claim), self.root(claim)
         snapshot = root / "snapshots" / claim.commit
         for piece in claim.pieces:
             if piece.linked:
@@ -152,21 +166,27 @@ class Claims:
         linked = _linked(root)
         for piece in claim.pieces:
             if piece.ours and piece.blob not in wanted:
-                remove_partial(claim.repo, self.cache, piece.blob)
+                remove_partial(claim.repo, cache, piece.blob)
                 if piece.blob not in linked:
                     (root / "blobs" / piece.blob).unlink(missing_ok=True)
-                    cached.library_lock(claim.repo, self.cache, piece.blob).unlink(missing_ok=True)
+                    cached.library_lock(claim.repo, cache, piece.blob).unlink(missing_ok=True)
                 self.blob_lock(piece.blob).unlink(missing_ok=True)
         _remove_empty(snapshot)
-        if not snapshot.exists() and cached.noted(claim.repo, claim.revision, self.cache) == claim.commit:
+        if not snapshot.exists() and cached.noted(claim.repo, claim.revision, cache) == claim.commit:
             (root / "refs" / claim.revision).unlink(missing_ok=True)
         (self.folder / f"{claim.id}.json").unlink(missing_ok=True)
         if not self._others(claim):
             _remove_empty_below(root)
-            _remove_empty(self.cache / ".locks" / root.name)
+            _remove_empty(cache / ".locks" / root.name)
 
     def _others(self, claim: Claim) -> list[Claim]:
-        return [other for other in self.all() if other.repo == claim.repo and other.commit != claim.commit]
+        """Those whose files may be the same."""
+        there = [other for other in self.all() if (other.repo, other.part) == (claim.repo, claim.part)]
+        return [other for other in there if other.id != claim.id]
+
+
+def _id(repo: str, commit: str, part: bool) -> str:
+    return f"{repo.replace('/', '--')}.{commit}{'.part' if part else ''}"
 
 
 def on_disk(size: int) -> int:

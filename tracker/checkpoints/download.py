@@ -83,6 +83,8 @@ class Item:
     """Held while the file is fetched and checked, so that no two processes fetch it."""
     trusted: bool
     """Whether a blob that is there already was checked, or belongs to another program."""
+    fetch: Callable[[Request, "Item"], int] | None = None
+    """Brings it in another way than by the hub's own client, and returns the bytes received."""
 
 
 def bring_all(request: Request, items: Iterable[Item]) -> int:
@@ -129,12 +131,16 @@ def bring_all(request: Request, items: Iterable[Item]) -> int:
 def _bring(request: Request, item: Item) -> int:
     """Fetch and check one file, unless it is there; what is there already costs no request."""
     bar, link = _counting_bar(request.pause), request.snapshot / item.file.name
+    received = 0
     with _turn(item.lock, request):
         there = item.blob.exists()
         if not there:
             remove_partial(request.about.repo, request.cache, item.blob.name)
             about = replace(request.about, file=item.file.name)
-            ask(lambda: _fetch(request, item, bar), about, request.pause)
+            if item.fetch is None:
+                ask(lambda: _fetch(request, item, bar), about, request.pause)
+            else:
+                received = item.fetch(request, item)
         if not (there and item.trusted):
             try:
                 _check(request, item)
@@ -143,7 +149,7 @@ def _bring(request: Request, item: Item) -> int:
                     path.unlink(missing_ok=True)
                 raise
         _link(link, item.blob)
-    return bar.received
+    return bar.received + received
 
 
 def _link(link: Path, blob: Path) -> None:

@@ -35,7 +35,11 @@ FORMATS = (("model", "safetensors"), ("pytorch_model", "bin"))
 
 MERGE = " (merge_and_unload() of PEFT, then save_pretrained)"
 _MIB = 1 << 20
-_LONGEST_HEADER = 100_000_000
+LONGEST_HEADER = 100_000_000
+"""Bytes of a safetensors header that the format allows."""
+ABSENT = "tracker.absent"
+"""Key in the metadata of a safetensors file that holds a part of another: JSON, name -> shape of each tensor
+that is missing of those that a model has."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Header:
     """Of each tensor, by name."""
     file_size: int
     """Bytes that the whole file must have."""
+    absent: Mapping[str, tuple[int, ...]]
+    """Of each tensor that was left out, by name; see ``ABSENT``."""
 
 
 def needed(names: Collection[str]) -> tuple[list[str], list[str]]:
@@ -235,13 +241,15 @@ def read_header(path: Path) -> Header:
     try:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(_LONGEST_HEADER, size - 8):
+            if length > min(LONGEST_HEADER, size - 8):
                 raise ValueError(f"header of {length} bytes in a file of {size}")
             entries = json.loads(file.read(length))
         tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
         ends = [entry["data_offsets"][1] for entry in tensors.values()]
         shapes = {name: tuple(entry["shape"]) for name, entry in tensors.items()}
-        return Header(shapes, 8 + length + max(ends, default=0))
+        left_out = json.loads(entries.get("__metadata__", {}).get(ABSENT, "{}"))
+        absent = {name: tuple(shape) for name, shape in left_out.items()}
+        return Header(shapes, 8 + length + max(ends, default=0), absent)
     except (
         struct.error,
         KeyError,
@@ -252,6 +260,18 @@ def read_header(path: Path) -> Header:
         MemoryError,
     ) as error:
         raise ValueError(str(error)) from error
+
+
+def width(dtype: str) -> int:
+    """Return the bytes of one number of a safetensors dtype: ``F16``, ``BF16``, ``I64``, ``BOOL``.
+
+    Raises:
+        ValueError: it has no whole number of bytes, or is none.
+    """
+    bits = 8 if dtype == "BOOL" else int((re.match(r"[A-Z]+(\d+)", dtype) or [dtype, "?"])[1])
+    if bits % 8:
+        raise ValueError(f"numbers of {bits} bits")
+    return bits // 8
 
 
 def _check_safetensors(path: Path, who: str) -> None:

@@ -46,7 +46,7 @@ def run(config: Config, console: Console) -> int:
     groups, cache = by_model(sweep.plan.units), checkpoint_cache(config)
     rates = recorded_rates(sweep.ledger, sweep.probe)
     speed = None if config.forecast.speed is None else config.forecast.speed * 1e9
-    costs = {name: costs_of(name, units, rates, cache.folder, speed) for name, units in groups.items()}
+    costs = {name: costs_of(name, units, rates, cache, speed) for name, units in groups.items()}
     suspects = {name: _suspects(config, units) for name, units in groups.items()}
     free = free_memory()
     rows = {
@@ -132,7 +132,8 @@ def _disk(config: Config, costs: Sequence[Costs], cache: CheckpointCache, worker
         peak = min(float(cache.max_bytes), at_once * largest, math.inf if fetch is None else fetch)
         why = f"up to {at_once} checkpoints at once, removed when measured"
     disk = f"; peak disk: {_approximate(peak, readable_bytes)} ({why})"
-    sentences = [f"to fetch: {_approximate(fetch, readable_bytes)}{disk}"] if fetch != 0 else []
+    told = f"to fetch: {_approximate(fetch, readable_bytes)}{_left_out(costs)}{disk}"
+    sentences = [told] if fetch != 0 else []
     place = next((each for each in (cache.folder, *cache.folder.parents) if each.is_dir()), None)
     free = shutil.disk_usage(place).free if place is not None else None
     if peak is not None and free is not None and peak > free:
@@ -140,6 +141,14 @@ def _disk(config: Config, costs: Sequence[Costs], cache: CheckpointCache, worker
     if cache.max_bytes is not None and largest > cache.max_bytes:
         sentences.append(f"cache.max_gb={config.cache.max_gb:g} is less than one checkpoint: raise it")
     return sentences
+
+
+def _left_out(costs: Sequence[Costs]) -> str:
+    """Return how much all files are, where part of them is fetched."""
+    if not any(each.whole for each in costs):
+        return ""
+    whole = sum((each.whole or each.largest or 0.0) * each.lacking for each in costs)
+    return f" of {readable_bytes(whole)} (without the loss no unembedding is needed)"
 
 
 def _how_run(need: Need | None, free: int, stream: str) -> str:

@@ -150,6 +150,7 @@ def _on_dask(
         heartbeat=reservations.heartbeat.path.absolute(),
         cache=cache.folder.absolute(),
         cache_bytes=cache.max_bytes,
+        head=cache.head,
         device=config.device,
         threads=engine.threads,
         prefetch=engine.prefetch,

@@ -35,6 +35,8 @@ class SweepContext:
     cache: Path
     cache_bytes: int | None = None
     """Bound of the cache; None: none."""
+    head: bool = True
+    """Whether unembeddings are needed."""
     device: str = "auto"
     threads: int | None = None
     """Of torch."""
@@ -89,7 +91,7 @@ def carry_out(
             Reservations(store, heartbeat) as reservations,
             Prefetch(
                 batch.units,
-                CheckpointCache(context.cache, context.cache_bytes),
+                CheckpointCache(context.cache, context.cache_bytes, head=context.head),
                 depth=context.prefetch,
                 inspected=batch.inspected,
                 reservations=reservations,

@@ -53,6 +53,8 @@ def measure_model(
     conventions: Conventions,
     facts: ModelFacts | None = None,
     target_error: float | None = None,
+    *,
+    loss: bool = True,
 ) -> Values:
     """Compute every metric of a loaded model on a probe.
 
@@ -62,13 +64,14 @@ def measure_model(
         conventions: how to measure.
         facts: of the model, where they are at hand.
         target_error: ``relative_error`` at which no more sequences are measured; None: all are.
+        loss: whether loss and in-context score are measured.
 
     Raises:
         CheckpointError: attention that does not arrive or cannot be measured; names layer and head.
         RequestError: a convention that is not offered.
     """
     with plain_arithmetic(model.device), torch.inference_mode():
-        return _measured(model, tokens, conventions, facts or model_facts(model), target_error)
+        return _measured(model, tokens, conventions, facts or model_facts(model), target_error, loss)
 
 
 def _measured(
@@ -77,16 +80,19 @@ def _measured(
     conventions: Conventions,
     facts: ModelFacts,
     target_error: float | None,
+    loss: bool,
 ) -> Values:
     number, n = tokens.ids.shape
     plan = SignalPlan.of(conventions, n, model.device)
     values = Values.empty((number, facts.n_layers, facts.n_heads), scales=plan.level + 1)
-    way = logits_way(model, torch.from_numpy(tokens.ids[:1]).to(model.device)) if facts.causal else "none"
-    measured = _measure_batches(model, tokens.ids, plan, facts, values, target_error)
+    loss = loss and facts.causal
+    way = logits_way(model, torch.from_numpy(tokens.ids[:1]).to(model.device)) if loss else "none"
+    scored = way != "none"
+    measured = _measure_batches(model, tokens.ids, plan, facts, values, target_error, scored)
     if facts.causal:
         _measure_prefix(model, tokens.prefix_ids, values)
     _leave_out_failed(values, plan)
-    if facts.causal and way == "none":
+    if loss and way == "none":
         values.troubles |= {"loss": "no loss: the model has no vocabulary head"}
     return values.first(measured)
 
@@ -126,6 +132,7 @@ def _measure_batches(
     facts: ModelFacts,
     values: Values,
     target_error: float | None,
+    scored: bool,
 ) -> int:
     """Measure batch after batch, until there are enough sequences; return how many those are.
 
@@ -135,7 +142,7 @@ def _measure_batches(
     start, look = 0, FIRST_LOOK if target_error else len(ids)
     while start < len(ids):
         stop = min(look, len(ids))
-        for part, batch in _batches(model, ids, slice(start, stop), plan, facts):
+        for part, batch in _batches(model, ids, slice(start, stop), plan, facts, scored):
             _add_batch(batch, part, len(ids), values)
         start, look = stop, 2 * look
         if target_error and relative_error(values, start) <= target_error:
@@ -144,7 +151,12 @@ def _measure_batches(
 
 
 def _batches(
-    model: PreTrainedModel, ids: np.ndarray, wanted: slice, plan: SignalPlan, facts: ModelFacts
+    model: PreTrainedModel,
+    ids: np.ndarray,
+    wanted: slice,
+    plan: SignalPlan,
+    facts: ModelFacts,
+    scored: bool,
 ) -> Iterator[tuple[slice, "_Batch"]]:
     """Measure the sequences wanted, on a processor in several threads.
 
@@ -152,7 +164,7 @@ def _batches(
     """
 
     def work(part: slice) -> _Batch:
-        return _measured_batch(model, ids, part, plan, facts)
+        return _measured_batch(model, ids, part, plan, facts if scored else None)
 
     threads = batch_threads(model.device)
     start, stop, size = wanted.start, wanted.stop, _batch_size(model, facts, ids.shape[1])
@@ -183,14 +195,14 @@ class _Batch:
 
 @torch.inference_mode()
 def _measured_batch(
-    model: PreTrainedModel, ids: np.ndarray, part: slice, plan: SignalPlan, facts: ModelFacts
+    model: PreTrainedModel, ids: np.ndarray, part: slice, plan: SignalPlan, scored: ModelFacts | None
 ) -> _Batch:
     full = torch.from_numpy(ids[part]).to(model.device)
     kept = [full[:, positions] for positions in plan.positions]
     stream = AttentionStream(model, [full, *kept], finished=1)
     corner = min(plan.conventions.theory_tokens, plan.n) if part.start == 0 else 0
     layers = _sound([layer_values(attention, scaled, plan, corner) for _, (attention, *scaled) in stream])
-    losses = sequence_losses(model, stream.hidden[0], full, facts) if facts.causal else None
+    losses = None if scored is None else sequence_losses(model, stream.hidden[0], full, scored)
     return _Batch(layers, losses)
 
 
@@ -277,7 +289,8 @@ def measure(
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     facts = model_facts(model)
-    values = measure_model(model, tokens, unit.conventions, facts, unit.probe.target_error)
+    probe = unit.probe
+    values = measure_model(model, tokens, unit.conventions, facts, probe.target_error, loss=probe.loss)
     row = unit_row(unit, facts, tokens, commit) | {
         "n_sequences": len(values.loss),
         "device": _device_name(model),

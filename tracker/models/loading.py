@@ -16,7 +16,7 @@ from tracker.models.architecture import auto_class, model_class
 from tracker.models.attention_hooks import needs_hooks
 from tracker.models.attention_interface import IMPLEMENTATION
 from tracker.models.attention_modules import text_config
-from tracker.models.stored_state import ANSI, check_sizes, plain_state, stored_shapes, wrapped
+from tracker.models.stored_state import ANSI, absent_tensors, check_sizes, plain_state, stored_shapes, wrapped
 
 DTYPES = {
     "float32": torch.float32,
@@ -60,13 +60,32 @@ def load_model(path: Path, *, dtype: str = "float32", device: str = "cpu") -> Pr
             ignore_mismatched_sizes=True,
         )
     model, info = loaded
+    headless = _headless(model) if absent_tensors(path) else set()
     for problem in ("missing_keys", "mismatched_keys"):  # which transformers fills at random and only logs
         keys = info.get(problem) or ()
-        names = sorted(described_key(key) for key in keys)
+        names = sorted(described_key(key) for key in keys if key not in headless)
         if names:
             raise unfit(path, problem, names)
     refuse_nan(path, model)
-    return model.to(torch.device(device)).eval()
+    model = model.to(torch.device(device)).eval()
+    if headless:
+        _empty_head(model)
+    return model
+
+
+def _headless(model: PreTrainedModel) -> set[str]:
+    """Names of the unembedding's parameters, which may be missing where a file says so."""
+    head = model.get_output_embeddings()
+    own = {id(p) for p in head.parameters()} if head is not None else set()
+    return {name for name, parameter in model.named_parameters() if id(parameter) in own}
+
+
+def _empty_head(model: PreTrainedModel) -> None:
+    """Put zeros that take no memory in place of an unembedding that was not fetched and is not used."""
+    head: Any = model.get_output_embeddings()
+    for name, parameter in head.named_parameters(recurse=False):
+        zeros = torch.zeros((), dtype=parameter.dtype, device=parameter.device).expand(parameter.shape)
+        setattr(head, name, torch.nn.Parameter(zeros, requires_grad=False))
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -104,5 +104,5 @@ def _computed_buffers(model: PreTrainedModel) -> dict[str, Tensor]:
 def _own(model: PreTrainedModel) -> None:
     """Copies what transformers left mapped: writing into pages of the first checkpoint's file is not ours."""
     for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.device.type == "cpu":
+        if tensor.device.type == "cpu" and 0 not in tensor.stride():
             tensor.data = tensor.data.clone()

@@ -92,6 +92,15 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def absent_tensors(folder: Path) -> set[str]:
+    """Return the names of the tensors that were left out of a folder's files, for want of need."""
+    names: set[str] = set()
+    for file in files.whole(folder, str(folder)):
+        if file.suffix == ".safetensors":
+            names |= files.read_header(file).absent.keys()
+    return names
+
+
 def wrapped(folder: Path, names: Iterable[str]) -> bool:
     """Return whether transformers would not find the weights under their names."""
     if any(plain != name for name, plain in plain_names(names).items()):

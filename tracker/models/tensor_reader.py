@@ -17,7 +17,7 @@ from transformers.core_model_loading import WeightRenaming, rename_source_key
 from tracker.checkpoints import files
 from tracker.errors import INTERRUPTIONS, CheckpointError
 from tracker.models.loading import described_key, unfit
-from tracker.models.stored_state import load_pickle, plain_names
+from tracker.models.stored_state import Shapes, load_pickle, plain_names
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Stored:
     file: Path
     name: str
     shape: tuple[int, ...]
+    absent: bool = False
+    """Whether it was left out of the file, for want of need."""
 
 
 class UntiedError(CheckpointError):
@@ -36,7 +38,8 @@ class UntiedError(CheckpointError):
 class TensorFiles:
     """Where each tensor of a model lies on disk.
 
-    ``sources`` has one entry per parameter and persistent buffer, tied ones once.
+    ``sources`` has one entry per parameter and persistent buffer, tied ones once; none for one that was left
+    out of the files on purpose.
 
     Raises:
         CheckpointError: the files cannot be read in parts, hold tensors that are none of the model's as they
@@ -55,6 +58,8 @@ class TensorFiles:
             wanted = tuple(model.state_dict()[names[0]].shape)
             if any(each.shape != wanted for each in found):
                 raise unfit(folder, "mismatched_keys", [described_key((names[0], found[0].shape, wanted))])
+            if found[0].absent:
+                continue
             self.sources[names[0]] = found[0]
             if not all(self._equal(found[0], other) for other in found[1:]):
                 raise UntiedError(f"{folder}: {' and '.join(names)} are one tensor, yet stored as two")
@@ -109,7 +114,7 @@ def _listing(folder: Path) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for file in files.whole(folder, str(folder)):
         try:
-            shapes = _shapes(file)
+            shapes, absent = _shapes(file)
         except (CheckpointError, *INTERRUPTIONS):
             raise
         except BaseException as error:
@@ -118,18 +123,20 @@ def _listing(folder: Path) -> dict[str, Stored]:
                 f"{file}: cannot be read in parts ({type(error).__name__}: {reason}); "
                 "save the checkpoint again with save_pretrained"
             ) from error
-        for name, shape in shapes.items():
+        for name, shape in {**shapes, **absent}.items():
             if name in found:
                 raise CheckpointError(f"{folder}: {name} lies in {found[name].file.name} and in {file.name}")
-            found[name] = Stored(file, name, shape)
+            found[name] = Stored(file, name, shape, name in absent)
     return found
 
 
-def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+def _shapes(file: Path) -> tuple[Shapes, Shapes]:
+    """Shape of each tensor that a file holds, and of each that was left out of it."""
     if file.suffix == ".safetensors":
-        return dict(files.read_header(file).shapes)
+        header = files.read_header(file)
+        return header.shapes, header.absent
     tensors = load_pickle(file)
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}, {}
 
 
 def tied_names(model: PreTrainedModel) -> list[list[str]]:

@@ -11,8 +11,7 @@ from typing import Any, Literal, TypedDict
 
 from tracker import facts
 from tracker.atomic import update_json
-from tracker.checkpoints import inspect
-from tracker.checkpoints.cached import find
+from tracker.checkpoints import CheckpointCache, inspect, size
 from tracker.errors import CheckpointError
 from tracker.planning.memory import WIDTHS, expected_need, pythia_facts
 from tracker.records import Checkpoint, PlannedUnit, ProbeSpec, Recorded, RecordId
@@ -91,6 +90,8 @@ class Costs:
     """Bytes of one checkpoint, where any has to be fetched."""
     each: float | None
     """Seconds of measuring one."""
+    whole: float | None = None
+    """Bytes of all files of one checkpoint, where part of them is fetched."""
 
     @property
     def fetch(self) -> float | None:
@@ -107,7 +108,7 @@ def costs_of(
     name: str,
     units: list[PlannedUnit],
     rates: Mapping[str, list[float]],
-    cache: Path,
+    cache: CheckpointCache,
     speed: float | None = None,
 ) -> Costs:
     """Estimate what one model's pending units cost.
@@ -116,19 +117,19 @@ def costs_of(
         name: ``model seed s``.
         units: its units; those whose files the cache holds are not fetched.
         rates: from ``recorded_rates``.
-        cache: the cache's folder.
+        cache: where checkpoints of the hub go.
         speed: parameters times tokens that are measured in a second; None: what ``rates`` say.
     """
     pending = [planned for planned in units if planned.pending]
     present = [planned.unit for planned in pending if planned.unit.checkpoint.exists is not False]
     remote = [unit.checkpoint for unit in present if unit.checkpoint.kind == "hub"]
-    lacking = [each for each in remote if find(each, cache) is None]
-    size = checkpoint_bytes(lacking[0]) if lacking else 0.0
+    lacking = [each for each in remote if cache.find(each) is None]
+    whole, fetched = checkpoint_bytes(lacking[0], head=cache.head) if lacking else (0.0, 0.0)
     each = _seconds(name, rates) if speed is None else None
     if present and speed is not None and (need := expected_need(pending, present[0].dtype)) is not None:
         probe = present[0].probe
         each = need.whole / WIDTHS[present[0].dtype] * probe.n * probe.number / speed
-    return Costs(count=len(present), lacking=len(lacking), largest=size, each=each)
+    return Costs(len(present), len(lacking), fetched, each, whole if whole != fetched else None)
 
 
 def _seconds(name: str, rates: Mapping[str, list[float]]) -> float | None:
@@ -150,15 +151,24 @@ def _seconds(name: str, rates: Mapping[str, list[float]]) -> float | None:
     return sizes[model] * statistics.median(known) if known else None
 
 
-def checkpoint_bytes(checkpoint: Checkpoint) -> float | None:
-    """Return the bytes of a checkpoint on the hub: Pythia's from its table of facts, others from the hub's
-    answer; None where the hub does not say."""
-    if row := pythia_facts(checkpoint):
-        return float(row["fp16_bytes"])
+def checkpoint_bytes(checkpoint: Checkpoint, *, head: bool) -> tuple[float | None, float | None]:
+    """Return the bytes of a checkpoint on the hub: of its files, and those of them that are fetched.
+
+    Args:
+        checkpoint: on the hub.
+        head: whether its unembedding is needed.
+
+    Returns:
+        Pythia's files from its table of facts, all else from the hub's answers; None where it gives none.
+    """
+    row = pythia_facts(checkpoint)
     try:
-        return float(inspect(checkpoint).size)
+        if not head:
+            return size(checkpoint)
+        whole = float(row["fp16_bytes"]) if row else float(inspect(checkpoint).size)
     except CheckpointError:
-        return None
+        whole = float(row["fp16_bytes"]) if row else None
+    return whole, whole
 
 
 Lacking = Literal["size", "speed", "bandwidth"]

@@ -37,7 +37,8 @@ class ResolvedSweep:
 def checkpoint_cache(config: Config) -> sources.CheckpointCache:
     """Return the cache of a request, with its bound."""
     bound = None if config.cache.max_gb is None else int(config.cache.max_gb * 1e9)
-    return sources.CheckpointCache(sources.cache_folder(config.cache.folder), bound)
+    folder = sources.cache_folder(config.cache.folder)
+    return sources.CheckpointCache(folder, bound, head=config.probe.loss)
 
 
 def nano_recipe(suite: NanoSuite) -> NanoRecipe:
@@ -142,7 +143,7 @@ def requested_probe(config: Config, sequences: int | None = None) -> ProbeSpec:
     asked = config.probe
     default = NANO_SEQUENCES if isinstance(config.suite, NanoSuite) else DEFAULT_SEQUENCES
     usual = default if sequences is None else sequences
-    return probe_spec(
+    spec = probe_spec(
         _probe_source(config),
         name=asked.name,
         n=asked.n,
@@ -151,6 +152,7 @@ def requested_probe(config: Config, sequences: int | None = None) -> ProbeSpec:
         bos=asked.bos,
         target_error=asked.target_error,
     )
+    return replace(spec, loss=asked.loss)
 
 
 def _probe_source(config: Config) -> ProbeSource:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tracker.checkpoints import Listed, files, listing
+from tracker.checkpoints import CheckpointCache, Listed, files, listing
 from tracker.checkpoints.audit.file import MAIN, RepoAudit, audit_of, placed, record
 from tracker.checkpoints.audit.findings import TENSORS, Evidence, Finding, Revision, revision_of
-from tracker.checkpoints.cached import cache_folder, find
+from tracker.checkpoints.cached import cache_folder
 from tracker.checkpoints.listing import RemoteFile, Tree
 from tracker.checkpoints.reading import Naming, read_revisions
 from tracker.checkpoints.tensors import Checked, check
@@ -148,14 +148,14 @@ def _audited_repository(config: Config, repo: str, planned: Sequence[Checkpoint]
 
 def _bad_in_cache(config: Config, checkpoint: Checkpoint) -> list[Finding]:
     """Faults of tensors of a checkpoint whose files happen to be on this machine."""
-    folder = cache_folder(config.cache.folder)
-    found = find(checkpoint, folder)
+    cache = CheckpointCache(cache_folder(config.cache.folder), head=False)
+    found = cache.find(checkpoint)
     if found is None:
         return []
     try:
         checked = check(found.path, checkpoint.label, initial=checkpoint.step == 0)
     except (CheckpointError, OSError) as error:
-        if find(checkpoint, folder) is None:  # a sweep with a bounded cache removed it meanwhile
+        if cache.find(checkpoint) is None:  # a sweep with a bounded cache removed it meanwhile
             return []
         return [_bad(checkpoint, found.commit, None, str(error))]
     return _bad_tensors(checkpoint, found.commit, checked)
