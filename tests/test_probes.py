@@ -133,7 +133,7 @@ def test_whatever_decides_the_token_ids_belongs_to_the_key(tmp_path: Path):
             labels = {spec_of(ProbeSource(**given), n=16, number=4).label,
                       spec_of(ProbeSource(**given | {field: other}), n=16, number=4).label}  # fmt: skip
             assert len(labels) == 2, (field, given)
-    whole = ProbeSpec("n", "t", 8, 1, target_error=0.1)
+    whole = ProbeSpec("n", "t", 8, 1, target_error=0.1, loss=False)
     assert {each.name for each in fields(ProbeSpec)} == {*whole.identity}
     column = ProbeSource(text=at["a.parquet"])
     assert (

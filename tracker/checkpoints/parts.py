@@ -42,7 +42,8 @@ HEADS = ("embed_out.weight", "lm_head.weight")
 EMBEDDINGS = ("embed_in.weight", "embed_tokens.weight", "wte.weight", "word_embeddings.weight")
 ONE_FILE = "model.safetensors"
 """Of shards, which are tens of gigabytes together, the unembedding is a small share."""
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
+"""Bytes that a broken connection loses at most."""
 
 
 class Refused(CheckpointError):
