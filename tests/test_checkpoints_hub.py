@@ -134,11 +134,12 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
     assert cached.cache_folder("~/x") == Path.home() / "x"
 
 
-def test_discover_is_one_request_and_pins(hub: Hub, serve) -> None:
+def test_discover_is_two_requests_and_pins(hub: Hub, serve) -> None:
     for revision in ("main", "step7", "step0", "step10-tokens2B"):
         serve(revision=revision)
     found = discover_hub(REPO, Labels(seed=3))
-    assert hub.asked() == [f"GET /api/models/{REPO}/refs"]
+    main = hub.commit(hub.root / REPO / "main")
+    assert hub.asked() == [f"GET /api/models/{REPO}/refs", f"GET /api/models/{REPO}/revision/{main}"]
     assert [(one.step, one.revision, one.tokens_seen) for one in found] == [
         (0, "step0", None),
         (7, "step7", None),
@@ -159,7 +160,7 @@ def test_discover_refuses(hub: Hub, serve) -> None:
         discover_hub("a/b/c")
     serve(revision="main")
     serve(revision="v1")
-    with refused(match=r"no branch or tag names a training step; .*; found main, v1; set suite.p"):
+    with refused(match=r"no branch, tag or folder of main names a train.*; found main, v1; set suite.p"):
         discover_hub(REPO)
     serve(revision="step1")
     serve(revision="step01")

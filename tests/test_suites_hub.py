@@ -232,19 +232,6 @@ def test_a_gated_repository_is_planned_and_each_checkpoint_says_how_to_get_acces
         assert re.search(rf"{re.escape(place)}\S+ {re.escape(how)}", said)
 
 
-def test_steps_in_subfolders_are_told_with_the_way_to_measure_them(hub: Hub, capsys):
-    serve(hub, "lab/below")
-    for step in ("iter_0001000", "iter_0002000"):
-        shutil.copytree(
-            hub.root / "lab/below/main",
-            hub.root / "lab/below/main" / step,
-            ignore=lambda *_: ["iter_0001000"],
-        )
-    assert run(["plan", "suite=hub", "suite.repo=lab/below", *PROBE]) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "its branch main has them as folders (iter_0001000, iter_0002000): fetch those with" in said
-
-
 def test_steps_log_says_where_a_suite_starts_late(hub: Hub):
     repo, planned, _ = NAMES["smollm2"]
     serve(hub, repo, *planned)

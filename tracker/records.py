@@ -41,7 +41,8 @@ class Checkpoint:
     """``hub``: location is a repository id; ``folder``: location is a directory on this machine."""
     location: str
     revision: str
-    """The branch of the repository, or the name of the checkpoint's folder below ``location``."""
+    """The branch or tag of the repository, ``branch:folder`` where it is a folder in it, or the name of the
+    checkpoint's folder below ``location``."""
     tokens_seen: int | None = None
     identity: str | None = None
     """Stands for ``location`` in the key where the place may move (the embedded suite); else None."""
@@ -49,6 +50,16 @@ class Checkpoint:
     """Pinned commit of the revision, where the source has already reported it."""
     exists: bool | None = None
     """False where the source is known not to have it; None where nobody has asked yet."""
+
+    @property
+    def branch(self) -> str:
+        """What the hub is asked for: the revision without a folder in it."""
+        return self.revision.partition(":")[0]
+
+    @property
+    def subfolder(self) -> str:
+        """The folder in the branch that holds it; empty where the whole branch does."""
+        return self.revision.partition(":")[2] if self.kind == "hub" else ""
 
     @property
     def label(self) -> str:

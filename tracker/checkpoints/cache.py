@@ -16,7 +16,7 @@ from threading import Event
 from filelock import FileLock
 
 from tracker.checkpoints import answers, cached, download, files, listing, parts
-from tracker.checkpoints.claims import OVERHEAD, Claim, Claims, on_disk
+from tracker.checkpoints.claims import OVERHEAD, Claim, Claims, claim_id, on_disk
 from tracker.checkpoints.listing import Inspected
 from tracker.errors import CheckpointError
 from tracker.records import Checkpoint, Fetched
@@ -128,9 +128,10 @@ class CheckpointCache:
         if commit is None or not cache.is_dir():
             return None
         pinned = replace(checkpoint, commit=commit)
+        id = claim_id(checkpoint.location, commit, cache != self.folder, checkpoint.subfolder)
         try:
             with self.claims.alone():
-                claim = self.claims.of(checkpoint.location, commit, cache != self.folder)
+                claim = self.claims.of(id)
                 if claim is not None and not claim.whole:
                     return None
                 names = wanted if claim is None else [piece.name for piece in claim.pieces]
@@ -154,9 +155,7 @@ class CheckpointCache:
                 return self._received(checkpoint, apart, Inspected(inspected.commit, smaller), part)
             except parts.Refused:  # whole files are answered in another way, and their hashes are checked
                 with self.claims.alone():
-                    claim = self.claims.of(checkpoint.location, inspected.commit, part=True)
-                    if claim is not None and not self.claims.is_leased(claim):
-                        self.claims.remove(claim)
+                    self._remove_idle(checkpoint, inspected.commit)
         return self._received(checkpoint, request, inspected)
 
     def _received(
@@ -166,18 +165,25 @@ class CheckpointCache:
         inspected: Inspected,
         part: parts.Part | None = None,
     ) -> Hold:
-        claim, lease = self._claimed(request, inspected)
+        claim, lease = self._claimed(request, inspected, checkpoint.subfolder)
         snapshot = request.repository / "snapshots" / request.commit
         hold = Hold(Fetched(checkpoint, snapshot, request.commit), claim, lease)
         started = time.monotonic()
         try:
             received = self._transferred(request, inspected, claim, part)
-            return replace(hold, received=received, seconds=time.monotonic() - started)
+            names = [file.name for file in inspected.files]
+            folder = cached.model_folder(replace(checkpoint, commit=request.commit), request.cache, names)
+            files.whole(folder, checkpoint.label)
+            self._note_whole(request, checkpoint, claim)
+            fetched = replace(hold.fetched, path=folder)
+            return replace(hold, fetched=fetched, received=received, seconds=time.monotonic() - started)
         except BaseException:
             self.release(hold)
             raise
 
-    def _claimed(self, request: download.Request, inspected: Inspected) -> tuple[Claim, FileLock]:
+    def _claimed(
+        self, request: download.Request, inspected: Inspected, folder: str
+    ) -> tuple[Claim, FileLock]:
         """A claim on a checkpoint and a lease of it, once there is room for it."""
         about, claims = request.about, self.claims
         new = Claim(
@@ -187,6 +193,7 @@ class CheckpointCache:
             (),
             keep=self.max_bytes is None,
             part=request.cache != self.folder,
+            folder=folder,
         )
         while True:
             with claims.alone():
@@ -252,16 +259,22 @@ class CheckpointCache:
             )
             for file in inspected.files
         ]
-        received = download.bring_all(request, items)
-        files.whole(request.snapshot, request.about.who)
+        return download.bring_all(request, items)
+
+    def _note_whole(self, request: download.Request, checkpoint: Checkpoint, claim: Claim) -> None:
+        """Record that a claim's files are there; a part of them is not needed any more once all are."""
         for revision in {claim.revision, str(request.about.revision)}:
             cached.note(request.about.repo, revision, claim.commit, request.cache)
         with self.claims.alone():
-            self.claims.write(replace(self.claims.of(*claim.subject) or claim, whole=True))
-            superseded = None if claim.part else self.claims.of(claim.repo, claim.commit, part=True)
-            if superseded is not None and not self.claims.is_leased(superseded):
-                self.claims.remove(superseded)
-        return received
+            self.claims.write(replace(self.claims.of(claim.id) or claim, whole=True))
+            if not claim.part:
+                self._remove_idle(checkpoint, claim.commit)
+
+    def _remove_idle(self, checkpoint: Checkpoint, commit: str) -> None:
+        """Remove the part of a checkpoint's weights that is there, unless somebody holds it."""
+        claim = self.claims.of(claim_id(checkpoint.location, commit, part=True, folder=checkpoint.subfolder))
+        if claim is not None and not self.claims.is_leased(claim):
+            self.claims.remove(claim)
 
     def release(self, hold: Hold, *, measured: bool = False) -> None:
         """Give a hold back.
@@ -276,7 +289,7 @@ class CheckpointCache:
         with self.claims.alone():
             Path(hold.lease.lock_file).unlink(missing_ok=True)
             hold.lease.release()
-            claim = self.claims.of(*hold.claim.subject)
+            claim = self.claims.of(hold.claim.id)
             if claim is None or claim.keep or self.claims.is_leased(claim):
                 return
             if measured and self.max_bytes is not None:

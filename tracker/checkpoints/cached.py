@@ -6,7 +6,8 @@ only after every file of that commit has been checked.
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub import get_cached_repo_tree
@@ -59,15 +60,45 @@ def find(checkpoint: Checkpoint, cache: Path, names: Collection[str] | None = No
     if not snapshot.is_dir():
         return None
     if names is None:
-        small, heavy = files.needed(_names(checkpoint.location, commit, cache, snapshot))
+        there = _names(checkpoint.location, commit, cache, snapshot)
+        small, heavy = files.needed_in(checkpoint.subfolder, there)
         names = small + heavy
     if not all((snapshot / name).is_file() for name in names):
         return None
     try:
-        files.whole(snapshot, checkpoint.label)
+        folder = model_folder(replace(checkpoint, commit=commit), cache, names)
+        files.whole(folder, checkpoint.label)
     except (CheckpointError, OSError):
         return None
-    return Fetched(checkpoint, snapshot, commit)
+    return Fetched(checkpoint, folder, commit)
+
+
+def assembled(repo: str, commit: str, folder: str, cache: Path) -> Path:
+    """Return where links are made to the files of a checkpoint in a folder, where some lie above it."""
+    return cache / ".locks" / "tracker" / "folders" / repository(repo, cache).name / commit / folder
+
+
+def model_folder(checkpoint: Checkpoint, cache: Path, names: Iterable[str]) -> Path:
+    """Return the folder to load a checkpoint from; of files in several folders one is made of links to them.
+
+    Args:
+        checkpoint: pinned to its commit.
+        cache: holds its files.
+        names: of its files.
+    """
+    commit = str(checkpoint.commit)
+    snapshot = repository(checkpoint.location, cache) / "snapshots" / commit
+    wanted = {name.rpartition("/")[2]: snapshot / name for name in names}
+    if {path.parent for path in wanted.values()} <= {snapshot / checkpoint.subfolder}:
+        return snapshot / checkpoint.subfolder
+    place = assembled(checkpoint.location, commit, checkpoint.subfolder, cache)
+    place.mkdir(parents=True, exist_ok=True)
+    for name, path in wanted.items():
+        target = os.path.relpath(path, place)
+        if not (place / name).is_symlink() or os.readlink(place / name) != target:
+            (place / name).unlink(missing_ok=True)
+            (place / name).symlink_to(target)
+    return place
 
 
 def noted(repo: str, revision: str, cache: Path) -> str | None:
@@ -113,4 +144,4 @@ def _names(repo: str, commit: str, cache: Path, snapshot: Path) -> list[str]:
         return [file.path for file in get_cached_repo_tree(repo, revision=commit, cache_dir=cache)]
     except CachedRepoTreeNotFoundError:
         # Another program fetched it file by file; then what lies there is all there is to go by.
-        return [path.name for path in snapshot.iterdir()]
+        return [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if not path.is_dir()]

@@ -7,6 +7,7 @@ here happens under one lock of the folder.
 """
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -19,6 +20,7 @@ from tracker.atomic import locked, read_json, save_json
 from tracker.checkpoints import cached, parts
 from tracker.checkpoints.download import remove_partial
 from tracker.checkpoints.listing import RemoteFile
+from tracker.records import digest
 
 BLOCK = 4096
 """Bytes in which file systems hand out space."""
@@ -53,16 +55,13 @@ class Claim:
     """Every piece has arrived and been checked."""
     part: bool = False
     """Of a part of the weights, which lies apart from what Hugging Face's tools look at."""
+    folder: str = ""
+    """The folder of the commit that it is of; empty: the whole commit."""
 
     @property
     def id(self) -> str:
         """Name of its files."""
-        return _id(self.repo, self.commit, self.part)
-
-    @property
-    def subject(self) -> tuple[str, str, bool]:
-        """What it is a claim on: equal for two claims on the same files."""
-        return self.repo, self.commit, self.part
+        return claim_id(self.repo, self.commit, self.part, self.folder)
 
 
 class Claims:
@@ -80,9 +79,12 @@ class Claims:
         """Return every claim; one that does not read back counts as not there."""
         return [claim for path in sorted(self.folder.glob("*.json")) if (claim := _read(path)) is not None]
 
-    def of(self, repo: str, commit: str, part: bool = False) -> Claim | None:
-        """Return the claim on one commit, or on a part of it."""
-        return _read(self.folder / f"{_id(repo, commit, part)}.json")
+    def of(self, id: str) -> Claim | None:
+        """Return the claim of an id, see ``claim_id``."""
+        return _read(self.folder / f"{id}.json")
+
+    def _assembled(self, claim: Claim) -> Path:
+        return cached.assembled(claim.repo, claim.commit, claim.folder, self.root(claim))
 
     def root(self, claim: Claim) -> Path:
         """Return the cache that a claim's files lie in."""
@@ -102,17 +104,20 @@ class Claims:
             new: without pieces.
             files: those that the checkpoint needs; each with a digest, which names its blob.
         """
-        standing = self.of(*new.subject)
+        standing = self.of(new.id)
         if standing is not None:
             kept = standing.keep and (standing.whole or self.is_leased(standing))
             return replace(standing, keep=new.keep or kept)
         root = self._repository(new)
-        brought = {piece.blob for other in self._others(new) for piece in other.pieces if piece.ours}
+        others = self._others(new)
+        brought = {piece.blob for other in others for piece in other.pieces if piece.ours}
+        made = {piece.name for other in _of_commit(others, new) for piece in other.pieces if piece.linked}
         pieces = []
         for file in files:
             blob = str(file.digest)
             ours = blob in brought or not (root / "blobs" / blob).exists()
-            linked = not (root / "snapshots" / new.commit / file.name).exists()
+            there = (root / "snapshots" / new.commit / file.name).exists()
+            linked = not there or file.name in made
             pieces.append(Piece(file.name, blob, file.size, ours, linked))
         return replace(new, pieces=tuple(pieces))
 
@@ -159,10 +164,14 @@ class Claims:
         """Remove from disk what tracker brought in for a claim and nobody else needs, and the claim."""
         root, cache = self._repository(claim), self.root(claim)
         snapshot = root / "snapshots" / claim.commit
+        others = self._others(claim)
+        used = {piece.name for other in _of_commit(others, claim) for piece in other.pieces}
         for piece in claim.pieces:
-            if piece.linked:
+            if piece.linked and piece.name not in used:
                 (snapshot / piece.name).unlink(missing_ok=True)
-        wanted = {piece.blob for other in self._others(claim) for piece in other.pieces}
+        if claim.folder:
+            shutil.rmtree(self._assembled(claim), ignore_errors=True)
+        wanted = {piece.blob for other in others for piece in other.pieces}
         linked = _linked(root)
         for piece in claim.pieces:
             if piece.ours and piece.blob not in wanted:
@@ -171,11 +180,13 @@ class Claims:
                     (root / "blobs" / piece.blob).unlink(missing_ok=True)
                     cached.library_lock(claim.repo, cache, piece.blob).unlink(missing_ok=True)
                 self.blob_lock(piece.blob).unlink(missing_ok=True)
-        _remove_empty(snapshot)
-        if not snapshot.exists() and cached.noted(claim.repo, claim.revision, cache) == claim.commit:
+        _remove_empty_below(snapshot)
+        if (claim.folder or not snapshot.exists()) and cached.noted(
+            claim.repo, claim.revision, cache
+        ) == claim.commit:
             (root / "refs" / claim.revision).unlink(missing_ok=True)
         (self.folder / f"{claim.id}.json").unlink(missing_ok=True)
-        if not self._others(claim):
+        if not others:
             _remove_empty_below(root)
             _remove_empty(cache / ".locks" / root.name)
 
@@ -185,8 +196,14 @@ class Claims:
         return [other for other in there if other.id != claim.id]
 
 
-def _id(repo: str, commit: str, part: bool) -> str:
-    return f"{repo.replace('/', '--')}.{commit}{'.part' if part else ''}"
+def claim_id(repo: str, commit: str, part: bool = False, folder: str = "") -> str:
+    """Return the name of a claim's files: of a commit, of a folder in it, or of parts of their weights."""
+    inside = f".{digest(folder)}" if folder else ""
+    return f"{repo.replace('/', '--')}.{commit}{inside}{'.part' if part else ''}"
+
+
+def _of_commit(others: Iterable[Claim], claim: Claim) -> list[Claim]:
+    return [other for other in others if other.commit == claim.commit]
 
 
 def on_disk(size: int) -> int:

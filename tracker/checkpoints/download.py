@@ -155,6 +155,7 @@ def _bring(request: Request, item: Item) -> int:
 def _link(link: Path, blob: Path) -> None:
     target = os.path.relpath(blob, link.parent)
     if not link.is_symlink() or os.readlink(link) != target:
+        link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(target)
 

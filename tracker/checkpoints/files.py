@@ -7,7 +7,7 @@ import struct
 import zipfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tracker.atomic import read_json
 from tracker.errors import CheckpointError
@@ -76,6 +76,38 @@ def needed(names: Collection[str]) -> tuple[list[str], list[str]]:
             others = [name for name in names if name.endswith(f".{ending}") and "/" not in name]
             return small, [index, *sorted(shards or others)]
     return small, []
+
+
+def needed_in(folder: str, names: Collection[str]) -> tuple[list[str], list[str]]:
+    """Choose what measuring needs of one folder of a repository, as ``needed`` does.
+
+    Args:
+        folder: empty: the repository itself. Configuration and tokenizer that a folder does not have are
+            those of the nearest folder above it that has them.
+        names: of all files of the repository.
+    """
+    if not folder:
+        return needed(names)
+    above = [folder, *(str(each) for each in PurePosixPath(folder).parents if str(each) != "."), ""]
+    _, heavy = needed(below(folder, names))
+    small = []
+    for kind, marks in (((CONFIG,), (CONFIG,)), (TOKENIZER, VOCABULARY)):
+        place = next((each for each in above if {*below(each, names)} & {*marks}), None)
+        if place is not None:
+            small += [str(PurePosixPath(place, name)) for name in kind if name in {*below(place, names)}]
+    return small, [f"{folder}/{name}" for name in heavy]
+
+
+def below(folder: str, names: Iterable[str]) -> list[str]:
+    """Return the names that lie in a folder, relative to it."""
+    prefix = f"{folder}/" if folder else ""
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
+
+def folders_with_weights(names: Collection[str]) -> list[str]:
+    """Return the folders of a repository that hold a set of weights, at any depth."""
+    places = {str(PurePosixPath(name).parent) for name in names if "/" in name and ".." not in name}
+    return sorted(place for place in places if needed(below(place, names))[1])
 
 
 def sets(names: Collection[str]) -> dict[str, list[str]]:

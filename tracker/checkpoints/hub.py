@@ -72,7 +72,8 @@ def discover(
     branch: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> list[Checkpoint]:
-    """Read a repository's branches and tags in one request; without a network, those that the cache knows.
+    """Read a repository's branches, tags and the folders of main, in two requests; without a network, those
+    that the cache knows.
 
     Args:
         repo: ``owner/name``.
@@ -125,14 +126,10 @@ def find(
 
 def _nothing(repo: str, commits: Mapping[str, str], pattern: str | None) -> str:
     wanted = f"names like {names.EXAMPLES}" if pattern is None else pattern
-    said = f"suite.repo={repo}: no branch or tag names a training step; looked for {wanted}; "
-    below = [name for name in listing.folders(repo) if names.read(name, pattern)]
-    if below:
-        return (
-            f"{said}its branch main has them as folders ({files.listed(below)}): fetch those with "
-            f"`hf download {repo} --local-dir DIR`, then suite=folder suite.path=DIR"
-        )
-    return f"{said}found {files.listed(commits)}; set suite.pattern to the form of its names"
+    return (
+        f"suite.repo={repo}: no branch, tag or folder of main names a training step; looked for {wanted}; "
+        f"found {files.listed(commits)}; set suite.pattern to the form of its names"
+    )
 
 
 def first(repo: str, labels: Labels) -> Checkpoint:
@@ -153,6 +150,7 @@ def _titles(repo: str, branch: str) -> dict[str, str]:
 def _revisions(repo: str, cache: Path, naming: Naming) -> tuple[dict[str, str], list[str]]:
     try:
         held = listing.revisions(repo)
+        folders = listing.subfolders(repo, held.both[listing.MAIN]) if listing.MAIN in held.both else {}
     except UnknownRepository as error:
         raise RequestError(str(error)) from error
     except Unreachable:
@@ -162,4 +160,4 @@ def _revisions(repo: str, cache: Path, naming: Naming) -> tuple[dict[str, str], 
         return known, []
     twice = [name for name in held.tags if name in held.branches and naming.read(name)]
     both = f"{repo}: both a branch and a tag, of which the branch is read: {files.listed(twice)}"
-    return held.both, [both] if twice else []
+    return held.both | folders, [both] if twice else []

@@ -20,6 +20,7 @@ from tracker.records import Checkpoint
 
 ASKED_AT_ONCE = 4
 """Listings asked for side by side; the hub's limits for one user are some thousands in five minutes."""
+MAIN = "main"
 LARGEST_INDEX = 64 << 20
 """Bytes."""
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -66,6 +67,18 @@ class Tree(NamedTuple):
 
     commit: str
     files: tuple[RemoteFile, ...]
+
+    @property
+    def subfolders(self) -> dict[str, str]:
+        """Its folders with weights, as revisions of the branch ``main`` with its commit."""
+        held = files.folders_with_weights([file.name for file in self.files])
+        return {f"{MAIN}:{folder}": self.commit for folder in held}
+
+    def below(self, folder: str) -> tuple[RemoteFile, ...]:
+        """The files of one folder, named relative to it."""
+        prefix = f"{folder}/" if folder else ""
+        inside = (file for file in self.files if file.name.startswith(prefix))
+        return tuple(replace(file, name=file.name.removeprefix(prefix)) for file in inside)
 
 
 class Listed(NamedTuple):
@@ -114,11 +127,17 @@ def branches(repo: str) -> dict[str, str]:
     return revisions(repo).both
 
 
-def folders(repo: str) -> list[str]:
-    """Return the folders of a repository's branch ``main``, in one request; none where that fails."""
-    tree = _attempt(lambda: _tree(Subject(repo, "main", "suite.repo"), "main"))
-    files = tree.files if isinstance(tree, Tree) else ()
-    return sorted({file.name.partition("/")[0] for file in files if "/" in file.name})
+def subfolders(repo: str, commit: str) -> dict[str, str]:
+    """Return the folders with weights in a repository's branch ``main``, as revisions ``main:folder`` with
+    its commit, in one request; none where that is refused.
+
+    Raises:
+        Unreachable: the hub does not answer.
+    """
+    tree = _attempt(lambda: _tree(Subject(repo, MAIN, "suite.repo"), commit))
+    if isinstance(tree, Unreachable):
+        raise tree
+    return {} if isinstance(tree, CheckpointError) else tree.subfolders
 
 
 def commits(repo: str, branch: str) -> list[tuple[str, str]]:
@@ -142,8 +161,8 @@ def inspect(checkpoint: Checkpoint) -> Inspected:
             incomplete set of shards, or the hub does not answer.
     """
     about = _subject(checkpoint)
-    tree = _tree(about, checkpoint.commit or checkpoint.revision)
-    return Inspected(tree.commit, _needed(tree, about))
+    tree = _tree(about, checkpoint.commit or checkpoint.branch)
+    return Inspected(tree.commit, _needed(tree, about, checkpoint.subfolder))
 
 
 def look(checkpoints: Sequence[Checkpoint], heads: Mapping[str, dict[str, str]] | None = None) -> Listed:
@@ -161,7 +180,7 @@ def look(checkpoints: Sequence[Checkpoint], heads: Mapping[str, dict[str, str]] 
     places: dict[Checkpoint, tuple[str, str]] = {}
     for checkpoint in checkpoints:
         repo, about = checkpoint.location, _subject(checkpoint)
-        commit = checkpoint.commit or known.get(repo, {}).get(checkpoint.revision)
+        commit = checkpoint.commit or known.get(repo, {}).get(checkpoint.branch)
         if repo in lost:
             inspected[checkpoint] = lost[repo]
         elif commit is None:
@@ -170,11 +189,11 @@ def look(checkpoints: Sequence[Checkpoint], heads: Mapping[str, dict[str, str]] 
             )
         else:
             places[checkpoint] = (repo, commit)
-    mains = {repo: heads["main"] for repo, heads in known.items() if "main" in heads}
-    wanted = {place: Subject(place[0], "main", "suite.repo") for place in mains.items()}
+    mains = {repo: heads[MAIN] for repo, heads in known.items() if MAIN in heads}
+    wanted = {place: Subject(place[0], MAIN, "suite.repo") for place in mains.items()}
     wanted |= {place: _subject(checkpoint) for checkpoint, place in places.items()}
     trees = _trees(wanted)
-    inspected |= {each: _inspected(trees[place], _subject(each)) for each, place in places.items()}
+    inspected |= {each: _inspected(trees[place], each) for each, place in places.items()}
     return Listed(
         inspected,
         {each: tree for each, place in places.items() if isinstance(tree := trees[place], Tree)},
@@ -263,18 +282,21 @@ def _attempt(call: Callable[[], Answer]) -> Answer | CheckpointError:
         return error
 
 
-def _inspected(tree: Tree | CheckpointError, about: Subject) -> Inspected | CheckpointError:
+def _inspected(tree: Tree | CheckpointError, checkpoint: Checkpoint) -> Inspected | CheckpointError:
     if isinstance(tree, CheckpointError):
         return tree
-    return _attempt(lambda: Inspected(tree.commit, _needed(tree, about)))
+    about, folder = _subject(checkpoint), checkpoint.subfolder
+    return _attempt(lambda: Inspected(tree.commit, _needed(tree, about, folder)))
 
 
-def _needed(tree: Tree, about: Subject) -> tuple[RemoteFile, ...]:
-    """The files of a commit that measuring needs, of its weights one format only."""
+def _needed(tree: Tree, about: Subject, folder: str) -> tuple[RemoteFile, ...]:
+    """The files of a commit, or of a folder in it, that measuring needs, of its weights one format only."""
     where = about.where
     named = {file.name: file for file in tree.files}
-    small, heavy = files.needed(named)
-    if files.CONFIG not in small:
+    if folder and not files.below(folder, named):
+        raise MissingCheckpoint(f"{where}: the branch has no folder {folder}")
+    small, heavy = files.needed_in(folder, named)
+    if not any(name.endswith(files.CONFIG) for name in small):
         raise CheckpointError(f"{where}: has no {files.CONFIG}; found {files.listed(named)}")
     if not heavy:
         raise CheckpointError(
@@ -282,7 +304,8 @@ def _needed(tree: Tree, about: Subject) -> tuple[RemoteFile, ...]:
             f"found {files.listed(named)}"
         )
     if not files.announced(heavy):
-        heavy = [heavy[0], *_named_by(named[heavy[0]], tree, about)]
+        prefix = heavy[0].removesuffix(heavy[0].rpartition("/")[2])
+        heavy = [heavy[0], *(f"{prefix}{each}" for each in _named_by(named[heavy[0]], tree, about))]
         lacking = [name for name in heavy if name not in named]
         if lacking:
             raise CheckpointError(

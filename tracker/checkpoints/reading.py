@@ -28,8 +28,11 @@ class Naming:
     """Which stages are taken; None: pretraining alone."""
 
     def read(self, name: str) -> Named | None:
-        """Read one name."""
-        return names.read(name, self.pattern, ON_HUB)
+        """Read one name; of a folder, ``branch:folder``, its whole path or else the last part of it."""
+        folder = name.partition(":")[2]
+        if not folder:
+            return names.read(name, self.pattern, ON_HUB)
+        return names.read(folder, self.pattern) or names.read(folder.rpartition("/")[2], self.pattern)
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,10 @@ def read_revisions(like: Checkpoint, commits: Mapping[str, str], naming: Naming)
     """
     taken: dict[tuple[str | None, int, int], Checkpoint] = {}
     unread, notes, by_tokens = [], [], False
-    for revision, commit in sorted(commits.items()):
+    for revision, commit in sorted(commits.items(), key=lambda each: (":" in each[0], each)):
         read = naming.read(revision)
         if read is None:
-            unread += [] if revision in NO_CHECKPOINTS else [revision]
+            unread += [] if _names_no_step(revision) else [revision]
             continue
         by_tokens |= read.step is None and not naming.tokens_per_step
         found = replace(_placed(like, read, naming), revision=revision, commit=commit, exists=True)
@@ -174,6 +177,11 @@ def _ordered(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
     return sorted(checkpoints, key=lambda each: (each.model, each.seed, each.step))
 
 
+def _names_no_step(revision: str) -> bool:
+    """Whether a name is none that could be meant for a checkpoint: folders are often of other things."""
+    return revision in NO_CHECKPOINTS or (":" in revision and not re.search(r"\d", revision))
+
+
 def _tokens_alone(repo: str) -> str:
     return (
         f"{repo}: its names count tokens, not steps: `step` counts millions of tokens; "
@@ -183,7 +191,7 @@ def _tokens_alone(repo: str) -> str:
 
 def _unread(place: str, unread: Sequence[str]) -> str:
     with_digits = next((name for name in unread if re.search(r"\d", name)), None)
-    form = names.suggested(with_digits.rpartition("/")[2]) if with_digits else r"NAME(?P<step>\d+)"
+    form = names.suggested(re.split("[/:]", with_digits)[-1]) if with_digits else r"NAME(?P<step>\d+)"
     return (
         f"{place}: not read as checkpoints: {listed(unread)}; a form of their own is given as "
         f"\"suite.pattern='{form}'\""

@@ -92,7 +92,8 @@ def _by_place(chosen: Iterable[Checkpoint]) -> dict[str, list[Checkpoint]]:
 
 
 def _revision(checkpoint: Checkpoint, tree: Tree) -> Revision:
-    return revision_of(checkpoint.revision, tree.commit, tree.files, checkpoint.step, checkpoint.seed)
+    held = tree.below(checkpoint.subfolder)
+    return revision_of(checkpoint.revision, tree.commit, held, checkpoint.step, checkpoint.seed)
 
 
 def _evidence(
@@ -100,7 +101,7 @@ def _evidence(
 ) -> Evidence:
     repo = planned[0].location
     main = listed.main.get(repo)
-    heads = listed.branches[repo]
+    heads = listed.branches[repo] | (main.subfolders if main else {})
     return Evidence(
         revisions,
         None if main is None else revision_of(MAIN, main.commit, main.files),
@@ -132,6 +133,8 @@ def _steps(checkpoints: Iterable[Checkpoint]) -> dict[int, set[int]]:
 
 def _audited_repository(config: Config, repo: str, planned: Sequence[Checkpoint], moved: Moved) -> RepoAudit:
     heads = listing.branches(repo)
+    if MAIN in heads:
+        heads |= listing.subfolders(repo, heads[MAIN])
     there = _existing(config, planned, heads)
     moved(repo, 0, len(there))
     listed = listing.look(there, {repo: heads})
