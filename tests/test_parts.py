@@ -20,7 +20,7 @@ from suite_material import VOLATILE
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from tracker import checkpoints, open_store
-from tracker.checkpoints import CheckpointCache, Labels, cached, declared, files, inspect, parts
+from tracker.checkpoints import CheckpointCache, Labels, cached, declared, headers, inspect, parts
 from tracker.cli import run
 from tracker.errors import CheckpointError, RequestError
 from tracker.models.loading import load_model
@@ -95,7 +95,7 @@ def test_only_what_is_needed_arrives_as_a_file_of_its_own(hub: Hub, saved) -> No
     left_out = every.keys() - kept.keys()
     assert left_out == {"embed_out.weight", *(f"gpt_neox.layers.{i}.attention.bias" for i in (0, 1))}
     assert all(torch.equal(kept[name], every[name]) for name in kept)
-    assert files.read_header(file).absent == {"embed_out.weight": (8192, 64)}
+    assert headers.read_header(file).absent == {"embed_out.weight": (8192, 64)}
     config = (saved[1] / "config.json").stat().st_size
     assert hold.received == weights(hub) - parts.FIRST + config, "the header came before, to plan the rest"
     assert hold.fetched.commit == hub.commit(hub.root / REPO / "step1")

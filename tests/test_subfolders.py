@@ -15,7 +15,7 @@ from test_parts import HEAD
 from test_parts import save as save_larger
 
 from tracker import open_store
-from tracker.checkpoints import CheckpointCache, discover_hub, files, inspect
+from tracker.checkpoints import CheckpointCache, discover_hub, files, headers, inspect
 from tracker.cli import run
 from tracker.errors import CheckpointError, MissingCheckpoint
 from tracker.planning.resolve import resolve
@@ -134,7 +134,7 @@ def test_a_part_of_one_is_fetched_without_the_loss(hub: Hub) -> None:
     shutil.move(main / "step7" / "config.json", main / "config.json")
     cache = CheckpointCache(Path("cache").absolute(), head=False)
     fetched = cache.fetch(discover_hub(REPO)[0]).fetched
-    assert files.read_header(fetched.path / "model.safetensors").absent == {"embed_out.weight": (8192, 64)}
+    assert headers.read_header(fetched.path / "model.safetensors").absent == {"embed_out.weight": (8192, 64)}
     assert sum(line.sent for line in hub.log if "/content/" in line.path) < weights.stat().st_size - HEAD
     assert (fetched.path / "config.json").is_file()
 

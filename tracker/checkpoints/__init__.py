@@ -15,10 +15,11 @@ from tracker.checkpoints.hub import declared
 from tracker.checkpoints.hub import discover as discover_hub
 from tracker.checkpoints.hub import find as find_on_hub
 from tracker.checkpoints.hub import first as first_of
-from tracker.checkpoints.listing import Inspected, Listed, RemoteFile, branches, inspect, look
+from tracker.checkpoints.listing import branches, inspect, look
 from tracker.checkpoints.names import Labels
 from tracker.checkpoints.parts import size
 from tracker.checkpoints.reading import Found, Naming, expanded, read_repositories
+from tracker.checkpoints.remote import Inspected, Listed, RemoteFile
 from tracker.checkpoints.suites import (
     PYTHIA_STEPS,
     PYTHIA_TOKENS_PER_STEP,

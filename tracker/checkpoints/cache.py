@@ -5,7 +5,6 @@ that anybody still needs stays, and what was there before tracker is never touch
 """
 
 import errno
-import shutil
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
@@ -16,15 +15,13 @@ from threading import Event
 from filelock import FileLock
 
 from tracker.checkpoints import answers, cached, download, files, listing, parts
-from tracker.checkpoints.claims import OVERHEAD, Claim, Claims, claim_id, on_disk
-from tracker.checkpoints.listing import Inspected
+from tracker.checkpoints.claims import Claim, Claims, claim_id
+from tracker.checkpoints.remote import Inspected
+from tracker.checkpoints.room import Room
 from tracker.errors import CheckpointError
 from tracker.records import Checkpoint, Fetched
 
 WAIT_SECONDS = 0.1
-SPARE = 0.005
-"""Share of a disk that is left free, up to MOST_SPARE bytes."""
-MOST_SPARE = 200_000_000
 
 BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 """Errors of a cache that others may write; any other error of its locks means that it may only be read."""
@@ -186,6 +183,7 @@ class CheckpointCache:
     ) -> tuple[Claim, FileLock]:
         """A claim on a checkpoint and a lease of it, once there is room for it."""
         about, claims = request.about, self.claims
+        room = Room(claims, self.max_bytes)
         new = Claim(
             about.repo,
             str(about.revision),
@@ -198,51 +196,16 @@ class CheckpointCache:
         while True:
             with claims.alone():
                 claim = claims.made(new, inspected.files)
-                lacking = self._lacking(claim)
+                lacking = room.lacking(claim)
                 if lacking <= 0:
                     for place in (request.repository / "blobs", request.snapshot):
                         place.mkdir(parents=True, exist_ok=True)
                     claims.write(claim)
                     return claim, claims.lease(claim)
                 held = any(claims.is_leased(each) for each in claims.all() if not each.keep)
-            if not held or self._never_fits(claim):
-                raise answers.DiskFull(self._no_room(about, claim, lacking))
+            if not held or room.never_fits(claim):
+                raise answers.DiskFull(room.refusal(about, claim, lacking))
             request.pause(WAIT_SECONDS)
-
-    def _never_fits(self, claim: Claim) -> bool:
-        need = OVERHEAD + sum(on_disk(piece.size) for piece in claim.pieces if piece.ours)
-        return self.max_bytes is not None and need > self.max_bytes
-
-    def _lacking(self, claim: Claim) -> int:
-        """Bytes that are missing for a claim, after removing what nobody needs where that helps."""
-        lacking = self._short_of(claim)
-        for idle in self.claims.all():
-            if lacking <= 0:
-                break
-            if not idle.keep and idle.id != claim.id and not self.claims.is_leased(idle):
-                self.claims.remove(idle)
-                lacking = self._short_of(claim)
-        return lacking
-
-    def _short_of(self, claim: Claim) -> int:
-        claims, disk = self.claims, shutil.disk_usage(self.folder)
-        spare = min(int(SPARE * disk.total), MOST_SPARE)
-        arriving = [each for each in claims.all() if each.id != claim.id and not each.whole]
-        coming = sum(claims.bytes_lacking(each) for each in arriving if claims.is_leased(each))
-        lacking = claims.bytes_lacking(claim) + OVERHEAD + coming + spare - disk.free
-        if self.max_bytes is not None:
-            lacking = max(lacking, claims.bytes_held(claim) - self.max_bytes)
-        return lacking
-
-    def _no_room(self, about: answers.Subject, claim: Claim, lacking: int) -> str:
-        need = sum(piece.size for piece in claim.pieces)
-        start = f"{about.where}: not fetched, it needs {_gb(need)} and {_gb(lacking)} are missing"
-        if self._never_fits(claim):
-            return f"{start}: cache.max_gb={(self.max_bytes or 0) / 1e9:g} is less than it takes; raise it"
-        return (
-            f"{start}: the disk of {self.folder} has {_gb(shutil.disk_usage(self.folder).free)} free; free "
-            "space, set cache.max_gb to remove what is measured, or cache.folder to another disk"
-        )
 
     def _transferred(
         self, request: download.Request, inspected: Inspected, claim: Claim, part: parts.Part | None
@@ -319,7 +282,3 @@ class CheckpointCache:
             if error.errno in BROKEN:
                 raise
         return cleaned
-
-
-def _gb(count: int) -> str:
-    return f"{count / 1e9:.3g} GB"

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from tracker.atomic import locked, read_json, save_json
 from tracker.checkpoints import cached, parts
 from tracker.checkpoints.download import remove_partial
-from tracker.checkpoints.listing import RemoteFile
+from tracker.checkpoints.remote import RemoteFile
 from tracker.records import digest
 
 BLOCK = 4096

@@ -1,15 +1,13 @@
 """Which files of a model are needed, and whether they lie on disk whole. No weights are loaded here."""
 
 import hashlib
-import json
 import re
-import struct
 import zipfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from tracker.atomic import read_json
+from tracker.checkpoints import headers
 from tracker.errors import CheckpointError
 
 CONFIG = "config.json"
@@ -35,23 +33,6 @@ FORMATS = (("model", "safetensors"), ("pytorch_model", "bin"))
 
 MERGE = " (merge_and_unload() of PEFT, then save_pretrained)"
 _MIB = 1 << 20
-LONGEST_HEADER = 100_000_000
-"""Bytes of a safetensors header that the format allows."""
-ABSENT = "tracker.absent"
-"""Key in the metadata of a safetensors file that holds a part of another: JSON, name -> shape of each tensor
-that is missing of those that a model has."""
-
-
-@dataclass(frozen=True)
-class Header:
-    """What the header of a safetensors file declares."""
-
-    shapes: Mapping[str, tuple[int, ...]]
-    """Of each tensor, by name."""
-    file_size: int
-    """Bytes that the whole file must have."""
-    absent: Mapping[str, tuple[int, ...]]
-    """Of each tensor that was left out, by name; see ``ABSENT``."""
 
 
 def needed(names: Collection[str]) -> tuple[list[str], list[str]]:
@@ -260,55 +241,9 @@ def _check_weights(path: Path, who: str) -> None:
         _check_pickle(path, start, who)
 
 
-def read_header(path: Path) -> Header:
-    """Read the header of a safetensors file: shapes and extent of its tensors, none of their contents.
-
-    The format: the header's length as little-endian u64, the header as JSON, then the tensors end to end.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it has no such header.
-    """
-    size = path.stat().st_size
-    try:
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(LONGEST_HEADER, size - 8):
-                raise ValueError(f"header of {length} bytes in a file of {size}")
-            entries = json.loads(file.read(length))
-        tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
-        ends = [entry["data_offsets"][1] for entry in tensors.values()]
-        shapes = {name: tuple(entry["shape"]) for name, entry in tensors.items()}
-        left_out = json.loads(entries.get("__metadata__", {}).get(ABSENT, "{}"))
-        absent = {name: tuple(shape) for name, shape in left_out.items()}
-        return Header(shapes, 8 + length + max(ends, default=0), absent)
-    except (
-        struct.error,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        RecursionError,
-        MemoryError,
-    ) as error:
-        raise ValueError(str(error)) from error
-
-
-def width(dtype: str) -> int:
-    """Return the bytes of one number of a safetensors dtype: ``F16``, ``BF16``, ``I64``, ``BOOL``.
-
-    Raises:
-        ValueError: it has no whole number of bytes, or is none.
-    """
-    bits = 8 if dtype == "BOOL" else int((re.match(r"[A-Z]+(\d+)", dtype) or [dtype, "?"])[1])
-    if bits % 8:
-        raise ValueError(f"numbers of {bits} bits")
-    return bits // 8
-
-
 def _check_safetensors(path: Path, who: str) -> None:
     try:
-        expected, size = read_header(path).file_size, path.stat().st_size
+        expected, size = headers.read_header(path).file_size, path.stat().st_size
     except ValueError as error:
         raise CheckpointError(
             f"{who}: {path} is not a whole safetensors file ({error}); fetch or save the checkpoint again"

@@ -1,114 +1,31 @@
 """What the hub holds: branches with their commits, and the files of a commit. No file is fetched."""
 
 import os
-import re
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
 from tracker.checkpoints import cached, files
 from tracker.checkpoints.answers import Answer, Pause, Subject, Unreachable, ask
+from tracker.checkpoints.remote import MAIN, Inspected, Listed, RemoteFile, Revisions, Tree
 from tracker.errors import CheckpointError, MissingCheckpoint
 from tracker.records import Checkpoint
 
 ASKED_AT_ONCE = 4
 """Listings asked for side by side; the hub's limits for one user are some thousands in five minutes."""
-MAIN = "main"
 LARGEST_INDEX = 64 << 20
 """Bytes."""
-_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """One file of a commit."""
-
-    name: str
-    size: int
-    """Bytes."""
-    sha256: str | None
-    """Of the content, where the file is stored as a large one."""
-    blob_id: str | None
-    """Git's hash of it, where it is not."""
-
-    @property
-    def digest(self) -> str:
-        """Identifies the content; empty where the hub gives no hash."""
-        return self.sha256 or self.blob_id or ""
-
-    @property
-    def is_hashed(self) -> bool:
-        """Whether the digest is a hash that the content can be compared with."""
-        return _HASH.fullmatch(self.digest) is not None
-
-
-class Inspected(NamedTuple):
-    """The hub's answer about one revision; unpacks as ``commit, files``."""
-
-    commit: str
-    files: tuple[RemoteFile, ...]
-    """Those that measuring needs."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files needed, as if none were in the cache."""
-        return sum(file.size for file in self.files)
-
-
-class Tree(NamedTuple):
-    """All files of one commit, weights or not."""
-
-    commit: str
-    files: tuple[RemoteFile, ...]
-
-    @property
-    def subfolders(self) -> dict[str, str]:
-        """Its folders with weights, as revisions of the branch ``main`` with its commit."""
-        held = files.folders_with_weights([file.name for file in self.files])
-        return {f"{MAIN}:{folder}": self.commit for folder in held}
-
-    def below(self, folder: str) -> tuple[RemoteFile, ...]:
-        """The files of one folder, named relative to it."""
-        prefix = f"{folder}/" if folder else ""
-        inside = (file for file in self.files if file.name.startswith(prefix))
-        return tuple(replace(file, name=file.name.removeprefix(prefix)) for file in inside)
-
-
-class Listed(NamedTuple):
-    """The hub's answers about some checkpoints, asked for before any is fetched."""
-
-    inspected: Mapping[Checkpoint, Inspected | CheckpointError]
-    """Every checkpoint asked about: its commit and files, or why it cannot be fetched."""
-    files: Mapping[Checkpoint, Tree]
-    """Of those that exist."""
-    main: Mapping[str, Tree]
-    """Of each repository's branch ``main``."""
-    branches: Mapping[str, dict[str, str]]
-    """Every repository's branches with their commits."""
 
 
 def endpoint() -> str | None:
     """Return the hub's address at this moment; huggingface_hub itself reads it once, at import."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
-
-
-class Revisions(NamedTuple):
-    """Branches and tags of a repository, each with its commit."""
-
-    branches: dict[str, str]
-    tags: dict[str, str]
-
-    @property
-    def both(self) -> dict[str, str]:
-        """All of them; of one name the branch, as the hub itself resolves it."""
-        return self.tags | self.branches
 
 
 def revisions(repo: str) -> Revisions:

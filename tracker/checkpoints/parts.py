@@ -12,21 +12,18 @@ import os
 import struct
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, hf_hub_url
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
-
-from tracker.checkpoints import files
+from tracker.checkpoints import files, headers
 from tracker.checkpoints.answers import Pause, Subject, ask
 from tracker.checkpoints.download import FILES_AT_ONCE, Item, Request
-from tracker.checkpoints.listing import Inspected, RemoteFile, endpoint, inspect, with_digests
-from tracker.errors import CheckpointError
+from tracker.checkpoints.listing import inspect, with_digests
+from tracker.checkpoints.ranges import Refused, Source
+from tracker.checkpoints.remote import Inspected, RemoteFile
 from tracker.records import Checkpoint
 
 LEAST_SAVED = 0.2
@@ -42,12 +39,6 @@ HEADS = ("embed_out.weight", "lm_head.weight")
 EMBEDDINGS = ("embed_in.weight", "embed_tokens.weight", "wte.weight", "word_embeddings.weight")
 ONE_FILE = "model.safetensors"
 """Of shards, which are tens of gigabytes together, the unembedding is a small share."""
-_CHUNK = 1 << 16
-"""Bytes that a broken connection loses at most."""
-
-
-class Refused(CheckpointError):
-    """The hub's answers to ranges are not what they ought to be; whole files may be."""
 
 
 @dataclass(frozen=True)
@@ -156,64 +147,6 @@ def fetch(request: Request, item: Item, part: Part) -> int:
     return sum(stop - start for start, stop in part.pieces)
 
 
-@dataclass
-class Source:
-    """One file of a commit, read by ranges; every answer is held against the first."""
-
-    about: Subject
-    commit: str
-    file: RemoteFile
-    etag: str = field(default="")
-
-    def whole(self, file: RemoteFile) -> bytes:
-        """Return a small file."""
-        with self._asked(file, {}) as response:
-            return b"".join(response.iter_bytes())
-
-    def range(self, start: int, stop: int) -> Iterator[bytes]:
-        """Yield the bytes from ``start`` to before ``stop``; all of them, or it raises.
-
-        Raises:
-            Refused: another range, length, commit or content is answered.
-        """
-        with self._asked(self.file, {"Range": f"bytes={start}-{stop - 1}"}) as response:
-            wanted = f"bytes {start}-{stop - 1}/{self.file.size}"
-            if response.status_code != 206 or response.headers.get("Content-Range") != wanted:
-                raise Refused(f"{self.about.where}: asked for {wanted}, got another range")
-            self._compare(response)
-            left = stop - start
-            for chunk in response.iter_bytes(_CHUNK):
-                left -= len(chunk)
-                if left < 0:
-                    break
-                yield chunk
-            if left:
-                raise Refused(f"{self.about.where}: a range arrived with {-left:+} bytes")
-
-    def _compare(self, response: Any) -> None:
-        hops = [*response.history, response]
-        for header, known in (("X-Repo-Commit", self.commit), ("X-Linked-Etag", self.file.digest)):
-            for told in (each.headers.get(header) for each in hops):
-                if told is not None and told.removeprefix("W/").strip('"') != known:
-                    raise Refused(f"{self.about.where}: {header} is {told}, announced was {known}")
-        etag = response.headers.get("ETag", "")
-        self.etag = self.etag or etag
-        if etag != self.etag:
-            raise Refused(f"{self.about.where}: the content changed while it was fetched")
-
-    @contextmanager
-    def _asked(self, file: RemoteFile, headers: Mapping[str, str]) -> Iterator[Any]:
-        url = hf_hub_url(self.about.repo, file.name, revision=self.commit, endpoint=endpoint())
-        sent = {**build_hf_headers(), **headers, "Accept-Encoding": "identity"}
-        with get_session().stream(
-            "GET", url, headers=sent, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
-        ) as response:
-            if response.status_code == 416:
-                raise Refused(f"{self.about.where}: the hub refuses ranges of it")
-            hf_raise_for_status(response)
-            yield response
-
-
 def _tied(config: bytes) -> bool:
     """Whether embedding and unembedding are, or may be, one tensor: only a plain no counts as one."""
     try:
@@ -227,7 +160,7 @@ def _part(source: Source) -> Part | None:
     size = source.file.size
     start = b"".join(source.range(0, min(FIRST, size)))
     (length,) = struct.unpack("<Q", start[:8])
-    if length > min(files.LONGEST_HEADER, size - 8):
+    if length > min(headers.LONGEST_HEADER, size - 8):
         return None
     if 8 + length > len(start):
         start += b"".join(source.range(len(start), 8 + length))
@@ -250,13 +183,13 @@ def _kept(entries: dict[str, Any], first: int, size: int) -> tuple[bytes, tuple[
     absent = _heads(entries)
     left_out = absent | {name for name in entries if _is_mask(name, entries[name]["shape"])}
     new: dict[str, Any] = {
-        "__metadata__": {**metadata, files.ABSENT: json.dumps({n: entries[n]["shape"] for n in absent})}
+        "__metadata__": {**metadata, headers.ABSENT: json.dumps({n: entries[n]["shape"] for n in absent})}
     }
     spans: list[tuple[int, int]] = []
     read = at = 0
     for name in ordered:
         start, stop = entries[name]["data_offsets"]
-        width = files.width(entries[name]["dtype"])
+        width = headers.width(entries[name]["dtype"])
         if start != read or stop - start != math.prod(entries[name]["shape"]) * width:
             return None  # not as the format says
         read = stop

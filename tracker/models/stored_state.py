@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tracker.atomic import read_json
-from tracker.checkpoints import files
+from tracker.checkpoints import files, headers
 from tracker.errors import INTERRUPTIONS, CheckpointError
 
 NESTS = ("model", "state_dict", "model_state_dict", "module")
@@ -86,7 +86,7 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for file in files.whole(folder, str(folder)):
         if file.suffix == ".safetensors":
-            found |= files.read_header(file).shapes
+            found |= headers.read_header(file).shapes
         else:
             found |= {name: tuple(each.shape) for name, each in load_pickle(file).items()}
     return found
@@ -97,7 +97,7 @@ def absent_tensors(folder: Path) -> set[str]:
     names: set[str] = set()
     for file in files.whole(folder, str(folder)):
         if file.suffix == ".safetensors":
-            names |= files.read_header(file).absent.keys()
+            names |= headers.read_header(file).absent.keys()
     return names
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
-from tracker.checkpoints import files
+from tracker.checkpoints import files, headers
 from tracker.errors import INTERRUPTIONS, CheckpointError
 from tracker.models.loading import described_key, unfit
 from tracker.models.stored_state import Shapes, load_pickle, plain_names
@@ -133,7 +133,7 @@ def _listing(folder: Path) -> dict[str, Stored]:
 def _shapes(file: Path) -> tuple[Shapes, Shapes]:
     """Shape of each tensor that a file holds, and of each that was left out of it."""
     if file.suffix == ".safetensors":
-        header = files.read_header(file)
+        header = headers.read_header(file)
         return header.shapes, header.absent
     tensors = load_pickle(file)
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}, {}

@@ -10,7 +10,7 @@ import polars as pl
 
 from tracker import facts
 from tracker.atomic import read_json
-from tracker.checkpoints import files, inspect
+from tracker.checkpoints import files, headers, inspect
 from tracker.config import STREAM
 from tracker.errors import CheckpointError, unknown_value
 from tracker.records import Checkpoint, PlannedUnit
@@ -61,7 +61,7 @@ def _numbers(path: Path, config: dict[str, Any]) -> int:
     """Count the numbers in a weight file: exact for safetensors, else by the dtype that its config names."""
     try:
         if path.suffix == ".safetensors":
-            return sum(math.prod(shape) for shape in files.read_header(path).shapes.values())
+            return sum(math.prod(shape) for shape in headers.read_header(path).shapes.values())
         size = path.stat().st_size
     except (OSError, ValueError, TypeError, OverflowError):
         return 0

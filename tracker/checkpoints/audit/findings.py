@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from tracker.checkpoints import files
-from tracker.checkpoints.listing import RemoteFile
+from tracker.checkpoints.remote import RemoteFile
 
 SUSPICIOUS = ("same-weights", "shared-shard", "last-not-main", "bad-tensor")
 """Faults of checkpoints that can be measured, but whose weights may not match their names."""

@@ -10,8 +10,8 @@ from tracker.checkpoints import CheckpointCache, Listed, files, listing
 from tracker.checkpoints.audit.file import MAIN, RepoAudit, audit_of, placed, record
 from tracker.checkpoints.audit.findings import TENSORS, Evidence, Finding, Revision, revision_of
 from tracker.checkpoints.cached import cache_folder
-from tracker.checkpoints.listing import RemoteFile, Tree
 from tracker.checkpoints.reading import Naming, read_revisions
+from tracker.checkpoints.remote import RemoteFile, Tree
 from tracker.checkpoints.tensors import Checked, check
 from tracker.config import Config, HubSuite
 from tracker.errors import CheckpointError
