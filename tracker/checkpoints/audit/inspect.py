@@ -9,6 +9,7 @@ from pathlib import Path
 from tracker.checkpoints import CheckpointCache, Listed, files, listing
 from tracker.checkpoints.audit.file import MAIN, RepoAudit, audit_of, placed, record
 from tracker.checkpoints.audit.findings import TENSORS, Evidence, Finding, Revision, revision_of
+from tracker.checkpoints.audit.losses import loss_findings
 from tracker.checkpoints.cached import cache_folder
 from tracker.checkpoints.reading import Naming, read_revisions
 from tracker.checkpoints.remote import RemoteFile, Tree
@@ -48,7 +49,7 @@ def audit_all(
             if planned[0].kind == "hub":
                 audit = _audited_repository(config, place, planned, moved)
             else:
-                audit = _audited_folder(place, planned, moved)
+                audit = _audited_folder(config, place, planned, moved)
         except CheckpointError as error:
             refused.append(error)
             continue
@@ -146,6 +147,7 @@ def _audited_repository(config: Config, repo: str, planned: Sequence[Checkpoint]
         revisions.append(_revision(checkpoint, listed.files[checkpoint]))
         bad += _bad_in_cache(config, replace(checkpoint, commit=listed.files[checkpoint].commit))
         moved(repo, done, len(there))
+    bad += loss_findings(config.store, repo)
     return audit_of(repo, _evidence(config, planned, revisions, listed), bad)
 
 
@@ -164,7 +166,7 @@ def _bad_in_cache(config: Config, checkpoint: Checkpoint) -> list[Finding]:
     return _bad_tensors(checkpoint, found.commit, checked)
 
 
-def _audited_folder(place: str, planned: Sequence[Checkpoint], moved: Moved) -> RepoAudit:
+def _audited_folder(config: Config, place: str, planned: Sequence[Checkpoint], moved: Moved) -> RepoAudit:
     there = [each for each in planned if (Path(each.location) / each.revision).is_dir()]
     revisions, bad = [], []
     for done, checkpoint in enumerate(there):
@@ -178,6 +180,7 @@ def _audited_folder(place: str, planned: Sequence[Checkpoint], moved: Moved) -> 
     if (final / files.CONFIG).is_file():
         main, _ = _read_folder(final, replace(planned[0], revision=MAIN, step=-1))
         main = replace(main, step=None)
+    bad += loss_findings(config.store, place)
     return audit_of(place, Evidence(revisions, main, _steps(planned), _steps(there)), bad)
 
 
