@@ -30,6 +30,8 @@ LEAST_SAVED = 0.2
 """Share of a file from which ranges are worth it: the hub's own client fetches a whole file faster."""
 FIRST = 256 << 10
 """Bytes asked for at first: the header, in nearly all files."""
+SMALLEST = 1 << 20
+"""Bytes of a file from which it is asked at all."""
 GAP = 4 << 20
 """Unneeded bytes that are fetched along rather than asking once more."""
 PIECE = 32 << 20
@@ -94,7 +96,7 @@ def without_head(inspected: Inspected, about: Subject, pause: Pause) -> Part | N
     """
     config = next(file for file in inspected.files if file.name.endswith(files.CONFIG))
     weights = next((file for file in inspected.files if file.name.endswith(ONE_FILE)), None)
-    if weights is None:
+    if weights is None or weights.size < SMALLEST:
         return None
     source = Source(about, inspected.commit, weights)
 
@@ -190,6 +192,8 @@ def _kept(entries: dict[str, Any], first: int, size: int) -> tuple[bytes, tuple[
     for name in ordered:
         start, stop = entries[name]["data_offsets"]
         width = headers.width(entries[name]["dtype"])
+        if type(start) is not int or type(stop) is not int:
+            return None
         if start != read or stop - start != math.prod(entries[name]["shape"]) * width:
             return None  # not as the format says
         read = stop
