@@ -381,3 +381,13 @@ def test_the_audit_reads_what_is_there_of_it(hub: Hub, capsys) -> None:
     assert "weights hold NaN or infinite values in gpt_neox.embed_in.weight" in capsys.readouterr().out
     assert run(["audit", *WITHOUT[:2], "cache.folder=c"]) == 1
     assert "gpt_neox.embed_in.weight: 1 of 524288 values are NaN" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    "engine", [("engine=local", "engine.workers=2"), ("engine=dask", "engine.workers=1")]
+)
+def test_workers_in_other_processes_fetch_no_more(hub: Hub, engine: tuple[str, ...], capsys) -> None:
+    assert run(["sweep", *SWEEP, "probe.loss=false", *engine, "cache.folder=c", "cache.max_gb=1"]) == 0
+    assert open_store("tracker-store").checkpoints()["status"].to_list() == ["ok", "ok"]
+    assert weights(hub) < 0.55 * 2 * (hub.root / REPO / "step1" / "model.safetensors").stat().st_size
+    assert not [path for path in Path("c").rglob("*.part") if path.is_file()], "removed when measured"
