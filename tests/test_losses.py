@@ -107,7 +107,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints of a real training, of which step 4 holds the last weights."""
     root = tmp_path_factory.mktemp("trained")
     store = root / "store"
-    request = ("suite.models=[0.05m]", "suite.train_steps=300", f"store={store}")
+    request = ("suite.models=[0.05m]", "suite.train_steps=100", "suite.batch=6", f"store={store}")
     assert run(["nano", *request]) == 0
     (folder,) = (path.parent for path in store.rglob("step4"))
     place = Path(shutil.copytree(folder, root / "pythia-70m"))
@@ -161,3 +161,18 @@ def test_pythias_names_on_a_hub_are_held_against_the_published_curve(trained: Pa
     assert run(["plan", *request]) == 0
     assert "pythia-70m seed 0 step 4: suspect: " in " ".join(capsys.readouterr().out.split())
     assert open_store("tracker-store").checkpoints()["status"].unique().to_list() == ["ok"]
+
+
+def test_a_run_of_one_repository_a_step_is_compared_as_one(trained: Path, hub: Hub, capsys):
+    for folder in trained.glob("step*"):
+        shutil.copytree(folder, hub.root / f"lab/run-{folder.name}" / "main")
+    steps = ",".join(sorted(folder.name[4:] for folder in trained.glob("step*")))
+    request = ("suite=hub", f"suite.repo='lab/run-step{{{steps}}}'", "suite.model=run", *SWEEP)
+    request = (*request, r"suite.pattern='run-step(?P<step>\d+)'", "cache.folder=cache")
+    assert run(["sweep", *request]) == 0
+    capsys.readouterr()
+    assert run(["audit", *request]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "has the loss of about step" in said
+    repos = json.loads(Path("tracker-store/audit.json").read_text())["repos"]
+    assert [each["repo"] for each in repos if each["findings"]] == ["lab/run-step4"]

@@ -383,6 +383,7 @@ def test_the_audit_reads_what_is_there_of_it(hub: Hub, capsys) -> None:
     assert "gpt_neox.embed_in.weight: 1 of 524288 values are NaN" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "engine", [("engine=local", "engine.workers=2"), ("engine=dask", "engine.workers=1")]
 )

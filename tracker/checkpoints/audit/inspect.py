@@ -44,12 +44,14 @@ def audit_all(
     """
     audits: list[RepoAudit] = []
     refused: list[CheckpointError] = []
+    unlike = loss_findings(config.store)
     for place, planned in _by_place(chosen).items():
+        known = unlike.get(placed(place), [])
         try:
             if planned[0].kind == "hub":
-                audit = _audited_repository(config, place, planned, moved)
+                audit = _audited_repository(config, place, planned, moved, known)
             else:
-                audit = _audited_folder(config, place, planned, moved)
+                audit = _audited_folder(place, planned, moved, known)
         except CheckpointError as error:
             refused.append(error)
             continue
@@ -132,7 +134,10 @@ def _steps(checkpoints: Iterable[Checkpoint]) -> dict[int, set[int]]:
     return steps
 
 
-def _audited_repository(config: Config, repo: str, planned: Sequence[Checkpoint], moved: Moved) -> RepoAudit:
+def _audited_repository(
+    config: Config, repo: str, planned: Sequence[Checkpoint], moved: Moved, known: Sequence[Finding]
+) -> RepoAudit:
+    """The audit of a repository; ``known`` are findings that its listing does not show."""
     heads = listing.branches(repo)
     if MAIN in heads:
         heads |= listing.subfolders(repo, heads[MAIN])
@@ -147,8 +152,7 @@ def _audited_repository(config: Config, repo: str, planned: Sequence[Checkpoint]
         revisions.append(_revision(checkpoint, listed.files[checkpoint]))
         bad += _bad_in_cache(config, replace(checkpoint, commit=listed.files[checkpoint].commit))
         moved(repo, done, len(there))
-    bad += loss_findings(config.store, repo)
-    return audit_of(repo, _evidence(config, planned, revisions, listed), bad)
+    return audit_of(repo, _evidence(config, planned, revisions, listed), [*bad, *known])
 
 
 def _bad_in_cache(config: Config, checkpoint: Checkpoint) -> list[Finding]:
@@ -166,7 +170,9 @@ def _bad_in_cache(config: Config, checkpoint: Checkpoint) -> list[Finding]:
     return _bad_tensors(checkpoint, found.commit, checked)
 
 
-def _audited_folder(config: Config, place: str, planned: Sequence[Checkpoint], moved: Moved) -> RepoAudit:
+def _audited_folder(
+    place: str, planned: Sequence[Checkpoint], moved: Moved, known: Sequence[Finding]
+) -> RepoAudit:
     there = [each for each in planned if (Path(each.location) / each.revision).is_dir()]
     revisions, bad = [], []
     for done, checkpoint in enumerate(there):
@@ -180,8 +186,7 @@ def _audited_folder(config: Config, place: str, planned: Sequence[Checkpoint], m
     if (final / files.CONFIG).is_file():
         main, _ = _read_folder(final, replace(planned[0], revision=MAIN, step=-1))
         main = replace(main, step=None)
-    bad += loss_findings(config.store, place)
-    return audit_of(place, Evidence(revisions, main, _steps(planned), _steps(there)), bad)
+    return audit_of(place, Evidence(revisions, main, _steps(planned), _steps(there)), [*bad, *known])
 
 
 def _read_folder(folder: Path, checkpoint: Checkpoint) -> tuple[Revision, list[Finding]]:

@@ -12,30 +12,32 @@ RUN = ("suite", "model", "seed", "probe", "conventions", "dtype")
 """What checkpoints have in common whose losses can be compared."""
 
 
-def loss_findings(store: Path, place: str) -> list[Finding]:
-    """Compare the losses that a store holds of one repository or folder, run by run.
+def loss_findings(store: Path) -> dict[str, list[Finding]]:
+    """Compare the losses that a store holds, run by run; a run may lie in one repository a step.
 
     Args:
         store: its folder; nothing is found where there is none.
-        place: the repository or folder.
+
+    Returns:
+        Repository or folder, as ``placed``, -> findings on its checkpoints.
     """
     records = Ledger(store).refreshed().places if store.is_dir() else []
-    own = tuple(path for path, each in records if placed(each.repo) == placed(place) and each.status == "ok")
-    if not own:
-        return []
-    rows = Results(store, own).checkpoints().select(*RUN, "step", "revision", "commit", "loss")
-    found: dict[tuple[int, int], Finding] = {}
-    for (_, _, seed, *_), run in rows.sort("step").group_by(*RUN, maintain_order=True):
+    measured = tuple(path for path, each in records if each.status == "ok")
+    found: dict[str, dict[tuple[int, int], Finding]] = {}
+    rows = Results(store, measured).checkpoints().select(*RUN, "step", "repo", "revision", "commit", "loss")
+    for _, run in rows.sort("step").group_by(*RUN, maintain_order=True):
         losses = run["loss"].cast(float).fill_null(float("nan")).to_list()
-        for each in misnamed(run["step"].to_list(), losses, published_curve(place)):
-            row = next(row for row in run.iter_rows(named=True) if row["step"] == each.step)
-            found[seed, each.step] = Finding(
+        curve = published_curve(run["repo"][0])
+        for each in misnamed(run["step"].to_list(), losses, curve):
+            row = run.row(run["step"].to_list().index(each.step), named=True)
+            own = found.setdefault(placed(row["repo"]), {})
+            own[row["seed"], each.step] = Finding(
                 each.step,
                 UNLIKE_LOSS,
                 f"{row['revision']}: {each.sentence}",
                 other=each.like,
                 revision=row["revision"],
                 commit=row["commit"],
-                seed=seed,
+                seed=row["seed"],
             )
-    return list(found.values())
+    return {place: list(own.values()) for place, own in found.items()}
