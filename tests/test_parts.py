@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -278,6 +279,17 @@ def test_offline_and_pinned(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.busy = [(503, 0)] * 5
     with pytest.raises(CheckpointError, match="the hub does not answer"):
         CheckpointCache(cache.folder).fetch(at())
+
+
+def test_stop_ends_it_and_leaves_no_half_file(hub: Hub) -> None:
+    hub.bytes_per_second = 300_000
+    cache = headless()
+    timer = threading.Timer(1.5, cache.stop.set)
+    timer.start()
+    with pytest.raises(CheckpointError, match="fetching stopped because the sweep is ending"):
+        cache.fetch(at())
+    assert not list(cache.folder.rglob("*.incomplete"))
+    assert not list(cache.folder.rglob("*.part"))
 
 
 KILLED = """

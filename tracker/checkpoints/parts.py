@@ -131,19 +131,20 @@ def fetch(request: Request, item: Item, part: Part) -> int:
         left = [start]
 
         def rest() -> None:
-            for chunk in source.range(left[0], stop):
+            for chunk in source.range(left[0], stop) if left[0] < stop else ():
                 request.pause(0)
                 writer.put(left[0], chunk)
                 left[0] += len(chunk)
 
         ask(rest, about, request.pause)
 
+    pool = ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="ranges")
     try:
         _write(descriptor, part.header, 0)
-        with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="ranges") as pool:
-            list(pool.map(bring, part.pieces))
+        list(pool.map(bring, part.pieces))
         os.replace(new, item.blob)
     finally:
+        pool.shutdown(cancel_futures=True)
         os.close(descriptor)
         new.unlink(missing_ok=True)
     return sum(stop - start for start, stop in part.pieces)
