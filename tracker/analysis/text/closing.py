@@ -269,8 +269,9 @@ def _left_out(entries: Sequence[RunPhases]) -> str:
 def _suspicious(report: AnalysisReport) -> str:
     if not report.suspicious:
         return ""
-    more = f"; and {len(report.suspicious) - 1} more" if len(report.suspicious) > 1 else ""
-    return f"{report.suspicious[0]}{more}; `tracker audit` marks such checkpoints."
+    first, *others = report.suspicious
+    more = f"; and {len(others)} more" if others else ""
+    return f"{first}{more}; `tracker audit` marks such checkpoints."
 
 
 def _alerts(report: AnalysisReport) -> str:
