@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from suite_material import VOLATILE
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from tracker import checkpoints, open_store
-from tracker.checkpoints import CheckpointCache, Labels, cached, declared, headers, inspect, parts
+from tracker.checkpoints import CheckpointCache, Labels, cached, declared, files, headers, inspect, parts
 from tracker.cli import run
 from tracker.errors import CheckpointError, RequestError
 from tracker.models.loading import load_model
@@ -176,6 +177,57 @@ def test_long_ranges_are_cut_and_small_gaps_are_fetched_along(hub: Hub, saved, m
     assert part.pieces == [(0, 30), (10**8, 10**8 + 5)]
 
 
+def test_an_unembedding_in_the_middle_and_a_header_longer_than_the_first_range(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "GAP", 1000)
+    monkeypatch.setattr(parts, "FIRST", 500)
+    folder = hub.root / REPO / "step3"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"tie_word_embeddings": False}))
+    names = ("a.embed_tokens.weight", "b.weight", "lm_head.weight", "m.weight", "z.weight")
+    shapes = ((512, 512), (3, 7), (512, 512), (1,), (100, 100))
+    tensors = {name: torch.randn(shape) for name, shape in zip(names, shapes, strict=True)}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt", "note": "x" * 900})
+    hub.log.clear()
+    found = headless().fetch(at(3)).fetched.path / "model.safetensors"
+    kept = load_file(found)
+    assert kept.keys() == tensors.keys() - {"lm_head.weight"}
+    assert all(torch.equal(kept[name], tensors[name]) for name in kept)
+    assert len(hub.asked("/content/")) == 4, "two for the header, one on each side of the unembedding"
+    assert weights(hub) < 1_100_000
+    assert files.whole(found.parent, "m") == [found]
+
+
+def test_a_part_is_not_measured_with_the_loss(hub: Hub, capsys) -> None:
+    path = headless().fetch(at()).fetched.path
+    shutil.copytree(path, "runs/step1")
+    request = ("suite=folder", "suite.path=runs", *PROBE, "engine=inline")
+    assert run(["sweep", *request]) == 1
+    assert "fetched without the unembedding, which the loss needs" in capsys.readouterr().out
+    assert run(["sweep", *request, "probe.loss=false"]) == 0
+
+
+BAD_HEADERS = {
+    "no JSON": b"{" * 40,
+    "a list": b"[1, 2]",
+    "offsets that are none": b'{"embed_out.weight":{"dtype":"F16","shape":[1],"data_offsets":[0,2.0]}}',
+    "a dtype that is none": b'{"embed_out.weight":{"dtype":"Q","shape":[1],"data_offsets":[0,2]}}',
+    "a gap": b'{"embed_out.weight":{"dtype":"F16","shape":[1],"data_offsets":[4,6]}}',
+    "metadata that is none": b'{"__metadata__":3,"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}',
+}
+
+
+@pytest.mark.parametrize("header", BAD_HEADERS)
+def test_a_header_that_is_none_is_one_line(hub: Hub, header: str) -> None:
+    text = BAD_HEADERS[header]
+    file = hub.root / REPO / "step1" / "model.safetensors"
+    file.write_bytes(len(text).to_bytes(8, "little") + text + bytes(1 << 20))
+    with pytest.raises(CheckpointError, match=r"^pythia-tiny seed 0 step 1: ") as caught:
+        headless().fetch(at())
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("why", "config"),
     [
@@ -227,6 +279,17 @@ def test_offline_and_pinned(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.busy = [(503, 0)] * 5
     with pytest.raises(CheckpointError, match="the hub does not answer"):
         CheckpointCache(cache.folder).fetch(at())
+
+
+def test_stop_ends_it_and_leaves_no_half_file(hub: Hub) -> None:
+    hub.bytes_per_second = 300_000
+    cache = headless()
+    timer = threading.Timer(1.5, cache.stop.set)
+    timer.start()
+    with pytest.raises(CheckpointError, match="fetching stopped because the sweep is ending"):
+        cache.fetch(at())
+    assert not list(cache.folder.rglob("*.incomplete"))
+    assert not list(cache.folder.rglob("*.part"))
 
 
 KILLED = """
@@ -330,3 +393,14 @@ def test_the_audit_reads_what_is_there_of_it(hub: Hub, capsys) -> None:
     assert "weights hold NaN or infinite values in gpt_neox.embed_in.weight" in capsys.readouterr().out
     assert run(["audit", *WITHOUT[:2], "cache.folder=c"]) == 1
     assert "gpt_neox.embed_in.weight: 1 of 524288 values are NaN" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "engine", [("engine=local", "engine.workers=2"), ("engine=dask", "engine.workers=1")]
+)
+def test_workers_in_other_processes_fetch_no_more(hub: Hub, engine: tuple[str, ...], capsys) -> None:
+    assert run(["sweep", *SWEEP, "probe.loss=false", *engine, "cache.folder=c", "cache.max_gb=1"]) == 0
+    assert open_store("tracker-store").checkpoints()["status"].to_list() == ["ok", "ok"]
+    assert weights(hub) < 0.55 * 2 * (hub.root / REPO / "step1" / "model.safetensors").stat().st_size
+    assert not [path for path in Path("c").rglob("*.part") if path.is_file()], "removed when measured"

@@ -246,3 +246,57 @@ def test_steps_log_takes_the_next_step_where_one_of_its_grid_is_lacking():
     every = range(40_000, 400_001, 40_000)
     assert wanted_steps(log, list(every)) == (40_000, 80_000, 160_000, 280_000, 400_000)
     assert wanted_steps(log, [0, 3, 5, 6, 1000]) == (0, 3, 5, 1000)
+
+
+def test_a_step_twice_in_two_stages_is_told_for_each(hub: Hub, capsys):
+    serve(hub, "lab/twice", "step1000", "stage1-step1000", "stage2-step1000", "stage2-step01000", "step2000")
+    hub.tags = {("lab/twice", "stage1-step1000")}
+    request = ("suite=hub", "suite.repo=lab/twice", "suite.stages=[pretraining,stage2]")
+    checkpoints, notes = found(*request)
+    assert [(each.model, each.step, each.revision) for each in checkpoints] == [
+        ("twice", 1000, "stage1-step1000"),
+        ("twice", 2000, "step2000"),
+        ("twice-stage2", 1000, "stage2-step01000"),
+    ]
+    lines = [line for line in notes.splitlines() if " are both " in line]
+    assert lines == [
+        "lab/twice: stage2-step01000 and stage2-step1000 are both twice-stage2 seed 0 step 1000; "
+        "stage2-step1000 is left out; to read it, set suite.pattern to a form that keeps them apart",
+        "lab/twice: stage1-step1000 and step1000 are both twice seed 0 step 1000; step1000 is left out; to "
+        "read it, set suite.pattern to a form that keeps them apart",
+    ]
+
+
+def test_a_model_that_needs_its_own_code_is_one_line_and_nothing_of_it_is_fetched_or_run(hub: Hub, capsys):
+    serve(hub, "lab/own", "step1000", "step2000")
+    place = hub.root / "lab/own" / "step1000"
+    config = json.loads((place / "config.json").read_text())
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (place / "config.json").write_text(json.dumps(config | own))
+    (place / "own.py").write_text("raise SystemExit('it was run')")
+    request = ("suite=hub", "suite.repo=lab/own", "engine=inline", "cache.folder=cache")
+    assert run(["sweep", *request, *PROBE]) == 1
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if "own seed 0 step 1000: " in line and "own code" in line][
+        :1
+    ]
+    assert line.endswith("the model needs its own code, which tracker does not run")
+    assert open_store("tracker-store").checkpoints().sort("step")["status"].to_list() == ["failed", "ok"]
+    assert hub.asked("own.py") == []
+    assert run(["sweep", *request, *PROBE, "probe.loss=false"]) == 1
+    assert hub.asked("own.py") == []
+
+
+def test_one_model_of_a_hub_that_is_gated_costs_only_its_own_checkpoints(hub: Hub, capsys):
+    serve(hub, "lab/open", "step1000")
+    serve(hub, "lab/shut", "step1000")
+    hub.gated.add("lab/shut")
+    request = ("suite=hub", "suite.repo=null", "+suite.repos={a:lab/open,b:lab/shut}", "engine=inline")
+    for loss in ("true", "false"):
+        store = (f"store=store-{loss}", f"probe.loss={loss}", f"cache.folder=cache-{loss}")
+        assert run(["sweep", *request, *PROBE, *store]) == 1
+        said = " ".join(capsys.readouterr().out.split())
+        how = "the repository is gated; accept its terms on the hub, then log in with `hf auth login`"
+        assert re.search(rf"b seed 0 step 1000: lab/shut at step1000: (\S+ )?{re.escape(how)}", said)
+        rows = open_store(f"store-{loss}").checkpoints().sort("model")
+        assert rows["status"].to_list() == ["ok", "failed"]

@@ -9,12 +9,13 @@ import polars as pl
 from tracker.analysis.context import best_heads, context_of, head_maps
 from tracker.analysis.controls import find_twins
 from tracker.analysis.encodings import compare_encodings, encodings_of
+from tracker.analysis.losses import curve_of, misnamed
 from tracker.analysis.phase_report import RunFindings, find_run, seed_changes
 from tracker.analysis.scale_report import find_thresholds
 from tracker.analysis.scale_timing import find_timing
 from tracker.analysis.schema import AnalysisReport, Controls, ThresholdEntry
 from tracker.analysis.text.phases import control_sentences, lead_lag_sentences, summary_of
-from tracker.analysis.trajectories import Suspects, single_value, trajectories
+from tracker.analysis.trajectories import Suspects, Trajectory, single_value, trajectories
 
 
 def analyse(
@@ -68,6 +69,7 @@ def analyse(
         thresholds=tuple(thresholds),
         encodings=tuple(encodings),
         controls=Controls(tuple(find_twins(runs))),
+        suspicious=tuple(sentence for run in runs for sentence in _suspicious(run)),
     )
     return replace(report, summary=tuple(_summary(report)))
 
@@ -78,7 +80,16 @@ def _summary(report: AnalysisReport) -> list[str]:
         *(sentence for each in report.encodings for sentence in each.sentences),
         *lead_lag_sentences(report.lead_lag),
         *control_sentences(report.controls),
+        *(f"{each}; `tracker audit` marks it, fits then leave it out." for each in report.suspicious),
     ]
+
+
+def _suspicious(run: Trajectory) -> list[str]:
+    losses = run.metrics.get("loss")
+    if losses is None:
+        return []
+    found = misnamed(run.steps.tolist(), losses.tolist(), curve_of(run.suite, run.model))
+    return [f"{run.name} step {each.step}: {each.sentence}" for each in found]
 
 
 def _over_size(found: Sequence[RunFindings]) -> list[ThresholdEntry]:

@@ -462,6 +462,8 @@ class AnalysisReport:
     """A digest of the rows, settings and code that it was made of; empty where it is not kept."""
     damaged: tuple[str, ...] = ()
     """Records that were left out, since their files are not those that were written: path and reason."""
+    suspicious: tuple[str, ...] = ()
+    """Sentences on checkpoints whose loss fits a far other step, so that they may hold other weights."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``analysis.json`` in JSON's types; what is not finite becomes None."""

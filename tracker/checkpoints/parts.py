@@ -30,6 +30,8 @@ LEAST_SAVED = 0.2
 """Share of a file from which ranges are worth it: the hub's own client fetches a whole file faster."""
 FIRST = 256 << 10
 """Bytes asked for at first: the header, in nearly all files."""
+SMALLEST = 1 << 20
+"""Bytes of a file from which it is asked at all."""
 GAP = 4 << 20
 """Unneeded bytes that are fetched along rather than asking once more."""
 PIECE = 32 << 20
@@ -94,7 +96,7 @@ def without_head(inspected: Inspected, about: Subject, pause: Pause) -> Part | N
     """
     config = next(file for file in inspected.files if file.name.endswith(files.CONFIG))
     weights = next((file for file in inspected.files if file.name.endswith(ONE_FILE)), None)
-    if weights is None:
+    if weights is None or weights.size < SMALLEST:
         return None
     source = Source(about, inspected.commit, weights)
 
@@ -129,19 +131,20 @@ def fetch(request: Request, item: Item, part: Part) -> int:
         left = [start]
 
         def rest() -> None:
-            for chunk in source.range(left[0], stop):
+            for chunk in source.range(left[0], stop) if left[0] < stop else ():
                 request.pause(0)
                 writer.put(left[0], chunk)
                 left[0] += len(chunk)
 
         ask(rest, about, request.pause)
 
+    pool = ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="ranges")
     try:
         _write(descriptor, part.header, 0)
-        with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="ranges") as pool:
-            list(pool.map(bring, part.pieces))
+        list(pool.map(bring, part.pieces))
         os.replace(new, item.blob)
     finally:
+        pool.shutdown(cancel_futures=True)
         os.close(descriptor)
         new.unlink(missing_ok=True)
     return sum(stop - start for start, stop in part.pieces)
@@ -190,6 +193,8 @@ def _kept(entries: dict[str, Any], first: int, size: int) -> tuple[bytes, tuple[
     for name in ordered:
         start, stop = entries[name]["data_offsets"]
         width = headers.width(entries[name]["dtype"])
+        if type(start) is not int or type(stop) is not int:
+            return None
         if start != read or stop - start != math.prod(entries[name]["shape"]) * width:
             return None  # not as the format says
         read = stop

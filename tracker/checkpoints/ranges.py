@@ -31,9 +31,18 @@ class Source:
     etag: str = field(default="")
 
     def whole(self, file: RemoteFile) -> bytes:
-        """Return a small file."""
+        """Return a small file.
+
+        Raises:
+            Refused: it is longer than announced.
+        """
+        content = b""
         with self._asked(file, {}) as response:
-            return b"".join(response.iter_bytes())
+            for chunk in response.iter_bytes(_CHUNK):
+                content += chunk
+                if len(content) > file.size:
+                    raise Refused(f"{self.about.where}: {file.name} is longer than its {file.size} bytes")
+        return content
 
     def range(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield the bytes from ``start`` to before ``stop``; all of them, or it raises.

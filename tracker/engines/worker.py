@@ -34,6 +34,7 @@ from tracker.measurement.weights import WeightMeter
 from tracker.metrics.registry import load_metrics
 from tracker.models import model_facts
 from tracker.models.reuse import ReusedModel
+from tracker.models.stored_state import absent_tensors
 from tracker.models.streaming import stream_model
 from tracker.planning.memory import free_memory, how_to_run, memory_needed
 from tracker.records import Fetched, Measurement, Outcome, PlannedUnit, ProbeSource, Status, Unit, digest
@@ -128,6 +129,11 @@ class Worker:
 
     def _measured(self, unit: Unit, fetched: Fetched) -> Measurement:
         started = time.perf_counter()
+        if unit.probe.loss and absent_tensors(fetched.path):
+            raise CheckpointError(
+                f"{fetched.path}: its weights are a part that tracker fetched without the unembedding, which "
+                "the loss needs; fetch the checkpoint whole, or set probe.loss=false"
+            )
         model = self._loaded(fetched.path, unit.dtype)
         try:
             facts = model_facts(model)

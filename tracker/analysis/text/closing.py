@@ -137,6 +137,7 @@ def findings(report: AnalysisReport) -> list[tuple[str, str]]:
         ("Encodings", _encodings(report)),
         ("Controls", _controls(report)),
         ("Left out", _left_out(report.phases)),
+        ("Suspect", _suspicious(report)),
         ("Alerts", _alerts(report)),
     ]
     return [(heading, line) for heading, line in lines if line]
@@ -277,6 +278,14 @@ def _left_out(entries: Sequence[RunPhases]) -> str:
     if not suspect:
         return ""
     return f"{counted(suspect, 'checkpoint')} whose weights may not match their names: tracker audit"
+
+
+def _suspicious(report: AnalysisReport) -> str:
+    if not report.suspicious:
+        return ""
+    first, *others = report.suspicious
+    more = f"; and {len(others)} more" if others else ""
+    return f"{first}{more}; `tracker audit` marks such checkpoints."
 
 
 def _alerts(report: AnalysisReport) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from tracker.atomic import locked, save_json
-from tracker.checkpoints.audit.findings import SUSPICIOUS, Evidence, Finding, Revision, findings
+from tracker.checkpoints.audit.findings import SUSPICIOUS, UNLIKE_LOSS, Evidence, Finding, Revision, findings
 from tracker.checkpoints.audit.register import Disagreement, disagreements, reports, source_of
 from tracker.errors import StoreError
 from tracker.records import Checkpoint
@@ -224,7 +224,7 @@ def _joined(
     kept = [
         finding
         for finding in before.findings
-        if finding.fault == "bad-tensor"
+        if finding.fault in ("bad-tensor", UNLIKE_LOSS)
         and finding.revision not in looked_into
         and commits.get(str(finding.revision), finding.commit) == finding.commit
     ]

@@ -12,7 +12,8 @@ from itertools import pairwise
 from tracker.checkpoints import files
 from tracker.checkpoints.remote import RemoteFile
 
-SUSPICIOUS = ("same-weights", "shared-shard", "last-not-main", "bad-tensor")
+UNLIKE_LOSS = "unlike-loss"
+SUSPICIOUS = ("same-weights", "shared-shard", "last-not-main", "bad-tensor", UNLIKE_LOSS)
 """Faults of checkpoints that can be measured, but whose weights may not match their names."""
 REMARKS = ("expected-twin", "unusual-start")
 """What is told and is no fault."""

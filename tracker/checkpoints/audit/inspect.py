@@ -9,6 +9,7 @@ from pathlib import Path
 from tracker.checkpoints import CheckpointCache, Listed, files, listing
 from tracker.checkpoints.audit.file import MAIN, RepoAudit, audit_of, placed, record
 from tracker.checkpoints.audit.findings import TENSORS, Evidence, Finding, Revision, revision_of
+from tracker.checkpoints.audit.losses import loss_findings
 from tracker.checkpoints.cached import cache_folder
 from tracker.checkpoints.reading import Naming, read_revisions
 from tracker.checkpoints.remote import RemoteFile, Tree
@@ -43,12 +44,14 @@ def audit_all(
     """
     audits: list[RepoAudit] = []
     refused: list[CheckpointError] = []
+    unlike = loss_findings(config.store)
     for place, planned in _by_place(chosen).items():
+        known = unlike.get(placed(place), [])
         try:
             if planned[0].kind == "hub":
-                audit = _audited_repository(config, place, planned, moved)
+                audit = _audited_repository(config, place, planned, moved, known)
             else:
-                audit = _audited_folder(place, planned, moved)
+                audit = _audited_folder(place, planned, moved, known)
         except CheckpointError as error:
             refused.append(error)
             continue
@@ -131,7 +134,10 @@ def _steps(checkpoints: Iterable[Checkpoint]) -> dict[int, set[int]]:
     return steps
 
 
-def _audited_repository(config: Config, repo: str, planned: Sequence[Checkpoint], moved: Moved) -> RepoAudit:
+def _audited_repository(
+    config: Config, repo: str, planned: Sequence[Checkpoint], moved: Moved, known: Sequence[Finding]
+) -> RepoAudit:
+    """The audit of a repository; ``known`` are findings that its listing does not show."""
     heads = listing.branches(repo)
     if MAIN in heads:
         heads |= listing.subfolders(repo, heads[MAIN])
@@ -146,7 +152,7 @@ def _audited_repository(config: Config, repo: str, planned: Sequence[Checkpoint]
         revisions.append(_revision(checkpoint, listed.files[checkpoint]))
         bad += _bad_in_cache(config, replace(checkpoint, commit=listed.files[checkpoint].commit))
         moved(repo, done, len(there))
-    return audit_of(repo, _evidence(config, planned, revisions, listed), bad)
+    return audit_of(repo, _evidence(config, planned, revisions, listed), [*bad, *known])
 
 
 def _bad_in_cache(config: Config, checkpoint: Checkpoint) -> list[Finding]:
@@ -164,7 +170,9 @@ def _bad_in_cache(config: Config, checkpoint: Checkpoint) -> list[Finding]:
     return _bad_tensors(checkpoint, found.commit, checked)
 
 
-def _audited_folder(place: str, planned: Sequence[Checkpoint], moved: Moved) -> RepoAudit:
+def _audited_folder(
+    place: str, planned: Sequence[Checkpoint], moved: Moved, known: Sequence[Finding]
+) -> RepoAudit:
     there = [each for each in planned if (Path(each.location) / each.revision).is_dir()]
     revisions, bad = [], []
     for done, checkpoint in enumerate(there):
@@ -178,7 +186,7 @@ def _audited_folder(place: str, planned: Sequence[Checkpoint], moved: Moved) -> 
     if (final / files.CONFIG).is_file():
         main, _ = _read_folder(final, replace(planned[0], revision=MAIN, step=-1))
         main = replace(main, step=None)
-    return audit_of(place, Evidence(revisions, main, _steps(planned), _steps(there)), bad)
+    return audit_of(place, Evidence(revisions, main, _steps(planned), _steps(there)), [*bad, *known])
 
 
 def _read_folder(folder: Path, checkpoint: Checkpoint) -> tuple[Revision, list[Finding]]:
