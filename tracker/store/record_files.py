@@ -9,7 +9,7 @@ import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote
 
 import polars as pl
@@ -103,9 +103,9 @@ def _loaded_together(places: Sequence[Path]) -> Iterator[Recorded | DamagedRecor
         whole = [_contents(place) for place in places]
         if any(sums is None for _, sums in whole):
             raise ValueError("records of earlier versions are compared table by table")
-        files = [io.BytesIO(contents["checkpoint"]) for contents, _ in whole]
+        files: list[IO[bytes]] = [io.BytesIO(contents["checkpoint"]) for contents, _ in whole]
         rows = pl.scan_parquet(files).select(COLUMNS).collect().rows(named=True)
-        found = [_recorded(place, *each) for place, *each in zip(places, rows, stamps, strict=True)]
+        found = [_recorded(*each) for each in zip(places, rows, stamps, strict=True)]
     except INTERRUPTIONS:
         raise
     except BaseException:  # whichever it is, it is found among them one by one
