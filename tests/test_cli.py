@@ -42,7 +42,7 @@ REFUSALS = [
         "steps=fast: invalid value; expected one of all, log, paper, refine, window",
     ),
     (["sweep", "steps=window", "steps.low=9", "steps.high=3"], "steps=window needs steps.low <= steps.high"),
-    (["sweep", "probe.n=abc"], "probe.n: Value 'abc' of type 'str' could not be converted to Integer"),
+    (["sweep", "probe.n=abc"], "probe.n=abc: invalid value; expected an integer"),
     (["sweep", "shard=5/4"], "shard=5/4: invalid value; expected i/n with 1 <= i <= n"),
     (["sweep", "shard=0/4"], "shard=0/4: invalid value; expected i/n with 1 <= i <= n"),
     (["sweep", "suite=folder"], "suite.path is required; give suite.path=..."),

@@ -49,6 +49,13 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> 
         (["plan", "-x"], "fields are not options"),
         (["plan", "device=gpu"], "did you mean cuda?"),
         (["sweep", "device=gpu"], "did you mean cuda?"),
+        (["plan", "--suite", "pythia"], "write suite=pythia"),
+        (["plan", "--engine=dask"], "write engine=dask"),
+        (["plan suite=pythia"], "'plan suite=pythia' is one argument; write it without the quotes"),
+        (["plan", "pythai"], "no field=value, as in suite.models=[70m,410m]; --help lists them"),
+        (["plan", "steps.list=3"], "nearest: 2, 4"),
+        (["plan", "steps.list=abc"], "expected an integer"),
+        (["plan", "cache.max_gb=lots"], "cache.max_gb=lots: invalid value; expected a number"),
         (["plan", "steps.list=[3]"], "nearest: 2, 4"),
         (["plan", "steps.list=[3,9000]"], "nearest: 2, 4, 1000"),
         (["sweep", "sink.mod=offline"], "did you mean sink.mode?"),
@@ -132,6 +139,14 @@ def test_the_version_is_ours_wherever_it_is_asked_for(capsys: pytest.CaptureFixt
     for arguments in (["--version"], ["-V"], ["sweep", "--version"], ["plan", "suite=pythia", "--version"]):
         assert run(arguments) == 0
         assert capsys.readouterr().out.startswith("tracker ")
+
+
+@pytest.mark.parametrize("asked", [["help", "plan"], ["plan", "help"], ["--help", "plan"], ["plan", "-h"]])
+def test_help_of_a_command_is_found_wherever_it_is_asked_for(
+    asked: list[str], capsys: pytest.CaptureFixture[str]
+):
+    assert run(asked) == 0
+    assert capsys.readouterr().out.startswith("tracker plan: show what a sweep would do")
 
 
 def test_help_of_a_command_prints_the_configuration_with_its_comments_of_the_chosen_files(

@@ -69,6 +69,7 @@ def test_names_that_look_like_html_are_text(visit: Visit, tmp_path: Path):
     ticks = "".join(visit.page.locator("#ribbon .ytick").all_text_contents())
     assert "<script>" in ticks
     visit.page.select_option("#phases", index=1)
+    visit.page.wait_for_selector(DRAWN)
     box = visit.page.locator("#panel-0 .nsewdrag").first.bounding_box()
     assert box is not None
     for share in (0.2, 0.4, 0.6, 0.8):

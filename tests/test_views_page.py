@@ -286,6 +286,45 @@ def test_models_stand_beside_the_paper_s(tmp_path: Path):
 
 
 @browsing
+@pytest.mark.parametrize("width", [1400, 390])
+def test_names_of_models_over_size_do_not_cover_each_other(browser: Browser, tmp_path: Path, width: int):
+    shapes = [type(SMALL[0])(f"model-{i}", 2, 4, 48, round(50_000 * 1.4**i)) for i in range(6)]
+    stored = open_store(write_store(tmp_path, shapes, (0, 8), holes=False))
+    with visiting(browser, viewport={"width": width, "height": 900}) as visit:
+        visit.open(write_dashboard(stored, None, tmp_path / "page.html"))
+        tags = [t.bounding_box() for t in visit.page.locator("#scale-plot .annotation text").all()
+                if (t.text_content() or "").startswith("model-")]  # fmt: skip
+    boxes = [(b["x"], b["y"], b["x"] + b["width"], b["y"] + b["height"]) for b in tags if b]
+    assert len(boxes) == 6
+    for i, one in enumerate(boxes):
+        for other in boxes[:i]:
+            apart = (
+                one[0] >= other[2] or other[0] >= one[2] or one[1] >= other[3] - 3 or other[1] >= one[3] - 3
+            )
+            assert apart, (one, other)
+
+
+@browsing
+def test_plots_side_by_side_begin_at_one_height_however_long_their_titles_are(browser: Browser, path: Path):
+    with visiting(browser, viewport={"width": 1100, "height": 900}) as visit:
+        visit.open(path, "#head=0.0")
+        tops = "name => document.getElementById(name).getBoundingClientRect().top"
+        for left, right in (("map-plot", "head-plot"), ("plane-plot", "layers-plot")):
+            assert visit.page.evaluate(tops, left) == visit.page.evaluate(tops, right)
+        heights = "[...document.querySelectorAll('.pair h3')].map(e => e.getBoundingClientRect().height)"
+        assert len(set(visit.page.evaluate(heights))) > 1, "titles of one and of two lines"
+
+
+@browsing
+def test_sentences_have_the_signs_of_a_page(visit: Visit):
+    visit.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    shown = visit.page.evaluate("document.body.innerText")
+    for sign in (" -> ", "<=", ">="):
+        assert sign not in shown
+    assert not re.search(r"\d%", shown)
+
+
+@browsing
 def test_the_navigation_names_the_sections_that_can_speak(browser: Browser, path: Path, tmp_path: Path):
     with visiting(browser) as visit:
         visit.open(path)

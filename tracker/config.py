@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +22,8 @@ from tracker.records import CONVENTION_CHOICES, Conventions
 PACKAGE = Path(__file__).parent
 REMEASURE = ("failed", "missing", "moved", "all")
 DTYPE_NAMES = ("float32", "float64", "bfloat16", "float16")
+TYPES = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
+"""OmegaConf's names of types, in words."""
 STEP_CHOICES = ("paper", "log", "all", "window", "list", "refine")
 COMPARE_BY = ("model", "encoding")
 COMPARE_AT = ("end", "step", "tokens")
@@ -421,17 +423,9 @@ def _suite(node: DictConfig) -> Suite:
     if kind is None:
         marks = " or ".join(mark for mark, _ in kinds)
         raise RequestError(f"suite={node.get('name')}: no checkpoint source specified; it needs {marks}")
-    for name in ("models", "seeds", "stages"):
-        value = node.get(name)
-        if kind is not NanoSuite and value is not None and not OmegaConf.is_list(value):
-            node[name] = [value]
-    if kind is not NanoSuite:
-        return _section(kind, "suite", node)
-    for name in ("models", "encodings"):
-        if isinstance(node.get(name), str):
-            node[name] = [node[name]]
-    suite = _section(NanoSuite, "suite", node)
-    suite.models = _with_encodings(suite.models, suite.encodings)
+    suite = _section(kind, "suite", node)
+    if isinstance(suite, NanoSuite):
+        suite.models = _with_encodings(suite.models, suite.encodings)
     return suite
 
 
@@ -461,13 +455,37 @@ def _section(kind: type[Section], name: str, node: DictConfig) -> Section:
     for given in node:
         if OmegaConf.is_missing(node, given):
             raise RequestError(f"{name}.{given} is required; give {name}.{given}=...")
+    for given in _lists(kind):
+        value = node.get(given)
+        if value is not None and not OmegaConf.is_list(value):
+            node[given] = [value]
     try:
         made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), node))
     except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        at = getattr(error, "full_key", None)
-        raise RequestError(f"{name}.{at}: {reason}" if at else f"{name}: {reason}") from error
+        raise _wrong_type(name, node, error) from error
     return made  # type: ignore[return-value]
+
+
+def _lists(kind: type[Any]) -> list[str]:
+    """The fields that hold a list, for which one value may stand alone."""
+    hints = get_type_hints(kind)
+    return [
+        name
+        for name, hint in hints.items()
+        if any(get_origin(each) is list for each in (hint, *get_args(hint)))
+    ]
+
+
+def _wrong_type(name: str, node: DictConfig, error: OmegaConfBaseException) -> RequestError:
+    """What a value of another type is refused with, in the words of whoever typed it."""
+    reason, at = str(error).splitlines()[0], getattr(error, "full_key", None)
+    kind = re.search(r"could not be converted to (\w+)", reason)
+    if not at:
+        return RequestError(f"{name}: {reason}")
+    if not kind:
+        return RequestError(f"{name}.{at}: {reason}")
+    value, words = OmegaConf.select(node, at), TYPES.get(kind[1], kind[1])
+    return unknown_value(f"{name}.{at}", value, words)
 
 
 def conventions_of(**given: Any) -> Conventions:

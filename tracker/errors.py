@@ -81,6 +81,27 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
+MOST_NEAREST = 6
+"""Steps that a message names as the nearest ones."""
+
+
+def known_steps(wanted: Iterable[int], present: Iterable[int]) -> str:
+    """Return the steps that there are, in brief, and which of them are nearest to those that there are not.
+
+    Example:
+        >>> known_steps([3, 8], [0, 1, 2, 4, 8])
+        'steps: 0, 1, 2, 4, 8; nearest: 2, 4'
+    """
+    known = sorted(present)
+    texts, ends = [str(step) for step in known], set[int]()
+    for step in set(wanted) - set(known):
+        below, above = [each for each in known if each < step], [each for each in known if each > step]
+        ends |= {*below[-1:], *above[:1]}
+    shown = ", ".join(texts if len(texts) <= 12 else [*texts[:8], "...", *texts[-3:]]) or "none"
+    near = ", ".join(map(str, sorted(ends)[:MOST_NEAREST]))
+    return f"steps: {shown}" + (f"; nearest: {near}" if near else "")
+
+
 def counted(count: int, thing: str) -> str:
     """Return a count with its noun: ``1 change``, ``3 changes``."""
     return f"{count} {thing}{'s' * (count != 1)}"

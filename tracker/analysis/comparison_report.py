@@ -34,7 +34,7 @@ from tracker.analysis.text.comparison import (
     timing_sentences,
 )
 from tracker.analysis.trajectories import Suspects, Trajectory, trajectories
-from tracker.errors import RequestError
+from tracker.errors import RequestError, known_steps
 
 RUN = ("suite", "model", "seed", "step")
 ONE_MODEL = (
@@ -217,7 +217,7 @@ def _at_step(common: dict[str, list[int]], step: int | None) -> dict[str, int]:
     for model, those in common.items():
         if wanted not in those:
             raise RequestError(
-                f"compare.step={wanted}: not measured in {model}; it has {', '.join(map(str, those[-8:]))}"
+                f"compare.step={wanted}: not measured in {model}; {known_steps([wanted], those)}"
             )
     return dict.fromkeys(common, wanted)
 

@@ -32,6 +32,7 @@ EXIT_CODES = {
     BROKEN_PIPE: "whoever read the output stopped reading it, as `head` does; progress saved",
 }
 """Every exit code of the command line and what it means; documentation follows from it."""
+HELP = ("-h", "--help", "help")
 SCRIPTS = {"drivers": "drivers.py", "prune": "prune_heads.py"}
 """What used to be a command, or an argument of ``roles``, and is a script now."""
 
@@ -61,10 +62,14 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         0 done, 1 some units failed, 2 the request was wrong, 130 interrupted, 141 nobody reads the output.
     """
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments or arguments[0] in HELP:
+        about = [each for each in arguments[1:2] if each in COMMANDS]
+        if about:
+            return run([*about, "--help", *arguments[2:]])
         sys.stdout.write(usage())
         return DONE
     command, *overrides = arguments
+    overrides = ["--help"] if overrides == ["help"] else overrides
     if command in ("-V", "--version", "version") or "--version" in overrides:
         from tracker.records import tracker_version
 
@@ -142,6 +147,8 @@ def _guarded(job: Callable[[], int]) -> int:
 
 
 def _unknown_command(command: str) -> str:
+    if command.partition(" ")[0] in COMMANDS:
+        return f"'{command}' is one argument; write it without the quotes around all of it"
     if "=" in command:
         return f"{command} stands where a command belongs: tracker sweep {command}"
     return f"unknown command '{command}'; choose from {', '.join(COMMANDS)}{closest(command, COMMANDS)}"

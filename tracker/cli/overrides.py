@@ -112,10 +112,10 @@ def _refuse_options(overrides: Sequence[str]) -> None:
 
 def _whole_name(field: str) -> str:
     """``suite.models`` for ``models``, where a field of that name stands in one group."""
-    from tracker.cli.help import all_fields
+    from tracker.cli.help import all_fields, groups
 
     known = all_fields()
-    if field in known:
+    if field in known or field in groups():
         return field
     return next((each for each in known if each.rpartition(".")[2] == field), field)
 
@@ -153,7 +153,7 @@ def _how_to_write(override: str, rest: Sequence[str]) -> str:
 
         option = next((f"{group}={field}" for group, known in groups().items() if field in known), None)
         meant = f"; did you mean {option}?" if option else ""
-        return f"{override} is no field=value, as in suite.models=[70m,410m]{meant}"
+        return f"{override} is no field=value, as in suite.models=[70m,410m]{meant}; --help lists them"
     return f"{override}: has characters of Hydra's grammar in it; quote the value: {quoted(field, value)}"
 
 

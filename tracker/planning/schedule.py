@@ -6,14 +6,13 @@ from dataclasses import replace
 
 from tracker.checkpoints.audit import file as audit_file
 from tracker.config import Config, Steps
-from tracker.errors import Finished, RequestError, unknown_value
+from tracker.errors import Finished, RequestError, known_steps, unknown_value
 from tracker.planning.plan import MeasurementSpec
 from tracker.records import Checkpoint
 from tracker.store import Ledger, Results, select_results
 
 PAPER_STEPS = (0, 128, 512, 1000, 5000, 10000, 143000)
 """Steps of the paper's table 5."""
-MOST_NEAREST = 6
 LATE = 1000
 """Step after which a first checkpoint is late: induction heads form around it in Pythia."""
 
@@ -99,24 +98,8 @@ def select(checkpoints: Iterable[Checkpoint], choice: Steps) -> list[Checkpoint]
         present = sorted({step for family in families.values() for step in family})
         asked = f"steps={choice.name}" if choice.list is None else f"steps.list={_given(choice.list)}"
         wanted = () if choice.list is None else choice.list
-        raise RequestError(
-            f"{asked} selects no existing checkpoint; steps: {_brief(present)}{nearest(wanted, present)}"
-        )
+        raise RequestError(f"{asked} selects no existing checkpoint; {known_steps(wanted, present)}")
     return chosen
-
-
-def nearest(wanted: Sequence[int], present: Sequence[int]) -> str:
-    """Return ``; nearest: 2, 4`` for steps that do not exist; empty where there are none.
-
-    Example:
-        >>> nearest([3, 8], [0, 1, 2, 4, 8])
-        '; nearest: 2, 4'
-    """
-    ends: set[int] = set()
-    for step in set(wanted) - set(present):
-        below, above = [each for each in present if each < step], [each for each in present if each > step]
-        ends |= {*below[-1:], *above[:1]}
-    return f"; nearest: {', '.join(map(str, sorted(ends)[:MOST_NEAREST]))}" if ends else ""
 
 
 def _given(steps: Sequence[int]) -> str:
@@ -137,11 +120,6 @@ def _absent(sibling: Checkpoint, step: int) -> Checkpoint:
     return replace(
         sibling, step=step, revision=f"absent step {step}", tokens_seen=None, commit=None, exists=False
     )
-
-
-def _brief(steps: list[int]) -> str:
-    texts = [str(step) for step in steps]
-    return ", ".join(texts if len(texts) <= 12 else [*texts[:8], "...", *texts[-3:]]) or "none"
 
 
 def refined(

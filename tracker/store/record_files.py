@@ -9,7 +9,7 @@ import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote
 
 import polars as pl
@@ -103,12 +103,13 @@ def _loaded_together(places: Sequence[Path]) -> Iterator[Recorded | DamagedRecor
         whole = [_contents(place) for place in places]
         if any(sums is None for _, sums in whole):
             raise ValueError("records of earlier versions are compared table by table")
-        files = [io.BytesIO(contents["checkpoint"]) for contents, _ in whole]
+        files: list[IO[bytes]] = [io.BytesIO(contents["checkpoint"]) for contents, _ in whole]
         # Columns of options stand in some records only.
         rows = pl.scan_parquet(files, extra_columns="ignore").select(COLUMNS).collect().rows(named=True)
-        for row, (contents, _) in zip(rows, whole, strict=True):
-            row["options"] = _options(contents["checkpoint"])
-        found = [_recorded(place, *each) for place, *each in zip(places, rows, stamps, strict=True)]
+        known = [
+            row | _options(contents["checkpoint"]) for row, (contents, _) in zip(rows, whole, strict=True)
+        ]
+        found = [_recorded(*each) for each in zip(places, known, stamps, strict=True)]
     except INTERRUPTIONS:
         raise
     except BaseException:  # whichever it is, it is found among them one by one
@@ -164,7 +165,7 @@ def _checked(place: Path, stamp: Stamp) -> Recorded:
     row = _decoded(place, "checkpoint", contents["checkpoint"], COLUMNS)
     if row.height != 1:
         raise DamagedRecord(place, f"checkpoint.parquet has {row.height} rows for 1")
-    known = row.row(0, named=True) | {"options": _options(contents["checkpoint"])}
+    known = row.row(0, named=True) | _options(contents["checkpoint"])
     record = _recorded(place, known, stamp)
     if sums is None:
         _compare(place, contents, row)
@@ -193,10 +194,11 @@ def _recorded(place: Path, row: dict[str, Any], stamp: Stamp) -> Recorded:
     return record
 
 
-def _options(checkpoint: bytes) -> frozenset[str]:
-    """The options whose metrics are in a checkpoint table."""
+def _options(checkpoint: bytes) -> dict[str, frozenset[str]]:
+    """``options`` of a record: those whose metrics are in its checkpoint table."""
     present = pl.read_parquet_schema(io.BytesIO(checkpoint)).keys()
-    return frozenset(name for name, each in OPTION_SCHEMAS.items() if each["checkpoint"].keys() <= present)
+    known = (name for name, each in OPTION_SCHEMAS.items() if each["checkpoint"].keys() <= present)
+    return {"options": frozenset(known)}
 
 
 def _number(text: str) -> int:

@@ -119,7 +119,7 @@ class OpenRun:
         """Put tables into the summary; W&B's client makes an artifact of each, which a server may refuse."""
         for name, table in tables.items():
             try:
-                self._run.summary[name] = wandb.Table(columns=[*table.columns], data=table.rows)
+                self._run.summary[name] = wandb.Table(columns=[*table.columns], data=[*table.rows])
             except Exception as error:  # as for the artifact below
                 logger.warning(
                     "W&B did not take the table %s of %s: %s", name, self._run.name, readable(error)

@@ -150,9 +150,16 @@ function fillTable(table, heads, rows) {
 }
 
 // --- text ---
+// Sentences as a terminal prints them, with the signs that a page has.
+const typeset = (text) =>
+  String(text)
+    .replaceAll(" -> ", " → ")
+    .replaceAll("<=", "≤")
+    .replaceAll(">=", "≥")
+    .replace(/(\d)%/g, "$1 %");
 // Parts in backticks become code.
 const coded = (text) =>
-  String(text)
+  typeset(text)
     .split("`")
     .map((part, i) => (i % 2 ? el("code", {}, part) : part));
 const SIGNS = { "&": "&amp;", "<": "&lt;", ">": "&gt;", "%": "&#37;", "{": "&#123;", $: "&#36;" };

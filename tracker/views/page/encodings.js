@@ -58,7 +58,7 @@ function drawEncodings() {
     metric = METRIC.get(state.em);
   byId("encodings-title").textContent =
     `${metric.title}${metric.unit ? ` (${metric.unit})` : ""} of ${plural(group.models.length, "position encoding")}, mean over seeds`;
-  byId("encodings-said").replaceChildren(...group.sentences.map((text) => el("li", {}, text)));
+  byId("encodings-said").replaceChildren(...group.sentences.map((text) => el("li", {}, typeset(text))));
   later("encodings-plot", () => plotEncodings(group, metric));
   drawEncodingTable(group);
 }

@@ -135,9 +135,12 @@ async function drawMap() {
     ? `Hollow: the weights of this checkpoint may not match its name. ${capital(suspect)}.`
     : "";
   const left = DATA.maps.left_out.length ? ` Too large for this file: ${DATA.maps.left_out.join(", ")}.` : "";
-  const more = DATA.served ? "" : " Other metrics: run tracker dashboard serve=true.";
-  byId("map-scale").textContent =
-    `One colour scale for all steps and models, ${number(scale.low, 3)} to ${number(scale.high, 3)}${scale.clipped ? "; values beyond it take the end colours" : ""}.${left}${more}`;
+  const more = DATA.served ? "" : " Other metrics: `tracker dashboard serve=true`.";
+  byId("map-scale").replaceChildren(
+    ...coded(
+      `One colour scale for all steps and models, ${number(scale.low, 3)} to ${number(scale.high, 3)}${scale.clipped ? "; values beyond it take the end colours" : ""}.${left}${more}`,
+    ),
+  );
   const rows = Array.from({ length: map.layers }, (_, l) =>
     Array.from({ length: map.heads }, (_, h) => at(t, l, h)),
   );
@@ -228,7 +231,7 @@ async function drawHead() {
     chosen,
   } = selection;
   byId("head-title").textContent =
-    `Layer ${layer}, head ${head}: ${title.toLowerCase()}${chosen || run.steps.length < 2 ? "" : " (the head that changes most)"}`;
+    `Layer ${layer}, head ${head}: ${title.toLowerCase()}${chosen || run.steps.length < 2 ? "" : " (changes most)"}`;
   const x = run.steps.map((step) => place(step, run));
   const others = {
     type: "scatter",

@@ -23,7 +23,7 @@ function drawRoles() {
   if (!entry) return;
   byId("roles-title").textContent =
     `${run.label}: roles of ${plural(entry.heads.length, "head")} over training`;
-  byId("roles-sentence").textContent = entry.sentence;
+  byId("roles-sentence").textContent = typeset(entry.sentence);
   later("roles-plot", () => plotRoles(run, entry));
   const since = ([low, high]) => (low < high ? `(${low}, ${high}]` : high === 0 ? "0" : `${high} or before`);
   fillTable(

@@ -63,7 +63,7 @@ function drawScale() {
   byId("scale-paper").textContent =
     `Hollow: the paper's Pythia models. Table 6 (step 143000) is nearest to averaged attention, table 5 (6.9b, step ${paper.at(-1)?.step}) to attention rows; filled: this store, ${state.sm.startsWith("averaged_") ? "averaged attention" : "attention rows"}. Dashed: 410M, where the paper places its threshold.`;
   later("scale-plot", () => drawScalePlot(points, sizeTitle, metric, found, paper));
-  byId("scale-sentence").textContent = verdict(found, points, sizeTitle);
+  byId("scale-sentence").textContent = typeset(verdict(found, points, sizeTitle));
   drawAxes(step);
 }
 
@@ -184,10 +184,16 @@ function drawScalePlot(points, sizeTitle, metric, found, paper) {
   const values = [...points.map((p) => p.size), ...paper.map((p) => p.sizes[state.sx])],
     low = Math.log10(Math.min(...values)),
     high = Math.log10(Math.max(...values)),
-    pad = Math.max(0.08, (high - low) * 0.08);
+    pad = Math.max(0.08, (high - low) * 0.08),
+    height = paper.length ? 420 : 380;
   const named = nameTags(
     [...sizes.values()].sort((a, b) => a[0].size - b[0].size),
-    high - low || 1,
+    high - low + 2 * pad,
+    spanOf([
+      ...points.flatMap((p) => [p.y - (p.half || 0), p.y + (p.half || 0)]),
+      ...paper.map((p) => p.value),
+    ]) /
+      (0.9 * (height - 82)),
   );
   const shapes = [],
     claimed = found && found.low !== null && found.high !== null;
@@ -234,7 +240,7 @@ function drawScalePlot(points, sizeTitle, metric, found, paper) {
     "scale-plot",
     points.length ? [trend, dots, ...paperTraces(paper)] : [],
     {
-      height: paper.length ? 420 : 380,
+      height,
       margin: { l: 56, r: 24, t: 34, b: 48 },
       showlegend: paper.length > 0,
       legend: { orientation: "h", x: 0, y: -0.16, yanchor: "top", font: { color: css("--soft") } },
@@ -264,23 +270,33 @@ function drawScalePlot(points, sizeTitle, metric, found, paper) {
   );
 }
 
-// Names above their points, those of one size stacked, and a line higher where the one to the left would touch.
-function nameTags(groups, span) {
-  const places = groups.map((group) => Math.log10(group[0].size)),
-    perPixel = span / ((byId("scale-plot").clientWidth || 1100) - 110);
-  let before = -Infinity,
-    raised = false;
-  return groups.map((group, i) => {
+const spanOf = (values) => Math.max(...values) - Math.min(...values) || 1;
+
+// Names above their points, those of one size stacked, and as many lines higher as others take their place.
+function nameTags(groups, span, perPixelUp) {
+  const perPixel = span / ((byId("scale-plot").clientWidth || 1100) - 80),
+    placed = [];
+  return groups.map((group) => {
     const names = [...new Set(group.map((p) => p.run.model))].reverse().map((name) => cut(name, 12)),
-      widest = Math.max(...names.map((name) => name.length));
-    raised = (places[i] - before) / perPixel < 7 * widest + 4 && !raised;
-    before = places[i];
+      y = Math.max(...group.map((p) => p.y + (p.half || 0))),
+      box = {
+        x: Math.log10(group[0].size) / perPixel,
+        wide: 7 * Math.max(...names.map((name) => name.length)) + 4,
+        low: y / perPixelUp + 5,
+        tall: 15 * names.length,
+      };
+    const touches = (other) =>
+      Math.abs(other.x - box.x) < (other.wide + box.wide) / 2 &&
+      box.low < other.low + other.tall &&
+      other.low < box.low + box.tall;
+    while (placed.some(touches)) box.low += 15;
+    placed.push(box);
     return {
       text: names.map(plotText).join("<br>"),
-      x: places[i],
-      y: Math.max(...group.map((p) => p.y + (p.half || 0))),
+      x: Math.log10(group[0].size),
+      y,
       yanchor: "bottom",
-      yshift: raised ? 19 : 5,
+      yshift: box.low - y / perPixelUp,
       showarrow: false,
       font: { size: 12, color: css("--ink") },
     };

@@ -380,5 +380,5 @@ function drawReading() {
     text += ` Tint: the transition of ${run.label}, fading over the 90 % intervals of its onset and end; line: half way; dotted: turning point. ${found.sentence || ""}`;
   if (DATA.runs.some((each) => each.suspects.some(Boolean)))
     text += " Hollow marks: checkpoints that the audit found suspect; lines and fits leave them out.";
-  byId("reading").textContent = text;
+  byId("reading").textContent = typeset(text);
 }

@@ -170,7 +170,11 @@ function drawMultiplesLegend(present, colours) {
     ...present.map((name, k) =>
       swatchKey(`${METRIC.get(name).title} (${k ? "right" : "left"})`, colours[name]),
     ),
-    ...Object.entries({ exploratory: "exploratory transition", specialisation: "way back", "": "other move" })
+    ...Object.entries({
+      exploratory: "exploratory transition",
+      specialisation: "specialisation",
+      "": "other move",
+    })
       .filter(([role]) => moves.some((move) => move.role === role))
       .map(([role, text]) => swatchKey(text, tintOf({ role }, 1), true)),
   );
@@ -203,7 +207,7 @@ function plotRibbon(runs, models, most) {
   };
   models.forEach((each, row) => {
     const seeds = runs.filter((run) => modelKey(run) === modelKey(each)),
-      lane = 0.8 / seeds.length;
+      lane = (seeds.length > 1 ? 0.66 : 0.8) / seeds.length;
     seeds.forEach((run, i) => addLane(ribbon, run, row + (i - (seeds.length - 1) / 2) * lane, lane));
   });
   const clear = "rgba(0,0,0,0)",
@@ -217,7 +221,7 @@ function plotRibbon(runs, models, most) {
       marks(ribbon.turns, { size: 8, symbol: "diamond-open", color: css("--ink"), line: { width: 1.6 } }),
     ],
     {
-      height: 66 + Math.max(24, 12 * most) * models.length,
+      height: 66 + Math.max(24, 12 * most + 4) * models.length,
       margin: { ...FRAME, t: 4, b: 42 },
       shapes: ribbon.shapes,
       annotations: [...axisBreak(runs), ...ribbon.notes],

@@ -199,7 +199,7 @@ function drawOrders() {
 
 function plotOrders(names, runs) {
   const narrow = byId("why").clientWidth < 500,
-    spread = 0.7 / Math.max(1, runs.length - 1);
+    spread = Math.min(0.2, 0.7 / Math.max(1, runs.length - 1));
   const traces = runs.map((run, order) => {
     const found = names.flatMap(({ name, title }, row) =>
       DATA.lead_lag
@@ -212,7 +212,7 @@ function plotOrders(names, runs) {
       mode: "markers",
       name: plotText(run.label),
       x: middle,
-      y: found.map(({ row }) => row + (runs.length > 1 ? order * spread - 0.35 : 0)),
+      y: found.map(({ row }) => row + (order - (runs.length - 1) / 2) * spread),
       error_x: {
         type: "data",
         array: found.map(({ lag }, i) => lag.interval[1] - middle[i]),
@@ -249,9 +249,7 @@ function plotOrders(names, runs) {
       ],
       xaxis: {
         title: {
-          text: narrow
-            ? "octaves (negative: earlier)"
-            : "octaves after the transition's half way; negative: earlier",
+          text: narrow ? "octaves later" : "octaves after the transition's half way; negative: earlier",
           standoff: 8,
         },
         fixedrange: true,
