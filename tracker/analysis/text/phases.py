@@ -22,6 +22,7 @@ from tracker.analysis.text.transitions import (
     span,
     turn_words,
 )
+from tracker.analysis.transition_types import CurveTransitions
 from tracker.errors import counted
 
 ONE_RUN = "One run of each model: only further seeds show whether a wobble is repeated."
@@ -69,9 +70,22 @@ def _told(entry: RunPhases, found: RunTransitions) -> str:
         parts.append("it may go on after the last checkpoint")
     else:
         parts.append("no way back beyond noise")
+    parts += _other_moves(found.structure)
     if begins is None and label_columns(list(found.curves)) is None:
         parts.append("labels need spectral entropy and selectivity")
     return "; ".join(parts)
+
+
+def _other_moves(structure: CurveTransitions) -> list[str]:
+    """Moves that the page shows without a name: neither the transition nor the way back after it."""
+    main = structure.main
+    others = [move for move in structure.moves if move is not main and not structure.role_of(move)]
+    where = [(move, span((move.onset.step_low, move.end.step_high))) for move in others]
+    return [
+        f"{'before' if main and move.half.step_high <= main.half.step_high else 'after'} it a smaller move "
+        f"{'the other way ' if main and move.direction != main.direction else ''}in {place}"
+        for move, place in where
+    ]
 
 
 def _left_out(entry: RunPhases) -> str:
