@@ -99,7 +99,7 @@ def test_a_worker_is_deaf_to_ctrl_c_from_its_first_moment(tmp_path: Path):
     os.kill(int(worker.pid or 0), signal.SIGINT)
     with Prefetch(units) as supply:
         (fetched,) = [delivery.result for delivery in supply]
-    assert process.carry_out(Task(units[0], fetched), None).outcome.status == "ok"
+    assert process.carry_out(Task(units[0], fetched)).outcome.status == "ok"
     process.stop()
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
