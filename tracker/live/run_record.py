@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracker.analysis.instability import Instability, Observation
-from tracker.errors import INTERRUPTIONS, StoreError, counted
+from tracker.errors import INTERRUPTIONS, StoreError, counted, printable
 from tracker.live.budget import Budget
 from tracker.live.observations import recorded_observations
 from tracker.live.options import WatchOptions
@@ -191,7 +191,7 @@ class RunRecord:
         for sentence in (f"{self.label}: {self.account}", *self.account.sentences):
             logger.info(sentence)
         if not logger.isEnabledFor(logging.INFO):
-            print(f"tracker: {self.label}: {self.account}", file=sys.stderr)
+            print(printable(f"tracker: {self.label}: {self.account}"), file=sys.stderr)
 
     def _write_rest(self) -> None:
         """Write what is measured; what the disk refuses now is kept and tried again the next time."""
