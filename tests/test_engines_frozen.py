@@ -156,22 +156,20 @@ if __name__ == "__main__":
     assert said.split() == ["ok"] * 30
 
 
-def test_the_time_of_a_unit_follows_from_what_others_of_its_model_took(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    (unit,) = suite(tmp_path, 1)
+def test_the_time_of_a_unit_follows_from_what_others_of_its_model_took(tmp_path: Path):
+    other, unit = suite(tmp_path, 2)
     store = Store(tmp_path / "store")
     assert Deadlines(store, 7.0).seconds(unit, None) == 7.0
     free = Deadlines(store, None)
     assert free.seconds(unit, None) == deadline.FIRST_SECONDS
-    free.note(Outcome(unit.unit, "failed", "no", 500.0))
+    free.note(Outcome(other.unit, "failed", "no", 500.0))
     assert free.seconds(unit, None) == deadline.FIRST_SECONDS, (
         "a failure says nothing of how long others take"
     )
-    free.note(Outcome(unit.unit, "ok", None, 2.0))
+    free.note(Outcome(other.unit, "ok", None, 2.0))
     assert free.seconds(unit, None) == deadline.LEAST_SECONDS
-    free.note(Outcome(unit.unit, "ok", None, 100.0))
-    free.note(Outcome(unit.unit, "ok", None, 50.0))
+    free.note(Outcome(other.unit, "ok", None, 100.0))
+    free.note(Outcome(other.unit, "ok", None, 50.0))
     assert free.seconds(unit, None) == 2000.0
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import here  # noqa: F401
+from command_line import here  # noqa: F401  # a fixture
 from rich.table import Table
 from rich.text import Text
 from suite_material import PROBE, make_suite
@@ -36,12 +36,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("command", ["analyse", "compare", "roles", "roles verbose=true", "dashboard"])
 def test_no_command_on_a_store_passes_on_control_characters(
     command: str,
     store: Path,
-    here: Path,
-    capfd: pytest.CaptureFixture[str],  # noqa: F811
+    capfd: pytest.CaptureFixture[str],
 ):
     name, *more = command.split()
     assert run([name, f"store={store}", *more]) in (0, 1)
@@ -50,13 +50,14 @@ def test_no_command_on_a_store_passes_on_control_characters(
     assert "\\x1b" in said or name == "dashboard"
 
 
+@pytest.mark.usefixtures("here")
 def test_no_command_on_a_folder_passes_on_control_characters(
-    here: Path,
-    capfd: pytest.CaptureFixture[str],  # noqa: F811
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ):
-    make_suite(here, range(2), repo="lab/some")
-    runs = here / "hub" / "lab" / "x\x1b[2J\u202e\x9by"
-    (here / "hub" / "lab" / "some").rename(runs)
+    make_suite(tmp_path, range(2), repo="lab/some")
+    runs = tmp_path / "hub" / "lab" / "x\x1b[2J\u202e\x9by"
+    (tmp_path / "hub" / "lab" / "some").rename(runs)
     config = json.loads((runs / "step1" / "config.json").read_text())
     (runs / "step1" / "config.json").write_text(json.dumps(config | {"hidden_act": NAME}))
     request = (f"suite.path='{runs}'", "suite=folder", "sink=none")
@@ -85,12 +86,13 @@ def test_bars_and_tables_in_a_terminal_show_control_characters():
     assert said.count("a\\x1b[2J\\x1b]0;ow") >= 3
 
 
+@pytest.mark.usefixtures("here")
 def test_what_is_logged_is_made_visible_too(
-    here: Path,
+    tmp_path: Path,
     store: Path,
-    capfd: pytest.CaptureFixture[str],  # noqa: F811
+    capfd: pytest.CaptureFixture[str],
 ):
-    other = here / "s\x1b[2Jt"
+    other = tmp_path / "s\x1b[2Jt"
     shutil.copytree(store, other)
     (other / "audit.json").write_text("[]")
     assert run(["analyse", f"store='{other}'"]) == 0

@@ -14,7 +14,7 @@ from tracker.console.weight_tables import rotary_lines, weights_table
 from tracker.errors import counted
 from tracker.planning.resolve import ResolvedSweep, checkpoint_cache, resolve, suite_name
 from tracker.records import Outcome, PlannedUnit
-from tracker.store import Store, read_table
+from tracker.store import Store, kept_in_sight, read_table
 
 
 def run(config: Config, console: Console) -> int:
@@ -27,12 +27,12 @@ def run(config: Config, console: Console) -> int:
 
     sweep = resolve(config)
     units = sweep.plan.units
-    store = Store(config.store)
-    prepare_store(store)
+    prepare_store(Store(config.store))
     tasks = weight_tasks(units, sweep.ledger, again=config.remeasure == "all")
-    if tasks and isinstance(config.suite, NanoSuite):
-        train(config, console, {task.planned.unit.checkpoint.model for task in tasks})
-    outcomes = measure_weights(config, sweep, console)
+    with kept_in_sight(config.store) as store:
+        if tasks and isinstance(config.suite, NanoSuite):
+            train(config, console, {task.planned.unit.checkpoint.model for task in tasks}, store)
+        outcomes = measure_weights(config, sweep, console, store)
     failed = [each for each in outcomes if each.status != "ok"]
     already = len(units) - len(outcomes)
     print_line(
@@ -50,13 +50,12 @@ def run(config: Config, console: Console) -> int:
     return SOME_FAILED if failed else DONE
 
 
-def measure_weights(config: Config, sweep: ResolvedSweep, console: Console) -> list[Outcome]:
+def measure_weights(config: Config, sweep: ResolvedSweep, console: Console, store: Store) -> list[Outcome]:
     """Measure the weights of planned checkpoints that lack them, with a bar per model and seed."""
     from tracker.engines.placement import chosen_device
     from tracker.engines.prefetch import Prefetch
     from tracker.engines.weight_pass import run_weights, weight_tasks
 
-    store = Store(config.store)
     tasks = weight_tasks(sweep.plan.units, store.recorded(), again=config.remeasure == "all")
     if not tasks:
         return []

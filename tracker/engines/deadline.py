@@ -24,6 +24,8 @@ FIRST_RATE = 1e9
 SLICE_SECONDS = 5.0
 """Time is counted in such pieces: while this process itself was stopped, as by Ctrl-Z, none passes."""
 
+COLUMNS = ["status", "probe", "conventions", "seconds"]
+
 
 class Deadlines:
     """The time that each unit may take; may be used from several threads.
@@ -35,7 +37,7 @@ class Deadlines:
 
     def __init__(self, store: Store, given: float | None) -> None:
         self._store, self.given = store, given
-        self._slowest: dict[tuple[Path, str], float | None] = {}
+        self._slowest: dict[tuple[Path, str, str], float | None] = {}
 
     def seconds(self, planned: PlannedUnit, fetched: object) -> float:
         """Return how many seconds a unit may take once a worker has its files, by what is known now."""
@@ -60,8 +62,8 @@ class Deadlines:
             self._slowest[name] = _slowest_recorded(*name)
         return self._slowest[name]
 
-    def _name(self, unit: Unit) -> tuple[Path, str]:
-        return self._store.place(unit).parent, unit.key
+    def _name(self, unit: Unit) -> tuple[Path, str, str]:
+        return self._store.place(unit).parent, unit.probe.label, unit.conventions.label
 
 
 def too_long(seconds: float, given: float | None) -> str:
@@ -102,15 +104,15 @@ def _bytes(folder: Path) -> int:
         return 0  # its worker says what is wrong
 
 
-def _slowest_recorded(folder: Path, key: str) -> float | None:
+def _slowest_recorded(folder: Path, probe: str, conventions: str) -> float | None:
     """Return the seconds of a model's slowest record of one probe and conventions; None without any."""
-    slowest = None
-    for place in folder.glob(f"step-*.{key}"):
+    wanted, slowest = ("ok", probe, conventions), None
+    for place in folder.glob("step-*"):
         try:
-            row = pl.read_parquet(place / "checkpoint.parquet", columns=["status", "seconds"], glob=False)
+            row = pl.read_parquet(place / "checkpoint.parquet", columns=COLUMNS, glob=False)
         except (OSError, pl.exceptions.PolarsError):
             continue  # damaged records are told of where they are read
-        for status, seconds in row.iter_rows():
-            if status == "ok" and seconds is not None:
+        for *measured, seconds in row.iter_rows():
+            if tuple(measured) == wanted and seconds is not None:
                 slowest = max(slowest or 0.0, seconds)
     return slowest

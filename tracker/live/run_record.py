@@ -83,6 +83,8 @@ class RunRecord:
         unit, before = self.unit(step, None), step if step > 1 else -1
         try:
             self._store.checkpoints.mkdir(parents=True, exist_ok=True)
+            # Where it goes meanwhile, as with a mount, nothing is made anew at the old place.
+            self._store = Store(self._store.folder, self._store.folder.stat().st_ino)
             history = self._recorded(unit, before)
             if any(len(each.layer_entropy) != layers for each in history):
                 before, history = -1, []
