@@ -86,6 +86,42 @@ def breaking(folder: Path, spec: WorkerSpec) -> WorkerSpec:
     return replace(spec, metric_files=(str(file),))
 
 
+HANGING = """
+import time
+from pathlib import Path
+
+import tracker
+from tracker.engines import deadline
+from transformers import GPTNeoXModel
+
+deadline.LEAST_SECONDS, deadline.SLICE_SECONDS, deadline.TIMES = 6.0, 0.5, 1
+MARK, forward = Path({mark!r}), GPTNeoXModel.forward
+
+
+@tracker.metric(title="Largest share", unit="share", low=0, high=1, source="own")
+def largest_share(rows):
+    return rows.amax(-1)
+
+
+def hanging(model, *given, **named):
+    if MARK.exists():
+        MARK.unlink()
+        while True:
+            time.sleep(1)
+    return forward(model, *given, **named)
+
+
+GPTNeoXModel.forward = hanging
+"""
+
+
+def hanging(folder: Path, spec: WorkerSpec) -> tuple[WorkerSpec, Path]:
+    """Workers of which one stands still for ever, alive, once the mark that is returned is made."""
+    file, mark = folder / "hanging.py", folder / "mark"
+    file.write_text(HANGING.format(mark=str(mark)))
+    return replace(spec, metric_files=(str(file),)), mark
+
+
 def measured_here(folder: Path, units: list[PlannedUnit], store: str = "alone") -> list[Outcome]:
     return list(run_inline(units, Worker.from_spec(worker_spec(folder, store), HERE)))
 

@@ -126,14 +126,15 @@ def exchange(one: Path, other: Path) -> bool:
 def save_folder(path: Path, fill: Callable[[Path], object]) -> None:
     """Make folder ``path`` from what ``fill`` puts into a temporary folder beside it.
 
-    A folder that is already there stays as it is: it was complete when it appeared.
+    The folder that it lies in must be there. One that is already there stays as it is: it was complete when
+    it appeared.
     """
     if path.is_dir():
         return
     new = _beside(path)
     shutil.rmtree(new, ignore_errors=True)
     try:
-        new.mkdir(parents=True)
+        new.mkdir()
         fill(new)
         os.rename(new, path)
     except OSError:

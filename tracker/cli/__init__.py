@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tracker.cli.overrides import RENAMED, readable_overrides, with_current_names
 from tracker.commands import COMMANDS
-from tracker.errors import Finished, TrackerError, closest
+from tracker.errors import Finished, TrackerError, closest, printable
 from tracker.measurement.process import share_buffers_of_products
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _guarded(job: Callable[[], int]) -> int:
         sys.stdout.flush()
         return code
     except Finished as finished:
-        sys.stdout.write(f"{finished}\n")
+        sys.stdout.write(f"{printable(str(finished))}\n")
         return DONE
     except TrackerError as error:
         return _refuse(str(error))
@@ -207,10 +207,18 @@ def _run_command(command: str, composed: object) -> int:
 
     # Hydra's disabled logging lets errors alone pass, and a damaged file that counts as absent is a warning.
     logging.getLogger("tracker").setLevel(logging.WARNING)
+    logging.lastResort = _Warnings(logging.WARNING)
     # polars' own handler lets waits go on behind it: Ctrl-C would be heard only when the next unit ends.
     signal.siginterrupt(signal.SIGINT, True)
     with _ended_like_ctrl_c():
         return COMMANDS[command].load()(config.read(composed), make_console())  # type: ignore[arg-type]
+
+
+class _Warnings(logging.Handler):
+    """Writes what is logged to the standard error, where a command has set up no other way."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{printable(record.getMessage())}\n")
 
 
 @contextlib.contextmanager
@@ -233,7 +241,5 @@ def _ended_like_ctrl_c() -> Iterator[None]:
 
 
 def _refuse(message: str, code: int = WRONG_REQUEST) -> int:
-    from tracker.errors import printable
-
     sys.stderr.write(f"tracker: {printable(message)}\n")
     return code

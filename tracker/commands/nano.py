@@ -10,7 +10,7 @@ from tracker.console.output import DONE, print_line
 from tracker.console.progress import Bars
 from tracker.errors import RequestError
 from tracker.planning.resolve import nano_recipe, resolve
-from tracker.store import Store
+from tracker.store import Store, kept_in_sight
 from tracker.store.progress import SweepProgress
 
 
@@ -20,13 +20,18 @@ def run(config: Config, console: Console) -> int:
         raise RequestError(f"tracker nano trains suite=nano, not suite={config.suite.name}")
     resolve(config)
     prepare_store(Store(config.store))
-    train(config, console, config.suite.models)
+    with kept_in_sight(config.store) as store:
+        train(config, console, config.suite.models, store)
     print_line(console, f"Trained: {', '.join(config.suite.models)} below {config.store / 'nano'}")
     return DONE
 
 
 def train(
-    config: Config, console: Console, models: Iterable[str], progress: SweepProgress | None = None
+    config: Config,
+    console: Console,
+    models: Iterable[str],
+    store: Store,
+    progress: SweepProgress | None = None,
 ) -> None:
     """Train what the embedded suite lacks, with a bar per model and seed.
 
@@ -34,6 +39,7 @@ def train(
         config: the request, of suite=nano.
         console: shows the bars.
         models: those to train.
+        store: the request's; training ends where it is gone.
         progress: also gets the bars, for a dashboard that follows.
     """
     from tracker.nano import suite_checkpoints, train_suite
@@ -52,6 +58,7 @@ def train(
         bars.add(f"{model} seed {seed}", recipe.train_steps)
 
     def moved(model: str, seed: int, step: int, total: int, loss: float) -> None:
+        store.require_same()
         bars.advance_to(f"{model} seed {seed}", step, f"loss {loss:.2f}")
 
     with bars.running():

@@ -21,16 +21,15 @@ from tracker.engines.launch import check_workers, launch
 from tracker.planning.estimate import note_transfer
 from tracker.planning.resolve import ResolvedSweep, checkpoint_cache, resolve, sweep_results
 from tracker.records import Outcome
-from tracker.store import Store, UnlikeRecord
+from tracker.store import Store, UnlikeRecord, kept_in_sight
 from tracker.store.progress import SweepProgress, report_progress
 
 if TYPE_CHECKING:
-    from tracker.wandb_sink import PublisherHandle
+    from tracker.wandb_sink import PublisherHandle, SinkOptions
 
 
 def run(config: Config, console: Console) -> int:
     """Train, measure, stream, analyse and draw; 1 where any planned checkpoint is not measured."""
-    from tracker.wandb_sink import start_publisher
     from tracker.wandb_sink.connection import destination, offline_unless_asked
 
     options = sink_options(config)
@@ -45,23 +44,33 @@ def run(config: Config, console: Console) -> int:
     if not sweep.plan.units:
         print_line(console, f"shard {config.shard[0]}/{config.shard[1]} of this plan is empty: nothing to do")
         return DONE
-    store = Store(config.store)
-    prepare_store(store)
+    prepare_store(Store(config.store))
+    with kept_in_sight(config.store) as store:
+        return _run(config, sweep, console, store, options)
+
+
+def _run(config: Config, sweep: ResolvedSweep, console: Console, store: Store, options: "SinkOptions") -> int:
+    from tracker.wandb_sink import start_publisher
+
+    pending = sweep.plan.pending
     try:
         with report_progress(config.store) as progress:
             if pending and isinstance(config.suite, NanoSuite):
-                train(config, console, {planned.unit.checkpoint.model for planned in pending}, progress)
+                train(
+                    config, console, {planned.unit.checkpoint.model for planned in pending}, store, progress
+                )
             publisher = start_publisher(config.store, options)
             with publisher.left_alone_on_error():
                 _tidy(config, sweep, needed=True)
-                outcomes = _measure(config, sweep, console, progress) if pending else []
+                outcomes = _measure(config, sweep, console, store, progress) if pending else []
                 if "weights" in config.options:
-                    found = measure_weights(config, sweep, console, alone=False)
+                    found = measure_weights(config, sweep, console, store, alone=False)
                     print_holes(console, [each for each in found if each.status != "ok"])
                 _tidy(config, sweep, needed=False)
                 progress.begin("analysing")
                 results = sweep_results(config, sweep)
                 analysis = analysed(results, config)
+                store.require_same()
                 draw(results, analysis, config)
             sentences = _finish(publisher)
     finally:
@@ -75,7 +84,7 @@ def run(config: Config, console: Console) -> int:
 
 
 def _measure(
-    config: Config, sweep: ResolvedSweep, console: Console, progress: SweepProgress
+    config: Config, sweep: ResolvedSweep, console: Console, store: Store, progress: SweepProgress
 ) -> list[Outcome]:
     """Run the engine over the pending units, with a bar per model and seed."""
     groups = by_model(sweep.plan.pending)
@@ -88,6 +97,7 @@ def _measure(
         launch(
             config,
             sweep,
+            store=store,
             heartbeat=progress.heartbeat,
             cache=checkpoint_cache(config),
             inspected={} if listed is None else listed.inspected,

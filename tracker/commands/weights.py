@@ -12,7 +12,7 @@ from tracker.console.weight_tables import rotary_lines, weights_table
 from tracker.errors import counted
 from tracker.planning.resolve import ResolvedSweep, checkpoint_cache, resolve, suite_name
 from tracker.records import Outcome, PlannedUnit
-from tracker.store import Store, read_table
+from tracker.store import Store, kept_in_sight, read_table
 
 
 def run(config: Config, console: Console) -> int:
@@ -25,12 +25,12 @@ def run(config: Config, console: Console) -> int:
 
     sweep = resolve(config)
     units = sweep.plan.units
-    store = Store(config.store)
-    prepare_store(store)
+    prepare_store(Store(config.store))
     tasks = weight_tasks(units, sweep.ledger, again=config.remeasure == "all")
-    if tasks and isinstance(config.suite, NanoSuite):
-        train(config, console, {task.planned.unit.checkpoint.model for task in tasks})
-    outcomes = measure_weights(config, sweep, console)
+    with kept_in_sight(config.store) as store:
+        if tasks and isinstance(config.suite, NanoSuite):
+            train(config, console, {task.planned.unit.checkpoint.model for task in tasks}, store)
+        outcomes = measure_weights(config, sweep, console, store)
     failed = [each for each in outcomes if each.status != "ok"]
     already = len(units) - len(outcomes)
     print_line(
@@ -49,7 +49,7 @@ def run(config: Config, console: Console) -> int:
 
 
 def measure_weights(
-    config: Config, sweep: ResolvedSweep, console: Console, *, alone: bool = True
+    config: Config, sweep: ResolvedSweep, console: Console, store: Store, *, alone: bool = True
 ) -> list[Outcome]:
     """Measure the weights of planned checkpoints that lack them, with a bar per model and seed.
 
@@ -57,13 +57,13 @@ def measure_weights(
         config: the request.
         sweep: its plan.
         console: shows the bars.
+        store: where they go.
         alone: as for ``weight_tasks``.
     """
     from tracker.engines.placement import chosen_device
     from tracker.engines.prefetch import Prefetch
     from tracker.engines.weight_pass import run_weights, weight_tasks
 
-    store = Store(config.store)
     again = alone and config.remeasure == "all"  # a sweep has just measured them
     tasks = weight_tasks(sweep.plan.units, store.recorded(), again=again, alone=alone)
     if not tasks:

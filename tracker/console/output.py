@@ -1,9 +1,10 @@
 """Lines of text in the terminal, amounts as people read them, and exit codes."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 
 from tracker.checkpoints.audit.findings import Finding
@@ -20,6 +21,13 @@ PLAIN_WIDTH = 120
 
 
 class _Output(Console):
+    """A console on which no text from outside is obeyed, in whatever it is printed: table, bar or line."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments of what is printed, with control characters of texts made visible."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
     def on_broken_pipe(self) -> None:
         """Leave it to the command line how a command ends when nobody reads on."""
         raise BrokenPipeError
@@ -32,7 +40,7 @@ def make_console() -> Console:
 
 
 def print_line(console: Console, text: str) -> None:
-    """Print one line of text: names from outside are never read as markup, or obeyed by the terminal."""
+    """Print one line of text: names from outside are never read as markup."""
     console.print(printable(text), markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
@@ -41,7 +49,7 @@ def print_table(console: Console, table: Table) -> None:
     if console.is_terminal:
         console.print(table)
         return
-    plain = Console(file=io.StringIO(), width=max(console.width, PLAIN_WIDTH), color_system=None)
+    plain = _Output(file=io.StringIO(), width=max(console.width, PLAIN_WIDTH), color_system=None)
     plain.print(table)
     assert isinstance(plain.file, io.StringIO)
     for line in plain.file.getvalue().splitlines():

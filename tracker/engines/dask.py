@@ -5,6 +5,7 @@ lost costs little.
 Outcomes come as they are recorded; a batch whose worker died goes to another, which skips what is recorded.
 """
 
+import contextlib
 import queue
 import uuid
 from collections.abc import Generator, Mapping, Sequence
@@ -18,6 +19,8 @@ from tracker.errors import CheckpointError, TrackerError, counted
 from tracker.records import Checkpoint, Outcome, PlannedUnit, RecordId
 from tracker.store import Store
 
+ASK_SECONDS = 60.0
+"""The scheduler is asked whether it lives where nothing was heard for so long, and has as long to answer."""
 REPORTED = ("status", "reason", "seconds", "elsewhere")
 """Fields of an outcome that a worker reports while it goes on with its batch."""
 
@@ -80,10 +83,28 @@ class Dispatch:
         for waiting in self._models.values():
             self._hand_out(waiting)
         while self._open:
-            news = self._news.get()
+            news = self._next_news()
             for outcome in [self._heard(news)] if isinstance(news, dict) else self._ended(*news):
                 if outcome is not None and self._open.pop(outcome.unit.id, None) is not None:
                     yield outcome
+
+    def _next_news(self) -> Any:
+        """Wait for what comes next.
+
+        Raises:
+            TrackerError: the scheduler does not answer any more.
+        """
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._news.get(timeout=ASK_SECONDS)
+            try:
+                self._client.sync(self._client.scheduler.identity, callback_timeout=ASK_SECONDS)
+            except (TimeoutError, OSError) as error:
+                if self._news.empty():
+                    raise TrackerError(
+                        f"engine=dask: its scheduler has not answered for {ASK_SECONDS:g} s; progress saved; "
+                        "run the same command to resume"
+                    ) from error
 
     def _hand_out(self, units: list[PlannedUnit]) -> None:
         """Give units of one model to the scheduler, in batches."""
@@ -154,8 +175,9 @@ class Dispatch:
         if found is not None:  # the last worker died after it had recorded the unit
             return Outcome(planned.unit, found.status, found.reason, found.seconds or 0.0)
         reason = (
-            f"{planned.unit.checkpoint.label}: its dask worker died (in "
-            f"{counted(self._options.retries + 1, 'attempt')}); if out of memory, use engine.stream=always"
+            f"{planned.unit.checkpoint.label}: its dask worker died or gave no result in time (in "
+            f"{counted(self._options.retries + 1, 'attempt')}); if out of memory, use engine.stream=always; "
+            "if it needs longer, set engine.timeout=SECONDS"
         )
         store.write_hole(planned.unit, "failed", reason)
         return Outcome(planned.unit, "failed", reason, 0.0)

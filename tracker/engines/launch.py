@@ -1,8 +1,7 @@
 """Run the pending units of a request with the engine that it names."""
 
-import os
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from tracker.engines.placement import Placement, placements
 from tracker.engines.prefetch import Prefetch, Transfer
 from tracker.engines.reservations import Reservations
 from tracker.engines.worker_spec import WorkerSpec
-from tracker.errors import CheckpointError, StoreError
+from tracker.errors import CheckpointError
 from tracker.planning.resolve import ResolvedSweep
 from tracker.records import Checkpoint, Outcome
 from tracker.store import Store
@@ -52,6 +51,7 @@ def launch(
     config: Config,
     resolved: ResolvedSweep,
     *,
+    store: Store,
     heartbeat: Heartbeat,
     cache: CheckpointCache,
     inspected: Mapping[Checkpoint, Inspected | CheckpointError],
@@ -61,6 +61,7 @@ def launch(
     Args:
         config: the request; its store has been prepared.
         resolved: its plan and probe, and what the store had recorded when it was made.
+        store: the request's, kept in sight.
         heartbeat: of this sweep.
         cache: where checkpoints of the hub go.
         inspected: what the hub answered for the pending checkpoints.
@@ -72,14 +73,13 @@ def launch(
     pending = resolved.plan.pending
     spec = WorkerSpec(
         store=config.store,
-        store_inode=config.store.stat().st_ino,
+        store_inode=store.inode,
         source=resolved.source,
         stream=config.engine.stream,
         metric_files=config.metric_files,
         options=config.options,
     )
-    store = Store(config.store, spec.store_inode)
-    with _saying_where(store), Reservations(store, heartbeat) as reservations:
+    with Reservations(store, heartbeat) as reservations:
         if config.engine.name == "dask":
             run = _on_dask(config, resolved, spec, reservations, cache, inspected)
         else:
@@ -91,33 +91,6 @@ def launch(
             yield run
         finally:
             run.outcomes.close()  # ends its processes before the reservations are given back
-
-
-@contextmanager
-def _saying_where(store: Store) -> Iterator[None]:
-    """Add to the error of a sweep whose store was moved away where it is now, as far as the system knows."""
-    descriptor = os.open(store.folder, os.O_RDONLY)
-    try:
-        yield
-    except StoreError as error:
-        try:
-            store.require_same()
-        except StoreError as gone:
-            raise StoreError(f"{gone}; {_where(descriptor)}") from error
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def _where(descriptor: int) -> str:
-    place, again = "", "run the same command with its store="
-    with suppress(OSError):
-        place = os.readlink(f"/proc/self/fd/{descriptor}")
-    if not place:
-        return f"what was measured is where it went: {again}"
-    if place.endswith(" (deleted)"):
-        return "what was measured was deleted with it; run the same command to begin again"
-    return f"what was measured is in {place}: {again}{place} to resume"
 
 
 def _on_this_machine(config: Config, spec: WorkerSpec, supply: Prefetch) -> Generator[Outcome, None, None]:

@@ -8,8 +8,10 @@ import queue
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 
+from tracker.engines.deadline import Deadlines, too_long
 from tracker.engines.placement import Placement
 from tracker.engines.prefetch import FetchedCheckpoint, Prefetch
 from tracker.engines.warm_process import STOP_SECONDS, ProcessDied, Task, TookTooLong, WarmProcess
@@ -20,6 +22,7 @@ from tracker.store import Store
 
 FAILED_STARTS = 5
 """So many processes in a row that die before their first unit end the sweep."""
+OUT_OF_MEMORY = "if out of memory, use engine.stream=always or reduce engine.workers"
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class PoolOptions:
     placements: tuple[Placement, ...]
     """One per worker."""
     timeout: float | None = None
-    """Seconds that a unit may take."""
+    """Seconds that a unit may take; None: by what others of its model took (``Deadlines``)."""
     retries: int = 2
     """How often a unit is tried again whose worker died."""
     recycle_bytes: int | None = None
@@ -57,6 +60,7 @@ class Pool:
     def __init__(self, supply: Prefetch, spec: WorkerSpec, options: PoolOptions) -> None:
         self._supply, self._options = supply, options
         self._store = Store(spec.store, spec.store_inode)
+        self._deadlines = Deadlines(self._store, options.timeout)
         self._ended: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
         self._stopped = False
         used = options.placements[: len(supply.units)]
@@ -111,22 +115,31 @@ class Pool:
     def _measured(self, fetched: FetchedCheckpoint, worker: WarmProcess) -> Outcome | None:
         """Have a unit measured, however many processes it takes; None when the sweep is stopped."""
         task, deaths = Task(fetched.planned, fetched.result), list[str]()
+        limit = partial(self._deadlines.seconds, fetched.planned, fetched.result)
         while not self._stopped:
             try:
-                return worker.carry_out(task, self._options.timeout).outcome
+                outcome = worker.carry_out(task, limit).outcome
+                self._deadlines.note(outcome)
+                return outcome
             except TookTooLong:
-                return self._recorded_or_failed(fetched.planned, _too_long(self._options.timeout))
+                deaths.append(too_long(limit(), self._options.timeout))
+                if self._options.timeout is not None:
+                    return self._recorded_or_failed(fetched.planned, deaths[-1])
             except ProcessDied as error:
-                if worker.ready:
-                    deaths.append(str(error))
-                    if outcome := self._after_death(fetched.planned, deaths):
-                        return outcome
-                elif worker.failed_starts >= FAILED_STARTS and not self._stopped:
-                    raise TrackerError(
-                        f"{worker.name}: its process {error} while starting, {FAILED_STARTS} times; see "
-                        "the error with engine=inline"
-                    ) from error
+                if not worker.ready:
+                    self._check_starts(worker, error)
+                    continue
+                deaths.append(f"{error}; {OUT_OF_MEMORY}")
+            if outcome := self._after_death(fetched.planned, deaths):
+                return outcome
         return None
+
+    def _check_starts(self, worker: WarmProcess, error: ProcessDied) -> None:
+        if worker.failed_starts >= FAILED_STARTS and not self._stopped:
+            raise TrackerError(
+                f"{worker.name}: its process {error} while starting, {FAILED_STARTS} times; see "
+                "the error with engine=inline"
+            ) from error
 
     def _after_death(self, planned: PlannedUnit, deaths: list[str]) -> Outcome | None:
         """Return the outcome of a unit whose worker died; None if it is to be tried again."""
@@ -150,12 +163,6 @@ class Pool:
         return Outcome(planned.unit, "failed", reason, self._options.timeout or 0.0)
 
 
-def _too_long(seconds: float | None) -> str:
-    return f"took longer than engine.timeout={seconds:g} seconds; raise it, or reduce probe.sequences"
-
-
 def _killed(deaths: list[str]) -> str:
-    return (
-        f"its worker process {deaths[-1]} (in {counted(len(deaths), 'attempt')}); if out of memory, use "
-        "engine.stream=always or reduce engine.workers"
-    )
+    how, _, advice = deaths[-1].partition("; ")
+    return f"its worker process {how} (in {counted(len(deaths), 'attempt')}); {advice}"

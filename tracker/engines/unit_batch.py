@@ -2,12 +2,13 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tracker.checkpoints import CheckpointCache, Inspected
+from tracker.engines.deadline import Deadlines, limited, too_long
 from tracker.engines.placement import Placement, chosen_device
 from tracker.engines.prefetch import Prefetch, Transfer
 from tracker.engines.reservations import Reservations
@@ -43,7 +44,7 @@ class SweepContext:
     prefetch: int = 0
     """Checkpoints that a worker fetches ahead."""
     timeout: float | None = None
-    """Seconds that a unit may take."""
+    """Seconds that a unit may take; None: by what others of its model took (``Deadlines``)."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def carry_out(
             _worker(context, name),
             Store(context.worker_spec.store, context.worker_spec.store_inode),
         )
-        outcomes: list[Outcome] = []
+        outcomes, deadlines = list[Outcome](), Deadlines(store, context.timeout)
         with (
             Heartbeat(store.folder) as heartbeat,
             Reservations(store, heartbeat) as reservations,
@@ -98,8 +99,10 @@ def carry_out(
             ) as supply,
         ):
             for fetched in supply:
-                with _deadline(context.timeout, store, fetched.planned):
+                limit = partial(deadlines.seconds, fetched.planned, fetched.result)
+                with limited(limit, partial(_end, context.timeout, store, fetched.planned)):
                     outcome = fetched.elsewhere or worker.run(fetched.planned, fetched.result)
+                deadlines.note(outcome)
                 supply.release(fetched)
                 outcomes.append(outcome)
                 report(outcome)
@@ -139,25 +142,11 @@ def _device(device: str, name: object) -> str:
     return chosen
 
 
-@contextmanager
-def _deadline(seconds: float | None, store: Store, planned: PlannedUnit) -> Iterator[None]:
-    """Record a unit as failed and end this process when its time is over."""
-
-    def give_up() -> None:
-        label = planned.unit.checkpoint.label
-        reason = f"{label}: took longer than engine.timeout={seconds:g} seconds; raise it"
-        try:
-            store.write_hole(planned.unit, "failed", reason)
-        finally:
-            os._exit(1)
-
-    if seconds is None:
-        yield
-        return
-    timer = threading.Timer(seconds, give_up)
-    timer.daemon = True
-    timer.start()
+def _end(timeout: float | None, store: Store, planned: PlannedUnit) -> None:
+    """End this process, whose unit's time is over: another takes the unit, or it is recorded as failed."""
     try:
-        yield
+        if timeout is not None:
+            late = f"{planned.unit.checkpoint.label}: {too_long(timeout, timeout)}"
+            store.write_hole(planned.unit, "failed", late)
     finally:
-        timer.cancel()
+        os._exit(1)

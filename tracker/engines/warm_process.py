@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -101,12 +101,12 @@ class WarmProcess:
                 process.kill()
         return self._connection
 
-    def carry_out(self, task: Task, seconds: float | None) -> Report:
+    def carry_out(self, task: Task, limit: Callable[[], float] = lambda: math.inf) -> Report:
         """Have a unit measured and recorded.
 
         Args:
             task: the unit.
-            seconds: how long it may take, the process's start not counted; None: as long as it takes.
+            limit: how many seconds it may take, the process's start not counted, by what is known by then.
 
         Raises:
             ProcessDied, TookTooLong: no report came; the process has ended.
@@ -115,10 +115,13 @@ class WarmProcess:
         connection = self.start()
         try:
             if not self.ready:
-                connection.recv()
+                self._answer(connection, lambda: math.inf)
                 self.ready, self.failed_starts = True, 0
             connection.send(task)
-            found = self._answer(connection, seconds)
+            found = self._answer(connection, limit)
+        except ProcessDied:
+            self.failed_starts += not self.ready
+            raise
         except (EOFError, OSError) as error:  # the end of the pipe is the end of the process
             self.failed_starts += not self.ready
             raise ProcessDied(_how_it_ended(self.stop(STOP_SECONDS))) from error
@@ -128,23 +131,31 @@ class WarmProcess:
         self._worn_out = found.broken or grown
         return found
 
-    def _answer(self, connection: Connection, seconds: float | None) -> Any:
+    def _answer(self, connection: Connection, limit: Callable[[], float]) -> Any:
         """Wait for a report; a process that gives no sign of life any more is ended.
+
+        Time in which this process itself was stopped, as by Ctrl-Z, does not count.
 
         Raises:
             ProcessDied, TookTooLong: as of ``carry_out``.
         """
-        until = math.inf if seconds is None else time.monotonic() + seconds
+        spent = silent = 0.0
         while True:
-            left = until - time.monotonic()
-            if not wait([connection], max(0.0, min(left, SILENT_SECONDS))):
+            piece = max(0.0, min(SIGN_SECONDS, limit() - spent, SILENT_SECONDS - silent))
+            began = time.monotonic()
+            if wait([connection], piece):
+                silent, found = 0.0, connection.recv()
+                if found != ALIVE:
+                    return found
+            else:
+                silent += piece
+            spent += min(piece, time.monotonic() - began)
+            if spent >= limit():
                 self.stop()
-                if left <= SILENT_SECONDS:
-                    raise TookTooLong
+                raise TookTooLong
+            if silent >= SILENT_SECONDS:
+                self.stop()
                 raise ProcessDied(f"gave no sign of life for {SILENT_SECONDS:g} s")
-            found = connection.recv()
-            if found != ALIVE:
-                return found
 
     def kill(self) -> None:
         """End the process at once, whatever it is doing, for good; any thread may call this."""
@@ -190,9 +201,10 @@ def _serve(spec: WorkerSpec, placement: Placement, connection: Connection) -> No
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from tracker.engines.worker import Worker  # the driver imports no torch for this module
+    with _showing_life(connection):
+        from tracker.engines.worker import Worker  # the driver imports no torch for this module
 
-    worker = Worker.from_spec(spec, placement)
+        worker = Worker.from_spec(spec, placement)
     with contextlib.suppress(EOFError, BrokenPipeError):  # the driver closed the pipe: nothing left to do
         connection.send("ready")
         while True:

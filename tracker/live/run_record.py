@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracker.analysis.instability import Instability, Observation
-from tracker.errors import INTERRUPTIONS, StoreError, counted
+from tracker.errors import INTERRUPTIONS, StoreError, counted, printable
 from tracker.live.budget import Budget
 from tracker.live.observations import recorded_observations
 from tracker.live.options import WatchOptions
@@ -83,6 +83,8 @@ class RunRecord:
         unit, before = self.unit(step, None), step if step > 1 else -1
         try:
             self._store.checkpoints.mkdir(parents=True, exist_ok=True)
+            # Where it goes meanwhile, as with a mount, nothing is made anew at the old place.
+            self._store = Store(self._store.folder, self._store.folder.stat().st_ino)
             history = self._recorded(unit, before)
             if any(len(each.layer_entropy) != layers for each in history):
                 before, history = -1, []
@@ -191,7 +193,7 @@ class RunRecord:
         for sentence in (f"{self.label}: {self.account}", *self.account.sentences):
             logger.info(sentence)
         if not logger.isEnabledFor(logging.INFO):
-            print(f"tracker: {self.label}: {self.account}", file=sys.stderr)
+            print(printable(f"tracker: {self.label}: {self.account}"), file=sys.stderr)
 
     def _write_rest(self) -> None:
         """Write what is measured; what the disk refuses now is kept and tried again the next time."""

@@ -103,6 +103,7 @@ def prepare(recipe: NanoRecipe, found: list[Document], folder: Path) -> Corpus:
         folder: where ``tokenizer.json``, ``tokenizer_config.json`` and ``ids.npy`` go.
     """
     corpus = Corpus(folder, text_digest(found))
+    folder.parent.mkdir(parents=True, exist_ok=True)
     save_folder(folder, lambda new: _write(recipe, found, new))
     return corpus
 

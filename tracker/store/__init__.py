@@ -2,6 +2,7 @@
 
 from tracker.store.export import FILES
 from tracker.store.ledger import Ledger, record_folders
+from tracker.store.presence import kept_in_sight
 from tracker.store.reader import Results, open_store, require_store, select_results
 from tracker.store.record_files import DamagedRecord, load_record, read_record, read_table
 from tracker.store.schema import SCHEMAS, SPECTRUM_BANDS, TABLES, conform, safe_name
@@ -19,6 +20,7 @@ __all__ = [
     "Store",
     "UnlikeRecord",
     "conform",
+    "kept_in_sight",
     "load_record",
     "open_store",
     "read_record",

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from tracker.errors import RequestError, StoreError, counted
+from tracker.errors import RequestError, StoreError, counted, printable
 from tracker.metrics.registry import BUILT_IN, Registry, read_descriptions, registry_of
 from tracker.records import NO_PROBE, Recorded
 from tracker.store.export import FILES, check_table, duckdb_views, library
@@ -205,7 +205,7 @@ def open_store(
     """
     found = select_results(folder, probe=probe, conventions=conventions, suite=suite, ledger=ledger)
     for each in found.damaged:
-        warnings.warn(str(each), stacklevel=2)
+        warnings.warn(printable(str(each)), stacklevel=2)
     return found
 
 

@@ -48,7 +48,7 @@ class Store:
         except OSError:
             gone = True
         if gone:
-            raise StoreError(f"store={self.folder}: was deleted or moved while the sweep ran; it has stopped")
+            raise StoreError(f"store={self.folder}: was deleted or moved")
 
     @property
     def checkpoints(self) -> Path:
