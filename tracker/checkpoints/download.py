@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from huggingface_hub import hf_hub_download
 
 from tracker.checkpoints import cached
+from tracker.checkpoints.announced import held_to
 from tracker.checkpoints.answers import Subject, ask
 from tracker.checkpoints.listing import RemoteFile, endpoint
 from tracker.errors import CheckpointError
@@ -221,15 +222,17 @@ def _counting_bar(pause: Callable[[float], object]) -> Any:
 
 
 def _fetch(request: Request, item: Item, bar: Any) -> None:
+    where = f"{request.about.where}: {item.file.name}"
     try:
-        hf_hub_download(
-            request.about.repo,
-            item.file.name,
-            revision=request.commit,
-            cache_dir=request.cache,
-            endpoint=endpoint(),
-            tqdm_class=bar,
-        )
+        with held_to(where, request.commit, item.file.digest):
+            hf_hub_download(
+                request.about.repo,
+                item.file.name,
+                revision=request.commit,
+                cache_dir=request.cache,
+                endpoint=endpoint(),
+                tqdm_class=bar,
+            )
     except OSError as error:
         short = re.search(r"Consistency check failed.* has size (\d+)", str(error))
         if short is None:
