@@ -169,6 +169,7 @@ def _translated(error: Exception, about: Subject) -> CheckpointError:
 
 
 def _described(error: Exception) -> str:
-    """An error's type and message without the signatures that download addresses carry."""
-    text = re.sub(r"\?\S*", "", " ".join(str(error).split()))
+    """An error's type and message, in one line, without the signatures that download addresses carry."""
+    shown = "".join(each if each.isprintable() else " " for each in str(error))  # it may quote any answer
+    text = re.sub(r"\?\S*", "", " ".join(shown.split()))
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
