@@ -63,7 +63,7 @@ def status(answer: Answer, rng: random.Random) -> Answer:
 def header(answer: Answer, rng: random.Random) -> Answer:
     """Set one header that clients read to something odd."""
     names = ("X-Linked-Size", "Content-Length", "Content-Encoding", "Transfer-Encoding", "Retry-After",
-             "Content-Type", "X-Error-Code", "X-Error-Message", "X-Xet-Hash", "Link", "Set-Cookie", "RateLimit")  # fmt: skip
+             "Content-Type", "X-Error-Code", "X-Error-Message", "X-Xet-Hash", "Link", "RateLimit")  # fmt: skip
     odd = ("", "-1", "0", "7", "99999999999999999999", "gzip", "chunked", "nan", "RepoNotFound", "GatedRepo",
            "text/html", '<http://127.0.0.1:9/x>; rel="next"', f"Bearer {SECRET}", "x" * 70_000)  # fmt: skip
     return replace(answer, headers=answer.headers | {rng.choice(names): rng.choice(odd)})
@@ -104,7 +104,7 @@ def body(answer: Answer, rng: random.Random) -> Answer:
     """Send another body."""
     content = answer.content
     other = (b"", b"null", b"[]", b"{}", b"3", content[: len(content) // 2], content + b"x", b"[" * 200_000,
-             b'{"a":' * 100_000, b"<html>\x1b[31mno</html>", b"\xff\xfe" * 50, rng.randbytes(len(content) + 1),
+             b'{"a":' * 100_000, b"<p>\x1b[31mno</p>", b"\xff\xfe" * 50, rng.randbytes(len(content) + 1),
              f'{{"error": "Authorization: Bearer {SECRET}"}}'.encode())  # fmt: skip
     return replace(answer, content=rng.choice(other))
 
