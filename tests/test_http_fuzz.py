@@ -1,16 +1,31 @@
 """Hostile answers of a hub end in the right files or one clear line, none later than its deadline."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from http_fuzz import CHANGES, REPO, SECRET, WAYS, Spoiler, hostile_hub, outcome, print_table, try_answers
+import torch
+from http_fuzz import (
+    CHANGES,
+    REPO,
+    SECONDS,
+    SECRET,
+    WAYS,
+    Spoiler,
+    hostile_hub,
+    outcome,
+    print_table,
+    try_answers,
+)
 from loopback_hub import Answer, Hub
+from safetensors.torch import load_file, save_file
 from suite_material import PROBE, make_suite
 
+from tracker.checkpoints.pace import PIECE
 from tracker.cli import run
 
 RIGHT = {"right files", "one line"}
@@ -40,6 +55,29 @@ def test_a_body_of_an_error_is_quoted_in_one_line(hostile: Hub, tmp_path: Path):
     """With the start of a weight file in it, null bytes and all."""
     hostile.spoil = lambda to, answer: replace(answer, status=404) if "/content/" in to.path else answer
     assert outcome(hostile, "one", tmp_path) == "one line"
+
+
+@pytest.mark.parametrize("place", ["/refs", "/revision/", "/resolve/", "/content/"])
+@pytest.mark.parametrize("how", ["a byte now and then", "never ends"])
+@pytest.mark.parametrize("head", [True, False], ids=["whole", "part"])
+def test_an_answer_that_does_not_end_is_given_up_in_time(
+    hostile: Hub, tmp_path: Path, how: str, place: str, head: bool
+):
+    hostile.spoil, began = Spoiler(how, place), time.monotonic()
+    assert outcome(hostile, "one", tmp_path, head=head) in RIGHT
+    assert time.monotonic() - began < 5 * SECONDS
+
+
+def test_a_slow_file_that_goes_on_arrives_whatever_it_takes(tmp_path: Path):
+    """Its pieces come within their time; all of it takes twice as long."""
+    with hostile_hub(tmp_path) as hub:
+        weights = hub.root / f"{REPO}-one" / "step1" / "model.safetensors"
+        save_file(load_file(weights) | {"more": torch.zeros(5 << 18)}, weights, {"format": "pt"})
+        hub.bytes_per_second = 2 * PIECE / SECONDS
+        root, began = tmp_path / "work", time.monotonic()
+        root.mkdir()
+        assert outcome(hub, "one", root) == "right files"
+        assert time.monotonic() - began > 2 * SECONDS
 
 
 def test_other_files_would_be_noticed(hostile: Hub, tmp_path: Path):

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import parse_ratelimit_headers
 
+from tracker.checkpoints.pace import TooSlow, in_time
 from tracker.errors import CheckpointError, MissingCheckpoint
 
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
@@ -63,13 +64,16 @@ class Subject:
         return f"{place}: {self.file}" if self.file else place
 
 
-def ask(call: Callable[[], Answer], about: Subject, pause: Pause = time.sleep) -> Answer:
+def ask(
+    call: Callable[[], Answer], about: Subject, pause: Pause = time.sleep, within: float | None = None
+) -> Answer:
     """Call the hub, again where it is busy (408, 429, 5xx) or the connection breaks.
 
     Args:
         call: one or several requests through huggingface_hub; safe to repeat.
         about: named in messages.
         pause: waits between tries.
+        within: seconds in which an answer has to be there whole; None: ``call`` has a bound of its own.
 
     Returns:
         What ``call`` returns.
@@ -77,16 +81,22 @@ def ask(call: Callable[[], Answer], about: Subject, pause: Pause = time.sleep) -
     Raises:
         MissingCheckpoint: the revision does not exist.
         UnknownRepository: the repository does not exist, or needs a token.
-        Unreachable: no network, offline mode, or still busy after ``TRIES`` answers or ``BREAKS`` breaks.
+        Unreachable: no network, offline mode, an answer that does not end, or still busy after ``TRIES``
+            answers or ``BREAKS`` breaks.
         DiskFull: the disk is full.
         CheckpointError: anything else, with its cause.
     """
     busy = broken = 0
     while True:
         try:
-            return call()
+            return call() if within is None else in_time(call, within, pause)
         except CheckpointError:
             raise
+        except TooSlow as error:
+            raise Unreachable(
+                f"{about.where}: the hub's answer is not complete, and nothing more came in time; check "
+                "the network and HF_ENDPOINT, then run the same command again"
+            ) from error
         except Exception as error:
             cause = _cause(error)
             broken, busy = broken + _is_transport(cause), busy + (not _is_transport(cause))

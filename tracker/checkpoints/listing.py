@@ -13,6 +13,7 @@ from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub
 
 from tracker.checkpoints import cached, files
 from tracker.checkpoints.answers import Answer, Pause, Subject, Unreachable, ask
+from tracker.checkpoints.pace import ANSWER_SECONDS, PIECE, PIECE_SECONDS
 from tracker.checkpoints.remote import MAIN, Inspected, Listed, RemoteFile, Revisions, Tree, is_plain
 from tracker.errors import CheckpointError, MissingCheckpoint
 from tracker.records import Checkpoint
@@ -34,7 +35,7 @@ def revisions(repo: str) -> Revisions:
     Raises:
         UnknownRepository, Unreachable: see ``answers.ask``.
     """
-    refs = ask(lambda: _api().list_repo_refs(repo), Subject(repo, None, "suite.repo"))
+    refs = ask(lambda: _api().list_repo_refs(repo), Subject(repo, None, "suite.repo"), within=ANSWER_SECONDS)
     named = [{each.name: each.target_commit for each in kind} for kind in (refs.branches, refs.tags)]
     for name, commit in (pair for kind in named for pair in kind.items()):
         if not isinstance(name, str) or not cached.is_commit(commit):
@@ -71,7 +72,7 @@ def commits(repo: str, branch: str) -> list[tuple[str, str]]:
         UnknownRepository, Unreachable: see ``answers.ask``.
     """
     about = Subject(repo, branch, "suite.branch")
-    history = ask(lambda: _api().list_repo_commits(repo, revision=branch), about)
+    history = ask(lambda: _api().list_repo_commits(repo, revision=branch), about, within=ANSWER_SECONDS)
     if not all(cached.is_commit(each.commit_id) and isinstance(each.title, str) for each in history):
         raise CheckpointError(f"{about.where}: the hub names a commit that is none; check HF_ENDPOINT")
     return [(commit.commit_id, commit.title) for commit in history]
@@ -134,7 +135,8 @@ def with_digests(inspected: Inspected, about: Subject) -> Inspected:
         if file.digest:
             return file
         url = hf_hub_url(about.repo, file.name, revision=inspected.commit, endpoint=endpoint())
-        etag = ask(lambda: get_hf_file_metadata(url, endpoint=endpoint()), about).etag
+        found = ask(lambda: get_hf_file_metadata(url, endpoint=endpoint()), about, within=ANSWER_SECONDS)
+        etag = found.etag
         if not etag:
             raise CheckpointError(f"{about.where}: the hub reports no hash of {file.name}; check HF_ENDPOINT")
         return replace(file, **{"sha256" if len(etag) == 64 else "blob_id": etag})
@@ -163,7 +165,12 @@ def _subject(checkpoint: Checkpoint) -> Subject:
 
 
 def _tree(about: Subject, revision: str, pause: Pause = time.sleep) -> Tree:
-    info = ask(lambda: _api().model_info(about.repo, revision=revision, files_metadata=True), about, pause)
+    info = ask(
+        lambda: _api().model_info(about.repo, revision=revision, files_metadata=True),
+        about,
+        pause,
+        ANSWER_SECONDS,
+    )
     if not cached.is_commit(info.sha):
         raise CheckpointError(f"{about.where}: the hub names no commit for it; check HF_ENDPOINT")
     found = (
@@ -262,5 +269,6 @@ def _named_by(index: RemoteFile, tree: Tree, about: Subject) -> list[str]:
                 about.repo, index.name, revision=tree.commit, local_dir=folder, endpoint=endpoint()
             ),
             about,
+            within=PIECE_SECONDS * (1 + index.size / PIECE),
         )
         return files.shards(Path(path), about.where)

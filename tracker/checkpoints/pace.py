@@ -1,0 +1,66 @@
+"""How long the hub may take: a bound for each answer, and for each piece of a file however large it is.
+
+The timeouts of an HTTP client begin anew with every byte, so a server that sends one a second is never late.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+ANSWER_SECONDS = 120.0
+"""In which a listing, or what the hub says of a file, has to be there whole."""
+PIECE = 1 << 20
+"""Bytes of a file that count as progress."""
+PIECE_SECONDS = 120.0
+"""In which the next piece of a file, or its rest, has to arrive, 9 kB/s: a large file may take days."""
+_POLL = 0.1
+
+Answer = TypeVar("Answer")
+
+
+class TooSlow(Exception):
+    """The time of a call was over."""
+
+
+def in_time(
+    call: Callable[[], Answer],
+    seconds: float,
+    pause: Callable[[float], object],
+    progress: Callable[[], object] = lambda: None,
+) -> Answer:
+    """Return what a call returns, or leave it behind in a thread of its own when its time is over.
+
+    Args:
+        call: what may take too long.
+        seconds: its time, which begins anew whenever ``progress`` changes.
+        pause: is called with 0 again and again; may raise where the answer is no longer needed.
+        progress: says how far the call is.
+
+    Raises:
+        TooSlow: nothing changed for ``seconds``.
+    """
+    ended: SimpleQueue[tuple[bool, Answer | BaseException]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            ended.put((True, call()))
+        except BaseException as error:  # raised again by the thread that waits
+            ended.put((False, error))
+
+    threading.Thread(target=run, name="asking", daemon=True).start()
+    seen, since = progress(), time.monotonic()
+    while True:
+        try:
+            good, found = ended.get(timeout=min(_POLL, seconds))
+        except Empty:
+            pause(0)
+            if (now := progress()) != seen:
+                seen, since = now, time.monotonic()
+            if time.monotonic() - since > seconds:
+                raise TooSlow from None
+            continue
+        if good:
+            return found  # type: ignore[return-value]
+        raise found  # type: ignore[misc]
