@@ -315,7 +315,8 @@ def _fetched(hub: Hub, repo: str, root: Path, head: bool) -> str:
         weights = files.whole(hold.fetched.path, "some")
     except TrackerError as error:
         line = str(error)
-        clear = repo in line and line.isprintable() and SECRET not in line and len(line) < 900
+        named = repo in line or repo.replace("/", "--") in line  # as its folder in a cache is called
+        clear = named and line.isprintable() and SECRET not in line and len(line) < 900
         return "one line" if clear else f"unclear: {line[:150]!r}"
     except BaseException as error:
         return f"raw {type(error).__name__}: {error}"[:150]

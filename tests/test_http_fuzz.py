@@ -25,8 +25,10 @@ from loopback_hub import Answer, Hub
 from safetensors.torch import load_file, save_file
 from suite_material import PROBE, make_suite
 
+from tracker.checkpoints import listing, pace
 from tracker.checkpoints.pace import PIECE
 from tracker.cli import run
+from tracker.records import Checkpoint
 
 RIGHT = {"right files", "one line"}
 
@@ -66,6 +68,20 @@ def test_an_answer_that_does_not_end_is_given_up_in_time(
     hostile.spoil, began = Spoiler(how, place), time.monotonic()
     assert outcome(hostile, "one", tmp_path, head=head) in RIGHT
     assert time.monotonic() - began < 5 * SECONDS
+
+
+@pytest.mark.parametrize("how", ["compressed bomb", "never ends"])
+@pytest.mark.parametrize("place", ["/refs", "/revision/"])
+def test_an_answer_larger_than_any_should_be_is_not_read_on(
+    hostile: Hub, monkeypatch: pytest.MonkeyPatch, how: str, place: str
+):
+    """Not into memory, though 64 MiB of it would arrive within its time."""
+    monkeypatch.setattr(pace, "LARGEST_ANSWER", 1 << 20)
+    hostile.spoil = Spoiler(how, place)
+    wanted = Checkpoint("hub", "some", 0, 1, "hub", f"{REPO}-one", "step1")
+    answer = listing.look([wanted]).inspected[wanted]
+    assert f"{REPO}-one" in str(answer)
+    assert "has more than 1 MiB" in str(answer)
 
 
 def test_a_slow_file_that_goes_on_arrives_whatever_it_takes(tmp_path: Path):

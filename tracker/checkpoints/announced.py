@@ -10,8 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from huggingface_hub import get_session
-
+from tracker.checkpoints.pace import look_at
 from tracker.errors import CheckpointError
 
 
@@ -38,9 +37,7 @@ def held_to(where: str, commit: str, digest: str) -> Iterator[None]:
     Raises:
         CheckpointError: an answer names something else; raised from within the request.
     """
-    hooks = get_session().event_hooks
-    if _compare not in hooks["response"]:
-        hooks["response"].append(_compare)
+    look_at(_compare)
     token = _ANNOUNCED.set(_Announced(where, commit, digest))
     try:
         yield

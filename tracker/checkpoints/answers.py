@@ -18,7 +18,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import parse_ratelimit_headers
 
-from tracker.checkpoints.pace import TooSlow, in_time
+from tracker.checkpoints import pace
+from tracker.checkpoints.pace import TooLong, TooSlow, bounded, in_time
 from tracker.errors import CheckpointError, MissingCheckpoint
 
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
@@ -73,7 +74,8 @@ def ask(
         call: one or several requests through huggingface_hub; safe to repeat.
         about: named in messages.
         pause: waits between tries.
-        within: seconds in which an answer has to be there whole; None: ``call`` has a bound of its own.
+        within: seconds in which an answer, of ``LARGEST_ANSWER`` bytes at most, has to be there whole;
+            None: ``call`` has bounds of its own.
 
     Returns:
         What ``call`` returns.
@@ -89,9 +91,14 @@ def ask(
     busy = broken = 0
     while True:
         try:
-            return call() if within is None else in_time(call, within, pause)
+            return call() if within is None else in_time(lambda: bounded(call), within, pause)
         except CheckpointError:
             raise
+        except TooLong as error:
+            raise CheckpointError(
+                f"{about.where}: the hub's answer has more than {pace.LARGEST_ANSWER >> 20} MiB; "
+                "check HF_ENDPOINT"
+            ) from error
         except TooSlow as error:
             raise Unreachable(
                 f"{about.where}: the hub's answer is not complete, and nothing more came in time; check "
