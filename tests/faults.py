@@ -1,21 +1,25 @@
 """Faults that people's files, hubs and machines brought to light, each with the tests that hold it.
 
-``python -m tests.faults`` prints them as a table; ``--run`` runs their tests, ``--run 15 25`` those of some.
+``python -m tests.faults`` prints them as a table, ``--run`` with how their tests end now, ``--run 15 25``
+those of some.
 A test is named by its function alone, so that it may move from file to file.
 """
 
 import ast
 import subprocess
 import sys
-from collections.abc import Collection
+import tempfile
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from xml.etree import ElementTree
 
 from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
+WORST = ("error", "failure", "skipped")
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,9 @@ FAULTS = (
         "sweeps hung; a proxy's echoed token stood on the dashboard",
         "deadlines for answers and pieces of files; tokens are cut from every message",
         ("test_secrets_are_cut_from_messages", "test_a_token_that_a_proxy_echoes_is_shown_nowhere",
+         "test_an_answer_that_does_not_end_is_given_up_in_time",
+         "test_a_slow_file_that_goes_on_arrives_whatever_it_takes",
+         "test_an_answer_larger_than_any_should_be_is_not_read_on",
          "test_a_hostile_answer_ends_in_the_right_files_or_one_line"),
     ),
     Fault(
@@ -250,29 +257,52 @@ def chosen(numbers: Collection[str]) -> list[Fault]:
     return [fault for fault in FAULTS if not numbers or fault.number in numbers]
 
 
-def print_table(faults: Collection[Fault]) -> None:
-    """Print one row per fault, its tests below each other."""
+def print_table(faults: Collection[Fault], results: Mapping[str, str] | None = None) -> None:
+    """Print one row per fault, its tests below each other.
+
+    Args:
+        faults: in order.
+        results: of tests that were run, by name.
+    """
     table = Table("", "kind", "before", "now", box=None)
-    table.add_column("tests", no_wrap=True)
+    table.add_column("tests" if results is None else "tests, as they ended", no_wrap=True)
     for fault in faults:
-        tests = "\n".join(f"{file}::{test}" for test in fault.tests for file in places()[test])
+        ends = [
+            ("" if results is None else f"{results.get(test, 'not run')}: ", test) for test in fault.tests
+        ]
+        tests = "\n".join(f"{end}{file}::{test}" for end, test in ends for file in places()[test])
         table.add_row(fault.number, fault.kind, fault.before, fault.now, tests)
     Console(width=260, markup=False, highlight=False).print(table)
 
 
-def run(faults: Collection[Fault]) -> int:
-    """Run the tests of some faults, the slow ones with them, and return pytest's exit code."""
-    tests = [test for fault in faults for test in fault.tests]
-    names = {f"{HERE / file}::{test}" for test in tests for file in places()[test]}
-    command = [sys.executable, "-m", "pytest", "-n0", "-q", "-m", "", *sorted(names)]
-    return subprocess.run(command, cwd=HERE.parent, check=False).returncode
+def run(faults: Collection[Fault]) -> tuple[int, dict[str, str]]:
+    """Run the tests of some faults, the slow ones with them.
+
+    Returns:
+        pytest's exit code, and how each test ended, by name: the worst of its cases, and seconds of all.
+    """
+    tests = {test for fault in faults for test in fault.tests}
+    names = sorted(f"{HERE / file}::{test}" for test in tests for file in places()[test])
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-n0", "-q", "-m", "", f"--junitxml={report}", *names]
+        code = subprocess.run(command, cwd=HERE.parent, check=False).returncode
+        cases = list(ElementTree.parse(report).iter("testcase"))
+    results = {}
+    for test in tests:
+        own = [case for case in cases if case.attrib["name"].partition("[")[0] == test]
+        ends = {child.tag for case in own for child in case} & set(WORST)
+        worst = next((end for end in WORST if end in ends), "passed")
+        results[test] = f"{worst}, {sum(float(case.attrib['time']) for case in own):.1f} s"
+    return code, results
 
 
 def main(arguments: Collection[str]) -> int:
-    """Print the table, and run its tests where that is asked for."""
+    """Print the table; where asked for, with how its tests end now."""
     faults = chosen([each for each in arguments if each != "--run"])
-    print_table(faults)
-    return run(faults) if "--run" in arguments else 0
+    code, results = run(faults) if "--run" in arguments else (0, None)
+    print_table(faults, results)
+    return code
 
 
 if __name__ == "__main__":

@@ -17,3 +17,9 @@ def test_the_table_is_printed(capsys: pytest.CaptureFixture[str]):
     assert "test_lying_hub.py::test_a_hash_of_the_listing" in said
     assert "test_store.py::test_a_store_reads_back_whatever_its_folder_is_called" in said
     assert "test_unequal_seeds" not in said
+
+
+@pytest.mark.slow
+def test_tests_of_a_fault_are_run_and_shown_as_they_ended(capsys: pytest.CaptureFixture[str]):
+    assert main(["22", "--run"]) == 0
+    assert "passed, " in capsys.readouterr().out
