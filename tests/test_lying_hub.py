@@ -1,6 +1,7 @@
 """Hashes, commits and file names that a lying hub gives never become paths outside the cache."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -16,7 +17,8 @@ from tracker.checkpoints.claims import Claims
 from tracker.checkpoints.hub import discover
 from tracker.checkpoints.remote import is_plain
 from tracker.cli import run
-from tracker.errors import CheckpointError
+from tracker.errors import CheckpointError, RequestError
+from tracker.measurement.probe import ProbeSource, read_text
 from tracker.records import Checkpoint
 
 REPO = "lab/pythia-some"
@@ -189,6 +191,26 @@ def test_a_commit_beside_an_answer_that_there_is_no_such_file(hub: Hub, tmp_path
 
     hub.spoil = spoil
     refused(tmp_path)
+
+
+@pytest.mark.parametrize("odd", ["../../../../x", "/tmp/x", "a" * 39])
+@pytest.mark.parametrize("header", ["ETag", "X-Repo-Commit"])
+def test_a_header_while_a_data_set_is_fetched(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str, odd: str
+) -> None:
+    (hub.root / "org/texts/main").mkdir(parents=True)
+    (hub.root / "org/texts/main/part.jsonl").write_text('{"text": "one"}')
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "deep/down/below/cache"))
+    source = ProbeSource(dataset="org/texts", file="part.jsonl")
+    assert read_text(source) == "one"
+    shutil.rmtree(tmp_path / "deep")
+    before = set(tmp_path.rglob("*"))
+    hub.spoil = in_headers(header, odd)
+    with pytest.raises(RequestError, match="which is none; nothing of it was fetched"):
+        read_text(source)
+    assert {path for path in tmp_path.rglob("*") if "cache" not in path.parts} - before <= {
+        tmp_path / "deep", tmp_path / "deep/down", tmp_path / "deep/down/below"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("odd", ODD, ids=repr)

@@ -1,4 +1,4 @@
-"""The commit and hash that the hub names while a file is fetched are those that it announced.
+"""The commit and hash that the hub names while a file is fetched are those announced, or hashes at least.
 
 huggingface_hub makes paths of both as they arrive (``blobs/<ETag>``, ``snapshots/<commit>``), so a hub that
 names ``../../../../x`` would have it write there.
@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracker.checkpoints.pace import look_at
+from tracker.checkpoints.remote import is_hash
 from tracker.errors import CheckpointError
 
 
 @dataclass(frozen=True)
 class _Announced:
     where: str
-    commit: str
-    digest: str
+    commit: str | None
+    digest: str | None
 
 
 _ANNOUNCED: ContextVar[_Announced | None] = ContextVar("announced", default=None)
@@ -26,13 +27,13 @@ _ANNOUNCED: ContextVar[_Announced | None] = ContextVar("announced", default=None
 
 
 @contextmanager
-def held_to(where: str, commit: str, digest: str) -> Iterator[None]:
+def held_to(where: str, commit: str | None = None, digest: str | None = None) -> Iterator[None]:
     """Refuse, for the length of a block, answers to this thread that name another commit or hash.
 
     Args:
         where: begins the message.
-        commit: of the revision that is fetched.
-        digest: of the file.
+        commit: of the revision that is fetched; None: not known, any will do.
+        digest: of the file; likewise.
 
     Raises:
         CheckpointError: an answer names something else; raised from within the request.
@@ -53,8 +54,9 @@ def _compare(response: Any) -> None:
     named = [("commit", told["X-Repo-Commit"], announced.commit)]
     named += [("hash", etag.removeprefix("W/").strip('"'), announced.digest)] if etag is not None else []
     for kind, found, wanted in named:
-        if found != wanted:
+        if found != wanted if wanted is not None else not is_hash(found):
+            other = "which is none" if wanted is None else f"announced was {wanted}"
             raise CheckpointError(
-                f"{announced.where}: the hub now names the {kind} {found[:80]!r}, announced was {wanted}; "
+                f"{announced.where}: the hub names the {kind} {found[:80]!r}, {other}; "
                 "nothing of it was fetched; check HF_ENDPOINT"
             )

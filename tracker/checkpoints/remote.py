@@ -13,6 +13,11 @@ MAIN = "main"
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
+def is_hash(value: str) -> bool:
+    """Return whether a value is a hash as the hub gives them: Git's, or a SHA-256."""
+    return _HASH.fullmatch(value) is not None
+
+
 def is_plain(name: object) -> bool:
     """Return whether a name that the hub gives leads to a place below whatever folder it is joined to."""
     if not isinstance(name, str) or "\\" in name or not name.isprintable():
@@ -51,7 +56,7 @@ class RemoteFile:
     @property
     def is_hashed(self) -> bool:
         """Whether the digest is a hash that the content can be compared with."""
-        return _HASH.fullmatch(self.digest) is not None
+        return is_hash(self.digest)
 
 
 class Inspected(NamedTuple):

@@ -167,6 +167,7 @@ def _joined(documents: Iterable[tuple[int, Any]], kind: str, field: str) -> str:
 def _download(source: ProbeSource) -> Path:
     from huggingface_hub import hf_hub_download
 
+    from tracker.checkpoints.announced import held_to
     from tracker.checkpoints.answers import Subject, ask
     from tracker.checkpoints.cached import cache_folder
     from tracker.checkpoints.pace import PIECE_SECONDS, in_time
@@ -174,19 +175,21 @@ def _download(source: ProbeSource) -> Path:
     name = str(source.dataset)
     blobs = cache_folder(None) / f"datasets--{name.replace('/', '--')}" / "blobs"
 
+    about = Subject(name, source.revision, "probe.dataset", source.file)
+
     def fetched() -> str:
-        return hf_hub_download(
-            name,
-            str(source.file),
-            repo_type="dataset",
-            revision=source.revision,
-            endpoint=os.environ.get("HF_ENDPOINT"),
-        )
+        with held_to(about.where):
+            return hf_hub_download(
+                name,
+                str(source.file),
+                repo_type="dataset",
+                revision=source.revision,
+                endpoint=os.environ.get("HF_ENDPOINT"),
+            )
 
     def progress() -> object:
         return [part.stat().st_size for part in blobs.glob("*.incomplete") if part.exists()]
 
-    about = Subject(name, source.revision, "probe.dataset", source.file)
     try:
         return Path(ask(lambda: in_time(fetched, PIECE_SECONDS, time.sleep, progress), about))
     except CheckpointError as error:
