@@ -349,10 +349,7 @@ def try_answers(folder: Path, count: int, seed: int = 0) -> Counter[tuple[str, s
             root = folder / "work"
             root.mkdir()
             hub.spoil = spoiler
-            end = outcome(hub, form, root, head=head)
-            counts[spoiler.how, end] += 1
-            if "-v" in sys.argv:
-                print(number, spoiler.how, spoiler.place, form, head, end, flush=True)
+            counts[spoiler.how, outcome(hub, form, root, head=head)] += 1
             close_session()
             shutil.rmtree(root, ignore_errors=True)
     return counts
