@@ -10,7 +10,7 @@ import json
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,6 +38,15 @@ class Request:
     host: str
     at: float
     """Seconds, by the clock that files are stamped with."""
+
+
+@dataclass
+class Answer:
+    """What goes out in answer to a request."""
+
+    status: int
+    headers: dict[str, str]
+    content: bytes
 
 
 @dataclass
@@ -74,6 +83,8 @@ class Hub:
     """Of the content server, for each connection."""
     titles: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     """``repo@branch`` -> (title, branch that stands for its commit) of its history, the newest first."""
+    spoil: Callable[[BaseHTTPRequestHandler, "Answer"], "Answer | None"] = lambda _, answer: answer
+    """Changes an answer before it goes out, or sends another in its place and returns None."""
     xet: Path | None = None
     """Where set, large files are in Xet storage too: in this folder, which hf-xet reads by itself."""
     _hashes: dict[tuple[Path, int, int], tuple[str, str]] = field(default_factory=dict)
@@ -409,6 +420,11 @@ class _Handler(BaseHTTPRequestHandler):
         content: bytes = b"",
         stop: int | None = None,
     ) -> None:
+        answer = self.hub.spoil(self, Answer(status, headers or {}, content))
+        if answer is None:
+            self.close_connection = True
+            return
+        status, headers, content = answer.status, answer.headers, answer.content
         body = b"" if self.command == "HEAD" else content if stop is None else content[:stop]
         # Logged before it goes out, so that a client that has its answer finds it in the log.
         self.hub.log.append(
@@ -423,9 +439,8 @@ class _Handler(BaseHTTPRequestHandler):
             )
         )
         self.send_response(status)
-        for key, value in (headers or {}).items():
+        for key, value in ({"Content-Length": str(len(content))} | headers).items():
             self.send_header(key, value)
-        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         rate = self.hub.bytes_per_second if self.route.startswith("/content/") else None
         chunk = _CHUNK if rate is None else max(1, min(_CHUNK, int(rate / 50)))

@@ -199,6 +199,19 @@ def test_bad_input_is_named(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
         load_tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("ids.npy", b""), ("ids.npy", b"\x93NUMPY\x01\x00"), ("ids.json", b"[" * 200_000), ("ids.json", b"\xff"),
+     ("ids.json", b"[[1e999]]"), ("ids.json", b"[[1], [1, 2]]"), ("ids.json", b'[["a"]]'),
+     ("ids.json", b"null"), ("ids.json", b"[[1" + b"0" * 30 + b"]]")],
+)  # fmt: skip
+def test_ids_that_are_damaged_are_one_line(tmp_path: Path, name: str, content: bytes):
+    (tmp_path / name).write_bytes(content)
+    source = ProbeSource(ids=str(tmp_path / name))
+    with pytest.raises(RequestError, match=r"probe\.ids=.*(cannot be read|wanted whole numbers)"):
+        encode_probe(spec_of(source, n=8, number=1), source, None, vocabulary=9)
+
+
 def test_the_digest_of_a_tokenizer_is_what_keys_of_stored_results_were_made_with(tmp_path: Path):
     order = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt",
              "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")  # fmt: skip

@@ -18,6 +18,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import parse_ratelimit_headers
 
+from tracker.checkpoints import pace
+from tracker.checkpoints.pace import TooLong, TooSlow, bounded, in_time
 from tracker.errors import CheckpointError, MissingCheckpoint
 
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
@@ -63,13 +65,17 @@ class Subject:
         return f"{place}: {self.file}" if self.file else place
 
 
-def ask(call: Callable[[], Answer], about: Subject, pause: Pause = time.sleep) -> Answer:
+def ask(
+    call: Callable[[], Answer], about: Subject, pause: Pause = time.sleep, within: float | None = None
+) -> Answer:
     """Call the hub, again where it is busy (408, 429, 5xx) or the connection breaks.
 
     Args:
         call: one or several requests through huggingface_hub; safe to repeat.
         about: named in messages.
         pause: waits between tries.
+        within: seconds in which an answer, of ``LARGEST_ANSWER`` bytes at most, has to be there whole;
+            None: ``call`` has bounds of its own.
 
     Returns:
         What ``call`` returns.
@@ -77,16 +83,27 @@ def ask(call: Callable[[], Answer], about: Subject, pause: Pause = time.sleep) -
     Raises:
         MissingCheckpoint: the revision does not exist.
         UnknownRepository: the repository does not exist, or needs a token.
-        Unreachable: no network, offline mode, or still busy after ``TRIES`` answers or ``BREAKS`` breaks.
+        Unreachable: no network, offline mode, an answer that does not end, or still busy after ``TRIES``
+            answers or ``BREAKS`` breaks.
         DiskFull: the disk is full.
         CheckpointError: anything else, with its cause.
     """
     busy = broken = 0
     while True:
         try:
-            return call()
+            return call() if within is None else in_time(lambda: bounded(call), within, pause)
         except CheckpointError:
             raise
+        except TooLong as error:
+            raise CheckpointError(
+                f"{about.where}: the hub's answer has more than {pace.LARGEST_ANSWER >> 20} MiB; "
+                "check HF_ENDPOINT"
+            ) from error
+        except TooSlow as error:
+            raise Unreachable(
+                f"{about.where}: the hub's answer is not complete, and nothing more came in time; check "
+                "the network and HF_ENDPOINT, then run the same command again"
+            ) from error
         except Exception as error:
             cause = _cause(error)
             broken, busy = broken + _is_transport(cause), busy + (not _is_transport(cause))
@@ -169,6 +186,7 @@ def _translated(error: Exception, about: Subject) -> CheckpointError:
 
 
 def _described(error: Exception) -> str:
-    """An error's type and message without the signatures that download addresses carry."""
-    text = re.sub(r"\?\S*", "", " ".join(str(error).split()))
+    """An error's type and message, in one line, without the signatures that download addresses carry."""
+    shown = "".join(each if each.isprintable() else " " for each in str(error))  # it may quote any answer
+    text = re.sub(r"\?\S*", "", " ".join(shown.split()))
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

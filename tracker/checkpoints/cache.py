@@ -122,7 +122,7 @@ class CheckpointCache:
         wanted = None if inspected is None else [file.name for file in inspected.files]
         commit = commit or checkpoint.commit
         commit = commit or cached.noted(checkpoint.location, checkpoint.revision, cache)
-        if commit is None or not cache.is_dir():
+        if commit is None or not cached.is_commit(commit) or not cache.is_dir():
             return None
         pinned = replace(checkpoint, commit=commit)
         id = claim_id(checkpoint.location, commit, cache != self.folder, checkpoint.subfolder)

@@ -21,6 +21,11 @@ from tracker.records import Checkpoint, Fetched
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
+def is_commit(value: object) -> bool:
+    """Return whether a value is the full name of a commit; nothing else becomes part of a path."""
+    return isinstance(value, str) and COMMIT.fullmatch(value) is not None
+
+
 def cache_folder(given: str | Path | None) -> Path:
     """Return the hub's cache: the folder given, else HF_HUB_CACHE, else ``hub`` in HF_HOME."""
     if given is not None:
@@ -54,7 +59,7 @@ def find(checkpoint: Checkpoint, cache: Path, names: Collection[str] | None = No
         None where a file is missing or not whole.
     """
     commit = checkpoint.commit or noted(checkpoint.location, checkpoint.revision, cache)
-    if commit is None:
+    if commit is None or not is_commit(commit):
         return None
     snapshot = repository(checkpoint.location, cache) / "snapshots" / commit
     if not snapshot.is_dir():
@@ -105,7 +110,7 @@ def noted(repo: str, revision: str, cache: Path) -> str | None:
     """Return the commit last seen under a revision; None where it was never fetched whole."""
     path = _reference(repo, revision, cache)
     commit = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
-    return commit if COMMIT.fullmatch(commit) else None
+    return commit if is_commit(commit) else None
 
 
 def note(repo: str, revision: str, commit: str, cache: Path) -> None:
@@ -130,7 +135,8 @@ def check_revision(repo: str, revision: str) -> None:
     Raises:
         CheckpointError: it is no name of a branch.
     """
-    if not revision or revision.startswith("/") or ".." in revision or "\\" in revision:
+    lead = revision.startswith("/") or ".." in revision or "\\" in revision
+    if not revision or lead or not revision.isprintable():
         raise CheckpointError(f"{repo}: {revision!r} is not a name that a Git branch can have; refused")
 
 

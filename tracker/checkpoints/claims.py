@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from tracker.atomic import locked, read_json, save_json
 from tracker.checkpoints import cached, parts
 from tracker.checkpoints.download import remove_partial
-from tracker.checkpoints.remote import RemoteFile
+from tracker.checkpoints.remote import RemoteFile, is_plain
 from tracker.records import digest
 
 BLOCK = 4096
@@ -248,6 +248,8 @@ def _remove_empty_below(root: Path) -> None:
 def _read(path: Path) -> Claim | None:
     try:
         fields = read_json(path)
-        return Claim(**fields | {"pieces": tuple(Piece(**piece) for piece in fields["pieces"])})
+        claim = Claim(**fields | {"pieces": tuple(Piece(**piece) for piece in fields["pieces"])})
+        inside = all(is_plain(piece.name) and is_plain(piece.blob) for piece in claim.pieces)
+        return claim if cached.is_commit(claim.commit) and inside else None
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -17,13 +17,17 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from filelock import FileLock, Timeout
-from huggingface_hub import hf_hub_download
+from huggingface_hub import constants, hf_hub_download
 
 from tracker.checkpoints import cached
+from tracker.checkpoints.announced import held_to
 from tracker.checkpoints.answers import Subject, ask
 from tracker.checkpoints.listing import RemoteFile, endpoint
+from tracker.checkpoints.pace import PIECE, PIECE_SECONDS, TooSlow, in_time
 from tracker.errors import CheckpointError
 
+constants.DOWNLOAD_CHUNK_SIZE = min(constants.DOWNLOAD_CHUNK_SIZE, PIECE)
+"""The library says nothing of a file before so much has arrived, and only then a download can be ended."""
 FILES_AT_ONCE = 4
 """Files of one checkpoint that arrive side by side."""
 _POLL = 0.05
@@ -41,6 +45,10 @@ class Altered(CheckpointError):
 
 class CutShort(CheckpointError):
     """A file ends before the size that the hub announced."""
+
+
+class Late(CheckpointError):
+    """Nothing more of a file came for a long time."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,7 @@ def bring_all(request: Request, items: Iterable[Item]) -> int:
 
 def _bring(request: Request, item: Item) -> int:
     """Fetch and check one file, unless it is there; what is there already costs no request."""
-    bar, link = _counting_bar(request.pause), request.snapshot / item.file.name
+    bar, link = _counting_bar(request, item), request.snapshot / item.file.name
     received = 0
     with _turn(item.lock, request):
         there = item.blob.exists()
@@ -138,7 +146,7 @@ def _bring(request: Request, item: Item) -> int:
             remove_partial(request.about.repo, request.cache, item.blob.name)
             about = replace(request.about, file=item.file.name)
             if item.fetch is None:
-                ask(lambda: _fetch(request, item, bar), about, request.pause)
+                ask(lambda: _moving(request, item, bar), about, request.pause)
             else:
                 received = item.fetch(request, item)
         if not (there and item.trusted):
@@ -187,16 +195,39 @@ def remove_partial(repo: str, cache: Path, blob: str) -> None:
             part.unlink(missing_ok=True)
 
 
-def _counting_bar(pause: Callable[[float], object]) -> Any:
+def _moving(request: Request, item: Item, bar: Any) -> None:
+    """Fetch a file as long as more of it comes, by this process or by one that is at it already."""
+    parts, bar.left = f"{item.blob.name}*.incomplete", threading.Event()
+
+    def progress() -> object:
+        with suppress(FileNotFoundError):
+            found = [part.stat() for part in item.blob.parent.glob(parts)]
+            return bar.received, [(each.st_size, each.st_mtime_ns) for each in found]
+        return None
+
+    try:
+        in_time(lambda: _fetch(request, item, bar), PIECE_SECONDS, request.pause, progress)
+    except TooSlow as error:
+        raise Late(
+            f"{request.about.where}: {item.file.name}: less than {PIECE >> 20} MiB of it came in "
+            f"{PIECE_SECONDS:g} s; check the network and HF_ENDPOINT, then run the same command again"
+        ) from error
+    finally:
+        bar.left.set()
+
+
+def _counting_bar(request: Request, item: Item) -> Any:
     """Make a progress bar class that shows nothing, counts bytes received and ends a stopped download."""
 
     class Bar:
         received = 0
+        left = threading.Event()
+        """Nobody waits any more for the download that begins next."""
         total = 0
 
         def __init__(self, **options: object) -> None:
             """Ignore the options, which are about what would be shown."""
-            self.thread = threading.get_ident()
+            self.thread, self.left, self.arrived = threading.get_ident(), Bar.left, 0
 
         def __enter__(self) -> "Bar":
             return self
@@ -205,8 +236,15 @@ def _counting_bar(pause: Callable[[float], object]) -> Any:
             self.close()
 
         def update(self, count: float | None = 1) -> None:
-            if threading.get_ident() == self.thread:  # hf-xet calls from a thread of its own, to no avail
-                pause(0)
+            self.arrived += int(count or 0)
+            if threading.get_ident() != self.thread:  # hf-xet calls from a thread of its own, to no avail
+                return
+            request.pause(0)
+            if self.left.is_set() or self.arrived > item.file.size:
+                raise Altered(
+                    f"{request.about.where}: {item.file.name} goes on after the {item.file.size} bytes that "
+                    "the hub announced; nothing of it was kept; check HF_ENDPOINT"
+                )
 
         def update_transfer(self, count: float) -> None:
             Bar.received += int(count)
@@ -221,15 +259,17 @@ def _counting_bar(pause: Callable[[float], object]) -> Any:
 
 
 def _fetch(request: Request, item: Item, bar: Any) -> None:
+    where = f"{request.about.where}: {item.file.name}"
     try:
-        hf_hub_download(
-            request.about.repo,
-            item.file.name,
-            revision=request.commit,
-            cache_dir=request.cache,
-            endpoint=endpoint(),
-            tqdm_class=bar,
-        )
+        with held_to(where, request.commit, item.file.digest):
+            hf_hub_download(
+                request.about.repo,
+                item.file.name,
+                revision=request.commit,
+                cache_dir=request.cache,
+                endpoint=endpoint(),
+                tqdm_class=bar,
+            )
     except OSError as error:
         short = re.search(r"Consistency check failed.* has size (\d+)", str(error))
         if short is None:

@@ -13,7 +13,8 @@ from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub
 
 from tracker.checkpoints import cached, files
 from tracker.checkpoints.answers import Answer, Pause, Subject, Unreachable, ask
-from tracker.checkpoints.remote import MAIN, Inspected, Listed, RemoteFile, Revisions, Tree
+from tracker.checkpoints.pace import ANSWER_SECONDS, PIECE, PIECE_SECONDS
+from tracker.checkpoints.remote import MAIN, Inspected, Listed, RemoteFile, Revisions, Tree, is_plain
 from tracker.errors import CheckpointError, MissingCheckpoint
 from tracker.records import Checkpoint
 
@@ -34,8 +35,14 @@ def revisions(repo: str) -> Revisions:
     Raises:
         UnknownRepository, Unreachable: see ``answers.ask``.
     """
-    refs = ask(lambda: _api().list_repo_refs(repo), Subject(repo, None, "suite.repo"))
-    named = ({each.name: each.target_commit for each in kind} for kind in (refs.branches, refs.tags))
+    refs = ask(lambda: _api().list_repo_refs(repo), Subject(repo, None, "suite.repo"), within=ANSWER_SECONDS)
+    named = [{each.name: each.target_commit for each in kind} for kind in (refs.branches, refs.tags)]
+    for name, commit in (pair for kind in named for pair in kind.items()):
+        if not isinstance(name, str) or not cached.is_commit(commit):
+            raise CheckpointError(
+                f"suite.repo: {repo}: the hub names a revision without a commit ({name!r:.80}, "
+                f"{commit!r:.80}); check HF_ENDPOINT"
+            )
     return Revisions(*named)
 
 
@@ -65,7 +72,9 @@ def commits(repo: str, branch: str) -> list[tuple[str, str]]:
         UnknownRepository, Unreachable: see ``answers.ask``.
     """
     about = Subject(repo, branch, "suite.branch")
-    history = ask(lambda: _api().list_repo_commits(repo, revision=branch), about)
+    history = ask(lambda: _api().list_repo_commits(repo, revision=branch), about, within=ANSWER_SECONDS)
+    if not all(cached.is_commit(each.commit_id) and isinstance(each.title, str) for each in history):
+        raise CheckpointError(f"{about.where}: the hub names a commit that is none; check HF_ENDPOINT")
     return [(commit.commit_id, commit.title) for commit in history]
 
 
@@ -126,18 +135,24 @@ def with_digests(inspected: Inspected, about: Subject) -> Inspected:
         if file.digest:
             return file
         url = hf_hub_url(about.repo, file.name, revision=inspected.commit, endpoint=endpoint())
-        etag = ask(lambda: get_hf_file_metadata(url, endpoint=endpoint()), about).etag
+        found = ask(lambda: get_hf_file_metadata(url, endpoint=endpoint()), about, within=ANSWER_SECONDS)
+        etag = found.etag
         if not etag:
             raise CheckpointError(f"{about.where}: the hub reports no hash of {file.name}; check HF_ENDPOINT")
         return replace(file, **{"sha256" if len(etag) == 64 else "blob_id": etag})
 
     found = tuple(known(file) for file in inspected.files)
     for file in found:  # the digest names a file of the cache
-        if not file.is_hashed or ".." in file.name.split("/") or file.name.startswith("/"):
+        if not file.is_hashed or not is_plain(file.name):
             raise CheckpointError(
                 f"{about.where}: the hub names a file or a hash that is none ({file.name[:80]!r}, "
                 f"{file.digest[:80]!r}); nothing was fetched; check HF_ENDPOINT"
             )
+    if len({file.name.casefold() for file in found}) < len(found):
+        raise CheckpointError(
+            f"{about.where}: names of its files differ by case only, and on some disks one would lie in the "
+            f"other's place ({files.listed(file.name for file in found)}); nothing was fetched"
+        )
     return Inspected(inspected.commit, found)
 
 
@@ -150,14 +165,24 @@ def _subject(checkpoint: Checkpoint) -> Subject:
 
 
 def _tree(about: Subject, revision: str, pause: Pause = time.sleep) -> Tree:
-    info = ask(lambda: _api().model_info(about.repo, revision=revision, files_metadata=True), about, pause)
-    if info.sha is None or not cached.COMMIT.fullmatch(info.sha):
+    info = ask(
+        lambda: _api().model_info(about.repo, revision=revision, files_metadata=True),
+        about,
+        pause,
+        ANSWER_SECONDS,
+    )
+    if not cached.is_commit(info.sha):
         raise CheckpointError(f"{about.where}: the hub names no commit for it; check HF_ENDPOINT")
     found = (
         RemoteFile(each.rfilename, each.size or 0, each.lfs.sha256 if each.lfs else None, each.blob_id)
         for each in info.siblings or ()
     )
-    return Tree(info.sha, tuple(found))
+    try:  # a name that leads elsewhere is nothing that measuring needs
+        return Tree(str(info.sha), tuple(file for each in found if is_plain((file := each.checked()).name)))
+    except (TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{about.where}: the hub's list of files is not readable ({error}); check HF_ENDPOINT"
+        ) from error
 
 
 def _branches_of(repos: Iterable[str]) -> tuple[dict[str, dict[str, str]], dict[str, CheckpointError]]:
@@ -244,5 +269,6 @@ def _named_by(index: RemoteFile, tree: Tree, about: Subject) -> list[str]:
                 about.repo, index.name, revision=tree.commit, local_dir=folder, endpoint=endpoint()
             ),
             about,
+            within=PIECE_SECONDS * (1 + index.size / PIECE),
         )
         return files.shards(Path(path), about.where)

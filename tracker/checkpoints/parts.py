@@ -10,11 +10,12 @@ import json
 import math
 import os
 import struct
+import threading
 import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from tracker.checkpoints import files, headers
 from tracker.checkpoints.answers import Pause, Subject, ask
 from tracker.checkpoints.download import FILES_AT_ONCE, Item, Request
 from tracker.checkpoints.listing import inspect, with_digests
+from tracker.checkpoints.pace import ANSWER_SECONDS, PIECE_SECONDS, in_time
+from tracker.checkpoints.pace import PIECE as PROGRESS
 from tracker.checkpoints.ranges import Refused, Source
 from tracker.checkpoints.remote import Inspected, RemoteFile
+from tracker.errors import CheckpointError
 from tracker.records import Checkpoint
 
 LEAST_SAVED = 0.2
@@ -105,7 +109,7 @@ def without_head(inspected: Inspected, about: Subject, pause: Pause) -> Part | N
         return None if tied else _part(source)
 
     try:
-        return ask(looked, about, pause)
+        return ask(looked, about, pause, ANSWER_SECONDS)
     except Refused:
         return None
 
@@ -136,7 +140,10 @@ def fetch(request: Request, item: Item, part: Part) -> int:
                 writer.put(left[0], chunk)
                 left[0] += len(chunk)
 
-        ask(rest, about, request.pause)
+        def moving() -> None:
+            in_time(rest, PIECE_SECONDS, request.pause, lambda: left[0] // PROGRESS)
+
+        ask(moving, about, request.pause)
 
     pool = ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="ranges")
     try:
@@ -145,7 +152,7 @@ def fetch(request: Request, item: Item, part: Part) -> int:
         os.replace(new, item.blob)
     finally:
         pool.shutdown(cancel_futures=True)
-        os.close(descriptor)
+        writer.close()
         new.unlink(missing_ok=True)
     return sum(stop - start for start, stop in part.pieces)
 
@@ -227,20 +234,30 @@ def _is_mask(name: str, shape: list[int]) -> bool:
     return square and name.endswith((".attention.bias", ".attn.bias"))
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Writer:
-    """Puts bytes of the whole file where the smaller one has them."""
+    """Puts bytes of the whole file where the smaller one has them, as long as it is open."""
 
     descriptor: int
     part: Part
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    closed: bool = False
 
     def put(self, at: int, chunk: bytes) -> None:
         target = len(self.part.header)
         for start, stop in self.part.spans:
             low, high = max(start, at), min(stop, at + len(chunk))
             if low < high:
-                _write(self.descriptor, chunk[low - at : high - at], target + low - start)
+                with self.lock:
+                    if self.closed:  # nobody waits any more, and another file may have the descriptor
+                        raise CheckpointError("came too late")
+                    _write(self.descriptor, chunk[low - at : high - at], target + low - start)
             target += stop - start
+
+    def close(self) -> None:
+        with self.lock:
+            self.closed = True
+            os.close(self.descriptor)
 
 
 def _write(descriptor: int, content: bytes, at: int) -> None:

@@ -69,7 +69,7 @@ class Source:
         for header, known in (("X-Repo-Commit", self.commit), ("X-Linked-Etag", self.file.digest)):
             for told in (each.headers.get(header) for each in hops):
                 if told is not None and told.removeprefix("W/").strip('"') != known:
-                    raise Refused(f"{self.about.where}: {header} is {told}, announced was {known}")
+                    raise Refused(f"{self.about.where}: {header} is {told[:80]!r}, announced was {known}")
         etag = response.headers.get("ETag", "")
         self.etag = self.etag or etag
         if etag != self.etag:

@@ -13,6 +13,18 @@ MAIN = "main"
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
+def is_hash(value: str) -> bool:
+    """Return whether a value is a hash as the hub gives them: Git's, or a SHA-256."""
+    return _HASH.fullmatch(value) is not None
+
+
+def is_plain(name: object) -> bool:
+    """Return whether a name that the hub gives leads to a place below whatever folder it is joined to."""
+    if not isinstance(name, str) or "\\" in name or not name.isprintable():
+        return False
+    return not {"", ".", ".."} & {*name.split("/")}
+
+
 @dataclass(frozen=True)
 class RemoteFile:
     """One file of a commit."""
@@ -30,10 +42,21 @@ class RemoteFile:
         """Identifies the content; empty where the hub gives no hash."""
         return self.sha256 or self.blob_id or ""
 
+    def checked(self) -> "RemoteFile":
+        """Return this file, whose fields a hub may have filled with anything.
+
+        Raises:
+            TypeError: one is not of its type.
+        """
+        texts = (each is None or isinstance(each, str) for each in (self.sha256, self.blob_id))
+        if not isinstance(self.name, str) or type(self.size) is not int or self.size < 0 or not all(texts):
+            raise TypeError(f"{self!r:.200}")
+        return self
+
     @property
     def is_hashed(self) -> bool:
         """Whether the digest is a hash that the content can be compared with."""
-        return _HASH.fullmatch(self.digest) is not None
+        return is_hash(self.digest)
 
 
 class Inspected(NamedTuple):

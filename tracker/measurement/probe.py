@@ -7,6 +7,7 @@ part of every result's key, the digest of the token ids is recorded beside it.
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -165,21 +166,34 @@ def _joined(documents: Iterable[tuple[int, Any]], kind: str, field: str) -> str:
 
 def _download(source: ProbeSource) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
+
+    from tracker.checkpoints.announced import held_to
+    from tracker.checkpoints.answers import Subject, ask
+    from tracker.checkpoints.cached import cache_folder
+    from tracker.checkpoints.pace import PIECE_SECONDS, in_time
+
+    name = str(source.dataset)
+    blobs = cache_folder(None) / f"datasets--{name.replace('/', '--')}" / "blobs"
+
+    about = Subject(name, source.revision, "probe.dataset", source.file)
+
+    def fetched() -> str:
+        with held_to(about.where):
+            return hf_hub_download(
+                name,
+                str(source.file),
+                repo_type="dataset",
+                revision=source.revision,
+                endpoint=os.environ.get("HF_ENDPOINT"),
+            )
+
+    def progress() -> object:
+        return [part.stat().st_size for part in blobs.glob("*.incomplete") if part.exists()]
 
     try:
-        place = hf_hub_download(
-            str(source.dataset),
-            str(source.file),
-            repo_type="dataset",
-            revision=source.revision,
-            endpoint=os.environ.get("HF_ENDPOINT"),
-        )
-    except (HfHubHTTPError, OSError) as error:
-        raise RequestError(
-            f"probe.dataset={source.dataset}: {source.file} cannot be fetched: {error}"
-        ) from error
-    return Path(place)
+        return Path(ask(lambda: in_time(fetched, PIECE_SECONDS, time.sleep, progress), about))
+    except CheckpointError as error:
+        raise RequestError(f"probe.dataset={name}: {source.file} cannot be fetched: {error}") from error
 
 
 def load_tokenizer(path: Path) -> Any:
@@ -276,7 +290,7 @@ def _given_ids(path: Path, n: int, number: int) -> np.ndarray:
         loaded = np.load(path, allow_pickle=False) if path.suffix == ".npy" else json.loads(path.read_text())
         ids = np.asarray(loaded)
         fits = ids.ndim == 2 and np.issubdtype(ids.dtype, np.integer)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError, RecursionError, MemoryError) as error:
         raise RequestError(f"probe.ids={path}: cannot be read as .npy or .json token ids: {error}") from error
     if not fits or ids.shape[0] < number or ids.shape[1] != n:
         raise RequestError(
