@@ -37,7 +37,22 @@ def built(name: str, config: str, more: dict[str, object]) -> transformers.PreTr
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_loss_is_that_of_the_models_own_logits(name: str):
-    model = built(name, *FAMILIES[name])
+    compare_loss(built(name, *FAMILIES[name]))
+
+
+def test_a_head_of_zeros_says_nothing_of_how_logits_are_made():
+    """As at step 0 of nanochat; its later checkpoints have the same configuration."""
+    model = built("CamembertForCausalLM", "CamembertConfig", {"is_decoder": True, "layer_norm_eps": 1e-6})
+    trained = {name: each.clone() for name, each in model.state_dict().items()}
+    with torch.no_grad():
+        for each in model.lm_head.decoder.parameters():
+            each.zero_()
+    compare_loss(model)
+    model.load_state_dict(trained)
+    compare_loss(model)
+
+
+def compare_loss(model: transformers.PreTrainedModel) -> None:
     ids = torch.randint(3, 96, (3, 24), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         logits = model(input_ids=ids, use_cache=False).logits

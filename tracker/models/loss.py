@@ -94,14 +94,17 @@ def logits_way(model: PreTrainedModel, ids_BQ: Tensor) -> Way:
         ids_BQ: tokens that it can read.
     """
     known = type(model), model.config.to_json_string(use_diff=False)
-    if known not in _ways:
-        _ways[known] = _compared(model, ids_BQ[:1, :COMPARED])
+    if known in _ways:
+        return _ways[known]
+    own = _own_logits(model, ids_BQ[:1, :COMPARED])
+    if own is not None and not own.std() > 0:
+        return "forward"  # a head of zeros, as before training, agrees with every way
+    _ways[known] = _compared(model, ids_BQ[:1, :COMPARED], own)
     return _ways[known]
 
 
-def _compared(model: PreTrainedModel, ids_1Q: Tensor) -> Way:
+def _compared(model: PreTrainedModel, ids_1Q: Tensor, own: Tensor | None) -> Way:
     has_head = model.get_output_embeddings() is not None
-    own = _own_logits(model, ids_1Q)
     if own is None:
         return "head" if has_head else "none"
     if not has_head:
