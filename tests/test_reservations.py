@@ -22,6 +22,7 @@ from tracker.engines.reservations import Reservations
 from tracker.records import PlannedUnit, Recorded
 from tracker.store import Store
 from tracker.store.heartbeat import STALE_SECONDS, SUFFIX, Heartbeat, read_heartbeat
+from tracker.store.progress import Watch
 
 TAKER = """
 import sys, time
@@ -190,6 +191,24 @@ def test_what_a_sweep_reports_is_written_into_the_file_that_its_reservations_lin
         (link,) = [path for path in mine.heartbeat.folder.iterdir() if path.suffix != SUFFIX]
         assert os.path.samefile(link, mine.heartbeat.path)
         assert json.loads(link.read_text())["doing"] == "done"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 200_000, b"\xff\x00", b"", b"3", b'{"doing": 3}', b'{"doing": "x", "bars": [{}], "since": 1}',
+     b'{"doing": "x", "bars": [], "since": "y"}', b'{"machine": [1], "pid": {}, "started": []}'],
+)  # fmt: skip
+def test_a_damaged_heartbeat_stops_nobody(store: Store, content: bytes):
+    store.folder.joinpath(".running").mkdir(parents=True, exist_ok=True)
+    damaged = store.folder / ".running" / f"{'0' * 32}{SUFFIX}"
+    damaged.write_bytes(content)
+    os.link(damaged, damaged.with_name(f"{'1' * 20}.0"))
+    with reserving(store) as mine:
+        assert mine.take(planned()) == "mine"
+        mine.heartbeat.report(doing="measuring", bars=[])
+        while not (found := Watch(store.folder).look()):
+            time.sleep(0.02)
+    assert [each["doing"] for each in found] == ["measuring"]
 
 
 def test_a_report_that_could_not_be_written_is_written_with_the_next_beat(store: Store, monkeypatch):

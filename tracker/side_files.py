@@ -67,7 +67,7 @@ def check(value: Any, shape: Any, where: str) -> None:
     if shape is Any:
         return
     if origin in (types.UnionType, typing.Union):
-        if not any(_fits(value, each, where) for each in arguments):
+        if not any(fits(value, each, where) for each in arguments):
             raise ValueError(f"{where} is {_named(value)}")
     elif origin is Literal:
         if value not in arguments:
@@ -93,7 +93,8 @@ def _check_plain(value: Any, kind: Any, where: str) -> None:
         raise ValueError(f"{where} is {_named(value)}")
 
 
-def _fits(value: Any, shape: Any, where: str) -> bool:
+def fits(value: Any, shape: Any, where: str = "") -> bool:
+    """Return whether parsed JSON fits a type; see ``check``."""
     try:
         check(value, shape, where)
     except ValueError:

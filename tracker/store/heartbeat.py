@@ -133,16 +133,16 @@ def read_heartbeat(path: Path) -> tuple[dict[str, Any] | None, float]:
     """Read a heartbeat, or a link to one: its content, and when it was touched last.
 
     Returns:
-        None in place of content that is being written at this moment.
+        None in place of content that is damaged, or being written at this moment.
 
     Raises:
         OSError: it is gone or cannot be read.
     """
-    with open(path, encoding="utf-8") as file:  # opening asks the server; a mere stat may be cached
+    with open(path, "rb") as file:  # opening asks the server; a mere stat may be cached
         touched, text = os.fstat(file.fileno()).st_mtime, file.read()
     try:
-        content, _ = json.JSONDecoder().raw_decode(text)  # a longer one's end may stand behind it
-    except ValueError:
+        content, _ = json.JSONDecoder().raw_decode(text.decode())  # a longer one's end may stand behind it
+    except (ValueError, RecursionError):
         return None, touched
     return (content if isinstance(content, dict) else None), touched
 

@@ -5,9 +5,28 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from tracker.side_files import fits
 from tracker.store.heartbeat import FOLDER, SUFFIX, Heartbeat, is_dead, read_heartbeat
+
+
+class Bar(TypedDict):
+    """One progress bar."""
+
+    name: str
+    done: int
+    total: int
+    pace: str
+    note: str
+
+
+class Reported(TypedDict):
+    """What a heartbeat says of a running sweep."""
+
+    doing: str
+    bars: list[Bar]
+    since: float
 
 
 class SweepProgress:
@@ -16,7 +35,7 @@ class SweepProgress:
     def __init__(self, heartbeat: Heartbeat) -> None:
         self.heartbeat = heartbeat
         self._lock = threading.Lock()
-        self._bars: dict[str, dict[str, Any]] = {}
+        self._bars: dict[str, Bar] = {}
         self.begin("starting")
 
     def begin(self, doing: str) -> None:
@@ -54,7 +73,7 @@ class Watch:
                 content, touched = read_heartbeat(path)
             except OSError:
                 continue
-            if content is None or "doing" not in content:  # half-written, or of a worker
+            if content is None or not fits(content, Reported):  # half-written, damaged, or of a worker
                 continue
             alive = not is_dead(content, self._silence(path.stem, touched))
             found.append({key: content[key] for key in ("doing", "bars", "since")} | {"alive": alive})
