@@ -67,7 +67,8 @@ def test_what_a_wandb_agent_calls_its_run_is_the_name_of_none_of_ours(
     parameters = tmp_path / "config-theirs.yaml"
     parameters.write_text("wandb_version: 1\nsuite.models:\n  value: '[14m]'\n")
     for name, value in (("SWEEP_ID", "sw33p"), ("RUN_ID", "theirs"), ("SWEEP_PARAM_PATH", str(parameters)),
-                        ("NAME", "chosen"), ("RUN_GROUP", "chosen"), ("RESUME", "must")):  # fmt: skip
+                        ("NAME", "chosen"), ("RUN_GROUP", "chosen"), ("RESUME", "must"),
+                        ("CONFIG_PATHS", str(parameters))):  # fmt: skip
         monkeypatch.setenv(f"WANDB_{name}", value)
     for model in ("70m", "160m"):
         store_one(tmp_path, 8, model)

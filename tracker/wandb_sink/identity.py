@@ -50,7 +50,7 @@ SWEEP_ID = "WANDB_SWEEP_ID"
 NAMES_OF_A_RUN = (
     SWEEP_ID, "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID", "WANDB_NAME", "WANDB_RUN_NAME", "WANDB_RUN_GROUP",
     "WANDB_JOB_TYPE", "WANDB_JOB_NAME", "WANDB_RESUME", "WANDB_RESUME_FROM", "WANDB_FORK_FROM",
-    "WANDB_LAUNCH", "WANDB_LAUNCH_CONFIG_PATH",
+    "WANDB_LAUNCH", "WANDB_LAUNCH_CONFIG_PATH", "WANDB_CONFIG_PATHS",
 )  # fmt: skip
 """Variables by which an agent or a launcher names one run; ours are many, each with its own name."""
 
