@@ -65,7 +65,7 @@ def test_a_worker_that_freezes_loses_its_unit_to_another_and_writes_nothing_twic
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ):
     monkeypatch.setattr(warm_process, "SILENT_SECONDS", 10.0)
-    monkeypatch.setattr(scheduler, "SILENT_SECONDS", 10)
+    monkeypatch.setattr(scheduler, "SILENT_SECONDS", 25)
     units, spec = suite(tmp_path, 8), worker_spec(tmp_path, engine).with_absolute_paths()
     with running(engine, tmp_path, units, spec) as found:
         outcomes, began = [next(found)], time.monotonic()
@@ -79,7 +79,7 @@ def test_a_worker_that_freezes_loses_its_unit_to_another_and_writes_nothing_twic
                     os.kill(frozen, signal.SIGCONT)
                 time.sleep(3)
         assert time.monotonic() - began < 200
-    assert each_ok(outcomes, 8)
+    assert each_ok(outcomes, 8), [(each.status, each.reason) for each in outcomes]
     assert {place: (place / "heads.parquet").stat().st_ino for place in records(spec.store)} == written
     assert len(written) == 8
     assert not any((spec.store / ".partial").iterdir())
@@ -135,7 +135,7 @@ from tracker.engines.local import PoolOptions, run_local
 from tracker.engines.prefetch import Prefetch
 
 if __name__ == "__main__":
-    warm_process.SILENT_SECONDS = 3.0
+    warm_process.SILENT_SECONDS = 12.0
     folder = Path(FOLDER)
     (folder / "pool").mkdir()
     options = PoolOptions((HERE,), retries=0, timeout=60)
@@ -150,7 +150,7 @@ if __name__ == "__main__":
     )
     wait_for(lambda: len(records(tmp_path / "pool")) >= 2, process)
     os.killpg(process.pid, signal.SIGSTOP)
-    time.sleep(5)
+    time.sleep(14)
     os.killpg(process.pid, signal.SIGCONT)
     said, _ = process.communicate(timeout=60)
     assert said.split() == ["ok"] * 30

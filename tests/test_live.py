@@ -328,6 +328,18 @@ def test_what_the_disk_refuses_is_written_later(tmp_path: Path, monkeypatch):
     assert any("it is kept in memory and tried again (1 waiting)" in each for each in watch.account.sentences)
 
 
+def test_a_store_that_vanishes_is_not_made_anew_and_gets_everything_when_it_is_back(tmp_path: Path):
+    model, store, away = nano_model(), tmp_path / "store", tmp_path / "away"
+    with tracker.watch(model, PROBE, store=store, share=None, name="mine") as watch:
+        watch(0)
+        store.rename(away)
+        assert watch(1) is True
+        assert not store.exists()
+        away.rename(store)
+    assert sorted(tracker.open_store(store).checkpoints()["step"]) == [0, 1]
+    assert any("store: was deleted or moved" in each for each in watch.account.sentences)
+
+
 def test_a_loop_of_ones_own(tmp_path: Path):
     model, ids = nano_model().train(), torch.from_numpy(PROBE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)

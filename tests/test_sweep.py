@@ -206,3 +206,30 @@ def test_the_default_run_takes_at_most_six_minutes(tmp_path: Path):
     assert time.monotonic() - started < 360
     rows = package.open_store(tmp_path / "tracker-store").checkpoints()
     assert rows.group_by("model").len()["len"].to_list() == [16, 16, 16]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["moved", "deleted"])
+def test_a_store_that_goes_away_while_models_are_trained_ends_the_sweep_and_is_not_made_anew(
+    tmp_path: Path, how: str
+):
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "HF_"))}
+    kept |= {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "tracker", "sweep", "sink=none", "suite.models=[0.05m,0.2m]"]
+    sweep = subprocess.Popen(
+        command, cwd=tmp_path, env=kept, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    store, other = tmp_path / "tracker-store", tmp_path / "elsewhere"
+    while sweep.poll() is None and not [*store.glob("nano/*/0.05m/seed-0/step2")]:
+        time.sleep(0.05)
+    store.rename(other)
+    if how == "deleted":
+        shutil.rmtree(other, ignore_errors=True)
+    went = time.monotonic()
+    said, _ = sweep.communicate(timeout=60)
+    assert time.monotonic() - went < 15
+    assert sweep.returncode == 2, said
+    assert "store=tracker-store: was deleted or moved while the command ran, which has stopped; " in said
+    assert "Traceback" not in said
+    assert not store.exists()
+    assert (f"is in {other}: run" if how == "moved" else "deleted with it") in said

@@ -49,7 +49,7 @@ class Journal:
             OSError: the folder cannot be written.
         """
         path = self.path(folder)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)  # never the store: it may have been moved away
         save_json(path, asdict(self))
 
 
