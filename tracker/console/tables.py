@@ -18,7 +18,7 @@ NOTHING = {"", "?", "0", "0 B", "0 s"}
 """Cells that say nothing."""
 
 
-def by_model(units: tuple[PlannedUnit, ...]) -> dict[str, list[PlannedUnit]]:
+def by_model(units: Sequence[PlannedUnit]) -> dict[str, list[PlannedUnit]]:
     """Group planned units by model and seed, in plan order."""
     groups: dict[str, list[PlannedUnit]] = {}
     for planned in units:
