@@ -23,6 +23,10 @@ FAMILIES = {
     "LlamaForCausalLM": ("LlamaConfig", {}),
     "GraniteForCausalLM": ("GraniteConfig", {"logits_scaling": 4.0}),
     "CohereForCausalLM": ("CohereConfig", {"logit_scale": 0.25}),
+    "Gemma2ForCausalLM": (
+        "Gemma2Config",
+        {"final_logit_softcapping": 2.0, "head_dim": 16, "num_key_value_heads": 1},
+    ),
 }
 
 
