@@ -153,6 +153,9 @@ FAULTS = (
         "18", "frozen workers", "held the sweep for ever",
         "the unit goes to another worker; nothing is written twice",
         ("test_a_worker_that_freezes_loses_its_unit_to_another_and_writes_nothing_twice",
+         "test_a_unit_that_hangs_while_its_process_lives_goes_to_another_worker",
+         "test_a_worker_that_freezes_while_it_starts_is_replaced",
+         "test_a_running_scheduler_that_freezes_ends_the_sweep_with_a_line",
          "test_a_unit_that_takes_too_long_or_whose_worker_keeps_dying_is_a_hole"),
     ),
     Fault(
@@ -211,6 +214,8 @@ FAULTS = (
         "followers survive; control characters are shown; ends with 1",
         ("test_an_older_analysis_is_served_and_the_follower_survives_a_broken_one",
          "test_escape_sequences_of_names_are_shown_and_not_obeyed",
+         "test_no_command_on_a_store_passes_on_control_characters",
+         "test_no_command_on_a_folder_passes_on_control_characters",
          "test_stream_to_a_server_that_does_not_answer_ends_with_1",
          "test_what_a_killed_process_held_is_free_at_once"),
     ),

@@ -68,7 +68,7 @@ def test_a_worker_that_freezes_loses_its_unit_to_another_and_writes_nothing_twic
     monkeypatch.setattr(scheduler, "SILENT_SECONDS", 25)
     units, spec = suite(tmp_path, 8), worker_spec(tmp_path, engine).with_absolute_paths()
     with running(engine, tmp_path, units, spec) as found:
-        outcomes, began = [next(found)], time.monotonic()
+        outcomes, began, written = [next(found)], time.monotonic(), {}
         frozen = workers()[0]
         os.kill(frozen, signal.SIGSTOP)
         for outcome in found:
@@ -123,6 +123,7 @@ def test_a_worker_that_freezes_while_it_starts_is_replaced(tmp_path: Path, monke
     assert not Path(f"/proc/{frozen[0]}").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_itself_stopped_for_long_goes_on_with_its_workers(tmp_path: Path):
     """Ctrl-Z and ``fg``: nobody was silent, the one who listens was not there."""
     script = """
