@@ -9,7 +9,7 @@ import torch
 from saved_models import FORMS, expected, load, save
 
 from tracker import checkpoints
-from tracker.checkpoints import Labels, discover_folder
+from tracker.checkpoints import Labels, discover_folder, passed_over
 from tracker.errors import CheckpointError, MissingCheckpoint, RequestError
 from tracker.records import Checkpoint
 
@@ -237,3 +237,15 @@ def test_fingerprint_of_a_large_file_reads_its_ends(tmp_path: Path) -> None:
         seen.add(fingerprint(tmp_path, [large]))
     # The first MiB and the last one count; the second position lies between them.
     assert len(seen) == 4
+
+
+def test_models_beside_step_folders_that_were_not_read_are_named(tmp_path: Path):
+    for name in ("step0", "step8", "final", "epoch-3"):
+        save(tmp_path / "mine" / name)
+    (tmp_path / "mine" / "runs").mkdir()
+    found = discover_folder(tmp_path / "mine")
+    assert [each.step for each in found] == [0, 8]
+    (note,) = passed_over(found, tmp_path / "mine")
+    assert "not read as checkpoints: epoch-3, final" in note
+    assert r"suite.pattern='epoch\-(?P<step>\d+)'" in note
+    assert passed_over(discover_folder(tmp_path / "mine" / "final"), tmp_path / "mine" / "final") == []

@@ -102,7 +102,7 @@ BAD = {
     without_weights: "no weights in",
     cut_short: "the file is truncated or damaged",
     of_another_shape: "mismatched keys gpt_neox.layers.0.mlp.dense_",
-    without_tokenizer: "no tokenizer lies there; give probe.tokenizer=FOLDER or probe.ids=FILE",
+    without_tokenizer: "no tokenizer in this folder; give probe.tokenizer=FOLDER or probe.ids=FILE",
 }
 
 

@@ -66,7 +66,7 @@ def test_a_tokenizer_may_be_named_by_its_folder(real: Path):
     by_name = tracker.track(model, tokenizer=str(real / "stories260k"), number=2)
     loaded = tracker.track(model, tokenizer=load_tokenizer(real / "stories260k"), number=2)
     assert by_name.heads.equals(loaded.heads)
-    with pytest.raises(CheckpointError, match="no-such-folder: no tokenizer lies there"):
+    with pytest.raises(CheckpointError, match="no-such-folder: no tokenizer in this folder"):
         tracker.track(model, tokenizer="no-such-folder")
 
 

@@ -224,7 +224,7 @@ def test_the_digest_of_a_tokenizer_is_what_keys_of_stored_results_were_made_with
 def test_a_configuration_without_vocabulary_is_no_tokenizer(tmp_path: Path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt_neox"}')
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "GPTNeoXTokenizerFast"}')
-    with pytest.raises(CheckpointError, match=r"no tokenizer lies there; give probe.tokenizer=FOLDER"):
+    with pytest.raises(CheckpointError, match=r"no tokenizer in this folder; give probe.tokenizer=FOLDER"):
         load_tokenizer(tmp_path)
 
 

@@ -11,6 +11,7 @@ from tracker.checkpoints.answers import Unreachable
 from tracker.checkpoints.cache import CheckpointCache, Hold
 from tracker.checkpoints.cached import cache_folder
 from tracker.checkpoints.folder import discover as discover_folder
+from tracker.checkpoints.folder import passed_over
 from tracker.checkpoints.hub import declared
 from tracker.checkpoints.hub import discover as discover_hub
 from tracker.checkpoints.hub import find as find_on_hub
@@ -56,6 +57,7 @@ __all__ = [
     "first_of",
     "inspect",
     "look",
+    "passed_over",
     "published",
     "read_repositories",
     "size",

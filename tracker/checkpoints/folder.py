@@ -2,12 +2,14 @@
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from tracker.atomic import read_json
 from tracker.checkpoints import files, names
 from tracker.checkpoints.names import Labels
+from tracker.checkpoints.reading import unread_note
 from tracker.errors import CheckpointError, MissingCheckpoint, RequestError
 from tracker.records import Checkpoint, Fetched
 
@@ -55,6 +57,26 @@ def discover(
     else:
         found = _models(root, own, given.model, pattern)
     return _ordered(found)
+
+
+def passed_over(found: Iterable[Checkpoint], path: str | Path) -> list[str]:
+    """Say which folders beside step folders hold a model, but no step in their name.
+
+    Args:
+        found: from ``discover``.
+        path: as for ``discover``.
+    """
+    root, read = Path(os.path.abspath(Path(path).expanduser())), {}
+    for checkpoint in found:
+        read.setdefault(Path(checkpoint.location), set()).add(checkpoint.revision)
+    notes = []
+    for place, revisions in read.items():
+        if root.is_relative_to(place) and root != place:
+            continue  # the folder itself is the checkpoint
+        beside = [each.name for each in _folders(place) if (each / files.CONFIG).is_file()]
+        unread = [name for name in beside if name not in revisions]
+        notes += [unread_note(str(place), unread)] if unread else []
+    return notes
 
 
 def fetch(checkpoint: Checkpoint) -> Fetched:

@@ -100,7 +100,7 @@ def read_revisions(like: Checkpoint, commits: Mapping[str, str], naming: Naming)
                 "left out; to read it, set suite.pattern to a form that keeps them apart"
             )
     notes += [_tokens_alone(like.location)] if by_tokens else []
-    notes += [_unread(like.location, unread)] if unread else []
+    notes += [unread_note(like.location, unread)] if unread else []
     stages: dict[str | None, list[Checkpoint]] = {}
     for (stage, _, _), checkpoint in taken.items():
         stages.setdefault(stage, []).append(checkpoint)
@@ -133,7 +133,7 @@ def read_repositories(like: Checkpoint, repos: Iterable[str], naming: Naming) ->
             )
     if not found:
         raise RequestError(f"suite.repos: no name has a step; found {listed(unread)}; set suite.pattern")
-    return Found(_ordered(found.values()), (_unread("suite.repos", unread),) if unread else ())
+    return Found(_ordered(found.values()), (unread_note("suite.repos", unread),) if unread else ())
 
 
 def expanded(repo: str) -> list[str]:
@@ -189,7 +189,8 @@ def _tokens_alone(repo: str) -> str:
     )
 
 
-def _unread(place: str, unread: Sequence[str]) -> str:
+def unread_note(place: str, unread: Sequence[str]) -> str:
+    """Say which names of a place were not read as checkpoints, with the pattern to write for them."""
     with_digits = next((name for name in unread if re.search(r"\d", name)), None)
     form = names.suggested(re.split("[/:]", with_digits)[-1]) if with_digits else r"NAME(?P<step>\d+)"
     return (

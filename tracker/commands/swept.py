@@ -107,8 +107,9 @@ def _can_be_tried_again(hole: Outcome | PlannedUnit) -> bool:
 
 def _next(swept: Swept) -> list[tuple[str, str]]:
     config, proposals = swept.config, []
+    changed = any(each["change_points"] for each in swept.analysis["phases"])
     if any(_can_be_tried_again(hole) for hole in swept.holes):
-        proposals = ["what failed: the same command again, when its reason is gone"]
+        proposals = ["fix the reason above, then run the same command again"]
     elif isinstance(config.suite, NanoSuite):
         plain = suite_name(config) == "nano" and not store_argument(config)
         command = "tracker sweep" if plain else "the same command with"
@@ -117,6 +118,6 @@ def _next(swept: Swept) -> list[tuple[str, str]]:
         if config.suite.train_steps < LONGER:
             begin = "" if proposals else f"{command} "
             proposals.append(f"longer: {begin}suite.train_steps={LONGER}")
-    elif config.steps.name != "refine" and any(each["change_points"] for each in swept.analysis["phases"]):
-        proposals = ["narrower dates: the same command with steps=refine"]
+    elif changed and config.steps.name not in ("refine", "all"):
+        proposals = ["to narrow these step ranges: the same command with steps=refine"]
     return [("Next", "   ".join(proposals))] if proposals else []

@@ -207,7 +207,7 @@ def load_tokenizer(path: Path) -> Any:
     # transformers makes an empty tokenizer of a configuration alone, and says nothing.
     if not any((path / name).is_file() for name in VOCABULARY):
         raise CheckpointError(
-            f"{path}: no tokenizer lies there; give probe.tokenizer=FOLDER or probe.ids=FILE"
+            f"{path}: no tokenizer in this folder; give probe.tokenizer=FOLDER or probe.ids=FILE"
         )
     try:
         return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
@@ -293,9 +293,11 @@ def _given_ids(path: Path, n: int, number: int) -> np.ndarray:
     except (ValueError, OSError, EOFError, RecursionError, MemoryError) as error:
         raise RequestError(f"probe.ids={path}: cannot be read as .npy or .json token ids: {error}") from error
     if not fits or ids.shape[0] < number or ids.shape[1] != n:
+        few = fits and ids.shape[1] == n and len(ids)
+        fewer = f"; for these add probe.sequences={len(ids)}" if few else ""
         raise RequestError(
             f"probe.ids={path}: holds {ids.dtype} of shape {ids.shape}; wanted whole numbers of shape "
-            f"({number} or more, {n}), as probe.sequences and probe.n say"
+            f"({number} or more, {n}), as probe.sequences and probe.n say{fewer}"
         )
     return ids[:number].astype(np.int64)
 

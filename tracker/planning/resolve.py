@@ -1,12 +1,14 @@
 """Resolve a request: what exists at its source, what the store has recorded, and the plan made of both."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 from pywt import Wavelet, dwt_max_level  # pyright: ignore[reportAttributeAccessIssue]
 
 from tracker import checkpoints as sources
+from tracker.checkpoints.files import VOCABULARY
 from tracker.config import Config, HubSuite, NanoSuite, PublishedSuite
 from tracker.errors import CheckpointError, unknown_value
 from tracker.measurement.probe import probe_spec
@@ -95,7 +97,18 @@ def found(config: Config) -> sources.Found:
     )
     models = wanted_values("models", suite.models, {checkpoint.model for checkpoint in held})
     seeds = wanted_values("seeds", suite.seeds, {checkpoint.seed for checkpoint in held})
-    return sources.Found([each for each in held if each.model in models and each.seed in seeds], ())
+    notes = tuple(sources.passed_over(held, suite.path))
+    return sources.Found([each for each in held if each.model in models and each.seed in seeds], notes)
+
+
+def _without_tokenizer(chosen: Sequence[Checkpoint], source: ProbeSource) -> list[str]:
+    """Say where text is to be measured and no folder has a tokenizer, before each of them fails by itself."""
+    folders = [Path(each.location) / each.revision for each in chosen if each.kind == "folder"]
+    if not folders or len(folders) < len(chosen) or source.ids or source.tokenizer:
+        return []
+    if any((folder / name).is_file() for folder in folders for name in VOCABULARY):
+        return []
+    return ["none of these folders has a tokenizer: give probe.tokenizer=FOLDER or probe.ids=FILE"]
 
 
 def resolve(config: Config, *, ask: bool = False) -> ResolvedSweep:
@@ -126,7 +139,7 @@ def resolve(config: Config, *, ask: bool = False) -> ResolvedSweep:
         shard=config.shard,
         commits=_commits(chosen, spec, ledger) if config.remeasure == "moved" else {},
     )
-    notes = (*every.notes, *late_starts(chosen, config.steps))
+    notes = (*every.notes, *late_starts(chosen, config.steps), *_without_tokenizer(chosen, source))
     return ResolvedSweep(plan, probe, source, config.conventions, ledger, notes)
 
 
