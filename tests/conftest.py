@@ -4,18 +4,21 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from huggingface_hub import close_session
 from loopback_hub import Hub, loopback_hub, use_hub
-from playwright.sync_api import Browser
-from synthetic_store import synthetic_analysis
-from views_browser import Visit, chromium, shared_store, visiting
 
 from tracker.metrics import registry
-from tracker.store import Results, open_store
-from tracker.views import write_dashboard
+
+# The process that shares out the tests loads this file too, and they inherit its environment.
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from views_browser import Visit
+
+    from tracker.store import Results
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,35 +61,47 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser() -> "Iterator[Browser]":
     """One Chromium for a file of tests."""
+    from views_browser import chromium
+
     with chromium() as started:
         yield started
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def stored(tmp_path_factory: pytest.TempPathFactory) -> "Results":
     """The shared store of two seeds."""
+    from views_browser import shared_store
+
+    from tracker.store import open_store
+
     return open_store(shared_store(tmp_path_factory, seeds=2))
 
 
 @pytest.fixture(scope="module")
-def path(stored: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def path(stored: "Results", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its dashboard."""
+    from synthetic_store import synthetic_analysis
+
+    from tracker.views import write_dashboard
+
     path = tmp_path_factory.mktemp("page") / "dashboard.html"
     return write_dashboard(stored, synthetic_analysis(seeds=2), path)
 
 
 @pytest.fixture(scope="module")
-def opened(browser: Browser, path: Path) -> Iterator[Visit]:
+def opened(browser: "Browser", path: Path) -> "Iterator[Visit]":
     """That page, opened once."""
+    from views_browser import visiting
+
     with visiting(browser) as visit:
         visit.open(path)
         yield visit
 
 
 @pytest.fixture
-def visit(opened: Visit) -> Iterator[Visit]:
+def visit(opened: "Visit") -> "Iterator[Visit]":
     """The page as it first opens; whatever a test does to it must not make it complain."""
     opened.follow()
     yield opened

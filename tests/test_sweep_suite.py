@@ -128,14 +128,17 @@ def test_without_a_bound_everything_stays_and_serves_offline(
 ):
     make_suite(tmp_path, range(3))
     assert sweep_here() == 0
-    # The branches for the plan and for the audit, each commit once (main's too), each content once.
+    # The branches for the plan and for the audit, main's folders for the plan, each commit once (main's too),
+    # each content once.
     assert len(hub.asked("/refs")) == 2
-    assert len(hub.asked("/revision/")) == 4
+    assert len(hub.asked("/revision/")) == 1 + 4
     assert len(hub.asked("/resolve/")) == 2 + 3  # the configuration is the same file in every step
-    assert len(hub.asked()) == 2 + 4 + 5 + 3
+    assert len(hub.asked()) == 2 + 5 + 5 + 3
     hub.log.clear()
     assert sweep_here() == 0
-    assert hub.asked() == [f"GET /api/models/{REPO}/refs"], "what is done is not asked for"
+    main = hub.commit(hub.root / REPO / "main")
+    listings = [f"GET /api/models/{REPO}/refs", f"GET /api/models/{REPO}/revision/{main}"]
+    assert hub.asked() == listings, "what is done is not asked for"
     hub.log.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert sweep_here("store=second") == 0

@@ -1,6 +1,7 @@
 """Load a checkpoint's files into a model that is ready to be measured."""
 
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,7 +127,9 @@ def failures_reported(path: Path) -> Iterator[None]:
     finally:
         transformers_logging.set_verbosity(level)
         if bars:
-            transformers_logging.enable_progress_bar()
+            with warnings.catch_warnings():  # where the user has disabled those of the hub in the environment
+                warnings.simplefilter("ignore", UserWarning)
+                transformers_logging.enable_progress_bar()
 
 
 def read_config(path: Path) -> Any:
