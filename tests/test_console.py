@@ -59,7 +59,7 @@ def test_where_there_is_no_terminal_a_full_bar_is_one_line_with_its_time_bytes_a
         bars.advance_to("160m seed 0", 1, "step 0")
     assert written(console).splitlines() == [
         "measuring 70m seed 0: 4/4 in 2 s, 2/s, 10 GB fetched, step 4",
-        "measuring 160m seed 0: 1/1 in 3 s, step 0",
+        "measuring 160m seed 0: 1/1 in 3 s, 20/min, step 0",
     ]
 
 

@@ -103,6 +103,7 @@ def test_a_unit_that_hangs_while_its_process_lives_goes_to_another_worker(
     assert not mark.exists(), "none has hung"
 
 
+@pytest.mark.slow
 def test_a_worker_that_freezes_while_it_starts_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(warm_process, "SILENT_SECONDS", 6.0)
     units, spec = suite(tmp_path, 2), worker_spec(tmp_path, "pool")

@@ -46,6 +46,7 @@ def test_a_hostile_answer_ends_in_the_right_files_or_one_line(hostile: Hub, tmp_
     assert outcome(hostile, "one", tmp_path) in RIGHT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["/revision/", "/content/"])
 @pytest.mark.parametrize("how", list(CHANGES))
 def test_hostile_answers_while_a_part_is_fetched(hostile: Hub, tmp_path: Path, how: str, place: str):
@@ -84,6 +85,7 @@ def test_an_answer_larger_than_any_should_be_is_not_read_on(
     assert "has more than 1 MiB" in str(answer)
 
 
+@pytest.mark.slow
 def test_a_slow_file_that_goes_on_arrives_whatever_it_takes(tmp_path: Path):
     """Its pieces come within their time; all of it takes twice as long."""
     with hostile_hub(tmp_path) as hub:

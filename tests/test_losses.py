@@ -128,6 +128,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     close_session()
 
 
+@pytest.mark.slow
 def test_late_weights_of_a_real_training_are_told_by_sweep_analysis_and_audit(
     trained: Path, hub: Hub, capsys
 ):
@@ -150,6 +151,7 @@ def test_late_weights_of_a_real_training_are_told_by_sweep_analysis_and_audit(
     assert "unlike-loss" in str(report["phases"][0]["left_out"])
 
 
+@pytest.mark.slow
 def test_pythias_names_on_a_hub_are_held_against_the_published_curve(trained: Path, hub: Hub, capsys):
     for folder in trained.glob("step*"):
         shutil.copytree(folder, hub.root / "lab/pythia-70m" / folder.name)
@@ -163,6 +165,7 @@ def test_pythias_names_on_a_hub_are_held_against_the_published_curve(trained: Pa
     assert open_store("tracker-store").checkpoints()["status"].unique().to_list() == ["ok"]
 
 
+@pytest.mark.slow
 def test_a_run_of_one_repository_a_step_is_compared_as_one(trained: Path, hub: Hub, capsys):
     for folder in trained.glob("step*"):
         shutil.copytree(folder, hub.root / f"lab/run-{folder.name}" / "main")

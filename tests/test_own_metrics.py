@@ -268,6 +268,7 @@ WRONG = [
     (lambda rows: 1 / 0, r"bad fails the trial of running at 8 keys: ZeroDivisionError: division"),
     (lambda rows: rows.sum(), r"trial of shape at 8 keys: it gives \(\) for rows of shape \(2, 3, 8,"),
     (lambda rows: [1.0], r"trial of shape at 8 keys: it gives list for rows"),
+    (lambda rows: rows.max(-1), r"not one value a row, \(2, 3, 8\); take its .values"),
     (lambda rows: rows.sum(-1).float(), r"trial of dtype at 8 keys: float64 gives torch.float32"),
     (lambda rows: -rows.sum(-1).log() / 0, r"trial of finite|trial of range"),
     (lambda rows: rows.sum(-1) * 3, r"trial of range at 8 keys: 3 is not in 0 to 1"),

@@ -79,6 +79,7 @@ def test_charts_are_made_once_and_open_their_sections(
     assert {each["access"] for each in server.charts.values()} == {"PRIVATE"}
 
 
+@pytest.mark.slow
 def test_the_tables_hold_the_moves_and_the_heads_of_the_last_checkpoint(
     analysed: Path, server: LoopbackWandb
 ):
@@ -120,6 +121,7 @@ def test_who_wants_no_maps_gets_no_table_of_heads(
     assert HEADS.table not in only_run(server).summary
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_the_tables_gets_every_row(analysed: Path, server: LoopbackWandb):
     server.artifacts.refuse = True
     assert run(REQUEST) == 0
@@ -127,6 +129,7 @@ def test_a_server_that_refuses_the_tables_gets_every_row(analysed: Path, server:
     assert all(each.complete for each in server.runs.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("why", "charts"),
     [("permission denied for entity someone", 0), ("a chart named so exists already", 3)],

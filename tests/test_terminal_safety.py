@@ -61,6 +61,7 @@ def test_no_command_on_a_folder_passes_on_control_characters(
     config = json.loads((runs / "step1" / "config.json").read_text())
     (runs / "step1" / "config.json").write_text(json.dumps(config | {"hidden_act": NAME}))
     request = (f"suite.path='{runs}'", "suite=folder", "sink=none")
+    capfd.readouterr()  # what saving the models said
     for command, code in (("plan", 0), ("audit", 0), ("sweep", 1), ("plan", 0)):
         assert run([command, *request, "probe.sequences=4", *PROBE]) == code, capfd.readouterr()
         said = "".join(capfd.readouterr())

@@ -284,6 +284,7 @@ def fresh_ranks(folder: Path, width: int, layers: int) -> dict[str, float]:
     return {part: found[f"stable_rank_{part}"] for part in ("q", "k", "v", "o", "mlp_in", "mlp_out")}
 
 
+@pytest.mark.slow
 def test_stable_rank_at_initialisation_is_that_of_theory(tmp_path: Path):
     """Pythia 1B's width within 1 % of the limit, 160M's within 1 % of what finite sizes make of it."""
     wide = fresh_ranks(tmp_path / "1b", 2048, 1)

@@ -31,9 +31,9 @@ from tracker.records import Checkpoint, PlannedUnit
 
 UNKNOWN = {
     "speed": "no throughput recorded yet: sweep one checkpoint (steps.list=[0]), or give forecast.speed=... "
-    "(billions of parameters times tokens in a second)",
+    "(billions of parameters times tokens in a second, some 40 on one processor core)",
     "bandwidth": "no download recorded yet: sweep one checkpoint (steps.list=[0]), or give "
-    "forecast.bandwidth=... (MB in a second)",
+    "forecast.bandwidth=... (MB in a second, such as 50)",
 }
 """What would tell how long a sweep takes, by what is not known."""
 LEAST_HOURS = 0.01

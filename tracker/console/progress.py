@@ -97,11 +97,13 @@ class Bars:
             self._say(task, name, pace, note)
 
     def _say(self, task: Task, name: str, pace: str, note: str) -> None:
-        """Print a line where a bar is full, and where nothing was printed for long."""
+        """Print a line where a bar is full, with its rate over all, and where none was printed for long."""
         now, done, total = self._clock(), int(task.completed), int(task.total or 0)
         begun = self._begun.setdefault(name, self._said)
         if done == total:
-            parts = f"{done}/{total} in {readable_time(now - begun)}", pace, note
+            over_all = readable_rate(done / (now - begun)) if now > begun else ""
+            fetched = next((part for part in pace.split(", ") if part.endswith("fetched")), "")
+            parts = f"{done}/{total} in {readable_time(now - begun)}", over_all, fetched, note
         elif now - self._said >= SILENCE:
             parts = f"{done}/{total}", pace, note
         else:

@@ -172,8 +172,13 @@ def _wrong_shape(values: Any, rows: Tensor) -> str | None:
     """What is wrong where there is not one value a row."""
     if isinstance(values, Tensor) and values.shape == rows.shape[:-1]:
         return None
-    shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-    return f"it gives {shape} for rows of shape {tuple(rows.shape)}"
+    shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__qualname__
+    pair = not isinstance(values, Tensor) and isinstance(getattr(values, "values", None), Tensor)
+    hint = "; take its .values" if pair else ""  # as rows.max(-1), which tells places too
+    return (
+        f"it gives {shape} for rows of shape {tuple(rows.shape)}, not one value a row, "
+        f"{tuple(rows.shape[:-1])}{hint}"
+    )
 
 
 def trial_rows(keys: int, dtype: torch.dtype = torch.float64) -> Tensor:
