@@ -52,6 +52,7 @@ def panels(spec: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [(s["name"], p["config"]) for s in sections for p in s["panels"] if p["viewType"] == "Vega2"]
 
 
+@pytest.mark.slow
 def test_charts_are_made_once_and_open_their_sections(
     analysed: Path, server: LoopbackWandb, capsys: pytest.CaptureFixture[str]
 ):
